@@ -1,1 +1,3 @@
-//! x
+//! pglull
+pub mod ids;
+pub mod wire;
