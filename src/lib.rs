@@ -1,3 +1,4 @@
 //! pglull
 pub mod ids;
 pub mod wire;
+pub mod server;

@@ -1,0 +1,2 @@
+//! One connection to Postgres.
+pub mod progress;
