@@ -2,3 +2,4 @@
 pub mod ids;
 pub mod wire;
 pub mod server;
+pub mod pool;
