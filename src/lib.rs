@@ -1,5 +1,6 @@
 //! pglull
 pub mod ids;
-pub mod wire;
-pub mod server;
 pub mod pool;
+pub mod server;
+pub mod window;
+pub mod wire;

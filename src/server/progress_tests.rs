@@ -22,7 +22,9 @@ fn play(script: &str) -> (Progress, Result<(), Unexpected>) {
 }
 
 fn is_boundary(progress: &Progress) -> bool {
-    progress.boundary(&Flow::default(), &Flow::default()).is_some()
+    progress
+        .boundary(&Flow::default(), &Flow::default())
+        .is_some()
 }
 
 /// The script is as Postgres would answer it, and the server is clean at its end, not before.
@@ -32,7 +34,11 @@ fn clean_at_the_end(script: &str) {
     for n in 1..=words.len() {
         let (progress, result) = play(&words[..n].join(" "));
         assert_eq!(result, Ok(()), "{script}: at word {n}");
-        assert_eq!(is_boundary(&progress), n == words.len(), "{script}: boundary after word {n}");
+        assert_eq!(
+            is_boundary(&progress),
+            n == words.len(),
+            "{script}: boundary after word {n}"
+        );
     }
 }
 
@@ -123,8 +129,23 @@ fn a_request_inside_copy_is_never_clean_again() {
 #[test]
 fn what_nobody_asked_for_breaks_the_server() {
     for script in [
-        "<ZI", "<E", "<C", "<D", "<1", ">Q <1", ">P <2", ">Q <C <ZX", ">Q <C <Z", ">Q <ZI <ZI", ">P >S <C", ">S <D", ">Q <K",
-        ">Q <R", ">Q <W", ">Q <y", ">P >B >E >S <1 <2 <C <ZI <E",
+        "<ZI",
+        "<E",
+        "<C",
+        "<D",
+        "<1",
+        ">Q <1",
+        ">P <2",
+        ">Q <C <ZX",
+        ">Q <C <Z",
+        ">Q <ZI <ZI",
+        ">P >S <C",
+        ">S <D",
+        ">Q <K",
+        ">Q <R",
+        ">Q <W",
+        ">Q <y",
+        ">P >B >E >S <1 <2 <C <ZI <E",
     ] {
         let (progress, result) = play(script);
         assert!(result.is_err() && progress.broken(), "{script}");
@@ -137,7 +158,8 @@ fn half_sent_bytes_are_no_boundary() {
     let (progress, _) = play(">Q <C <ZI");
     let mut flow = Flow::default();
     flow.buf.extend_from_slice(b"d\0\0\0\x08ab");
-    let _ = flow.walk(|_, _| Ok::<_, crate::wire::frame::BadLength>(crate::wire::frame::Verdict::Pass));
+    let _ =
+        flow.walk(|_, _| Ok::<_, crate::wire::frame::BadLength>(crate::wire::frame::Verdict::Pass));
     assert!(progress.boundary(&flow, &Flow::default()).is_none());
     assert!(progress.boundary(&Flow::default(), &flow).is_none());
     assert!(is_boundary(&progress));
@@ -164,7 +186,9 @@ fn a_shut_gate_may_stop_the_client_between_requests_only() {
 fn random_scripts_never_panic() {
     let mut seed = 0x5eed_u64;
     let mut next = move |n: usize| {
-        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        seed = seed
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         usize::try_from(seed >> 33).unwrap() % n
     };
     let tags = b"QPBDECFHSdcfXp123nTtDCIsZGHdcVENASWKR?";
@@ -174,7 +198,10 @@ fn random_scripts_never_panic() {
             let tag = tags[next(tags.len())];
             if next(2) == 0 {
                 progress.sent(tag);
-            } else if progress.received(tag, [&b"I"[..], b"T", b"E", b""][next(4)]).is_err() {
+            } else if progress
+                .received(tag, [&b"I"[..], b"T", b"E", b""][next(4)])
+                .is_err()
+            {
                 assert!(!is_boundary(&progress));
             }
         }

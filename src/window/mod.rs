@@ -1,0 +1,4 @@
+//! A schema-change window: preflight, drain, hold, apply, heal, release.
+pub mod event;
+pub mod machine;
+pub mod plan;
