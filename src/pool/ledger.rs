@@ -300,6 +300,18 @@ impl<S, T> Ledger<S, T> {
         Some(waiter.ticket)
     }
 
+    /// Servers of this pool cannot be had: takes everybody out who waits for one, if there is no server at all and
+    /// the gate is open. Those who are held go on being held.
+    pub fn turn_away(&mut self, pool: PoolIx) -> Vec<T> {
+        if self.gate.is_shut() || self.pool(pool).servers() > 0 {
+            return Vec::new();
+        }
+        let queue = std::mem::take(&mut self.pool(pool).queue);
+        let held = queue.iter().filter(|waiter| waiter.held.is_some()).count();
+        (0..held).for_each(|_| self.tally.end(Why::Expired, None));
+        queue.into_iter().map(|waiter| waiter.ticket).collect()
+    }
+
     /// How much of `limit` a waiter has left to wait for a server; time behind a shut gate does not count.
     /// `None`: it is not waiting any more. While it is held, all of the limit is left.
     pub fn wait_left(

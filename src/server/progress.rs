@@ -118,6 +118,12 @@ impl Progress {
         (clean && nothing_half_sent).then_some(Boundary(()))
     }
 
+    /// Whether the server waits for COPY data.
+    #[must_use]
+    pub const fn in_copy(&self) -> bool {
+        self.copy_in
+    }
+
     /// Whether the next message would begin a request of its own while the outcome of earlier ones is still
     /// unknown. While a gate is shut the relay stops here until it knows whether a transaction is open.
     #[must_use]

@@ -95,6 +95,12 @@ pub struct Flow {
 }
 
 impl Flow {
+    /// A flow that begins with these bytes.
+    #[must_use]
+    pub fn new(buf: BytesMut) -> Self {
+        Self { buf, ..Self::default() }
+    }
+
     /// Whether the last message that was let through is complete: nothing of it is still to come or to be written.
     #[must_use]
     pub const fn at_message_end(&self) -> bool {
