@@ -1,1 +1,3 @@
 //! x
+pub mod ids;
+pub mod telemetry;

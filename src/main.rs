@@ -1,1 +1,2 @@
-fn main(){}
+//! Arguments, config, logs, then the library.
+fn main() {}
