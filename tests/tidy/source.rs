@@ -7,6 +7,8 @@ use std::collections::BTreeSet;
 pub(crate) struct Source {
     /// Relative to the folder that is checked, with `/`.
     pub(crate) path: String,
+    /// Whether only tests compile it, by its name.
+    pub(crate) only_tests: bool,
     /// As it is written.
     pub(crate) text: String,
     /// Line by line the same, but without comments, contents of strings, and what only tests compile.
@@ -17,7 +19,7 @@ impl Source {
     pub(crate) fn new(path: String, text: String) -> Self {
         let only_tests = path.ends_with("/tests.rs") || path.ends_with("_tests.rs") || path.contains("/tests/");
         let code = if only_tests { String::new() } else { without_tests(&without_words(&text)) };
-        Self { path, text, code }
+        Self { path, only_tests, text, code }
     }
 
     /// The top-level module that the file belongs to; none for `lib.rs` and `main.rs`.
