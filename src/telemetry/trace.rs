@@ -1,7 +1,7 @@
 //! Logs: text or JSON lines on standard error.
 //!
 //! Whatever a client sends can end up in a field of a log line (its user name, application name, a
-//! statement), so every line passes [`Visible`]: one event is one line, and no control character reaches a
+//! statement), so every line passes `Visible`: one event is one line, and no control character reaches a
 //! terminal raw. There are no colours, so that nothing in the output is an escape sequence at all.
 
 use std::fmt::Write as _;
