@@ -1,1 +1,5 @@
+<<<<<<< HEAD
+=======
+//! Arguments, config, logs, then the library.
+>>>>>>> telemetry
 fn main() {}
