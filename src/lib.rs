@@ -1,16 +1,16 @@
 #![doc = include_str!("ARCHITECTURE.md")]
 
-pub mod ids;
 pub mod clock;
+pub mod ids;
 
-pub mod wire;
-pub mod config;
 pub mod auth;
+pub mod config;
 pub mod net;
+pub mod wire;
 
-pub mod server;
-pub mod pool;
 pub mod clients;
+pub mod pool;
+pub mod server;
 pub mod window;
 
 pub mod admin {

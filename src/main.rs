@@ -1,5 +1,2 @@
-<<<<<<< HEAD
-=======
 //! Arguments, config, logs, then the library.
->>>>>>> telemetry
 fn main() {}

@@ -216,11 +216,7 @@ impl CommandError {
     /// At a byte of the text.
     fn at(text: &str, byte: usize, message: &str) -> Self {
         let before = text.get(..byte).unwrap_or(text);
-        Self {
-            message: message.to_owned(),
-            hint: None,
-            position: before.chars().count() + 1,
-        }
+        Self { message: message.to_owned(), hint: None, position: before.chars().count() + 1 }
     }
 }
 
@@ -288,10 +284,7 @@ pub fn split(text: &str) -> Vec<Statement<'_>> {
         };
         if !blank {
             let before = text.get(..start).map_or(0, |text| text.chars().count());
-            statements.push(Statement {
-                text: text.get(start..end).unwrap_or_default(),
-                before,
-            });
+            statements.push(Statement { text: text.get(start..end).unwrap_or_default(), before });
         }
         if !more {
             return statements;

@@ -188,12 +188,33 @@ mod tests {
     fn malformed_messages_are_refused() {
         let verifier = Verifier::of_password("x").unwrap();
         for first in [
-            &b""[..], b"n", b"n,", b"n,,", b"n,,n=", b"n,,n=a", b"n,,n=a,r=", b"n,a=b,n=a,r=x", b"p=tls-server-end-point,,n=a,r=x",
-            b"z,,n=a,r=x", b"n,,r=x,n=a", b"n,,n=a,r=x,m=y", b"n,,\xff=a,r=x", &[b'n'; 2000],
+            &b""[..],
+            b"n",
+            b"n,",
+            b"n,,",
+            b"n,,n=",
+            b"n,,n=a",
+            b"n,,n=a,r=",
+            b"n,a=b,n=a,r=x",
+            b"p=tls-server-end-point,,n=a,r=x",
+            b"z,,n=a,r=x",
+            b"n,,r=x,n=a",
+            b"n,,n=a,r=x,m=y",
+            b"n,,\xff=a,r=x",
+            &[b'n'; 2000],
         ] {
             assert!(Exchange::begin(verifier.clone(), first, b"r").is_err(), "{first:?}");
         }
-        for last in [&b""[..], b"p=", b",p=", b"c=biws,r=x,p=AAAA", b"c=biws,p=", b"c=eSws,r=xcg==,p=AAAA", b"c=biws,r=xcg==,p=!", b"c=biws,r=xcg=="] {
+        for last in [
+            &b""[..],
+            b"p=",
+            b",p=",
+            b"c=biws,r=x,p=AAAA",
+            b"c=biws,p=",
+            b"c=eSws,r=xcg==,p=AAAA",
+            b"c=biws,r=xcg==,p=!",
+            b"c=biws,r=xcg==",
+        ] {
             let (exchange, _) = Exchange::begin(verifier.clone(), b"n,,n=a,r=x", b"r").unwrap();
             assert_eq!(exchange.finish(last), Err(Rejection::Malformed), "{last:?}");
         }
@@ -201,7 +222,14 @@ mod tests {
 
     #[test]
     fn stored_secrets_are_read_strictly() {
-        for bad in ["", "SCRAM-SHA-256", "SCRAM-SHA-256$", "SCRAM-SHA-256$4096:AA==$AA==:AA==", "SCRAM-SHA-256$0:AA==$x:y", "md5abc"] {
+        for bad in [
+            "",
+            "SCRAM-SHA-256",
+            "SCRAM-SHA-256$",
+            "SCRAM-SHA-256$4096:AA==$AA==:AA==",
+            "SCRAM-SHA-256$0:AA==$x:y",
+            "md5abc",
+        ] {
             assert!(Verifier::parse(bad).is_none(), "{bad}");
         }
     }

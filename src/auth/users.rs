@@ -59,7 +59,9 @@ impl Users {
         match (self.auth_type, self.secrets.get(user)) {
             (AuthType::Trust, _) => Challenge::Trust,
             // A SCRAM secret cannot answer an md5 challenge; the better method is used, as PgBouncer does.
-            (AuthType::Md5, Some(UserSecret::Scram(_))) | (AuthType::ScramSha256, _) => Challenge::Scram(self.verifier(user).await),
+            (AuthType::Md5, Some(UserSecret::Scram(_))) | (AuthType::ScramSha256, _) => {
+                Challenge::Scram(self.verifier(user).await)
+            }
             (AuthType::Md5, secret) => {
                 let mut salt = [0; 4];
                 if rand::fill(&mut salt).is_err() {

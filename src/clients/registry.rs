@@ -60,7 +60,8 @@ impl Clients {
     /// # Errors
     /// [`Full`].
     pub fn enter(self: &Arc<Self>, limit: usize, who: Entry) -> Result<Presence, Full> {
-        let room = self.count.fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| (count < limit).then_some(count + 1));
+        let room =
+            self.count.fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| (count < limit).then_some(count + 1));
         room.map_err(|_| Full)?;
         let id = SessionId(self.last_id.fetch_add(1, Ordering::AcqRel) + 1);
         loop {

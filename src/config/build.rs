@@ -50,14 +50,7 @@ enum Fate {
 /// # Errors
 /// Every mistake of both files, by file and line.
 pub(crate) fn build(file: &Path, text: &str, read: Reader<'_>) -> Result<Config, Vec<Mistake>> {
-    let Parsed {
-        format,
-        entries,
-        named,
-        warnings,
-        mistakes,
-        broken,
-    } = text::parse(file, text);
+    let Parsed { format, entries, named, warnings, mistakes, broken } = text::parse(file, text);
     let mut draft = Draft {
         file,
         format,
@@ -78,21 +71,14 @@ pub(crate) fn build(file: &Path, text: &str, read: Reader<'_>) -> Result<Config,
         draft.enter(entry);
     }
     check::all(&mut draft, read);
-    if draft.mistakes.is_empty() {
-        Ok(draft.config)
-    } else {
-        Err(draft.mistakes.into_vec())
-    }
+    if draft.mistakes.is_empty() { Ok(draft.config) } else { Err(draft.mistakes.into_vec()) }
 }
 
 impl Draft<'_> {
     /// The line of a key, or else of its database or user, or else 1.
     pub(super) fn line(&self, place: &Place, key: &str) -> usize {
         let of_key = self.lines.get(&(place.clone(), key.to_owned()));
-        of_key
-            .or_else(|| self.named.get(place))
-            .copied()
-            .unwrap_or(1)
+        of_key.or_else(|| self.named.get(place)).copied().unwrap_or(1)
     }
 
     /// Was the key given?
@@ -102,82 +88,50 @@ impl Draft<'_> {
 
     /// Was none of these values refused?
     pub(super) fn sound(&self, place: &Place, keys: &[&str]) -> bool {
-        !keys
-            .iter()
-            .any(|key| self.refused.contains(&(place.clone(), (*key).to_owned())))
+        !keys.iter().any(|key| self.refused.contains(&(place.clone(), (*key).to_owned())))
     }
 
     /// Notes a mistake at the line of a key.
-    pub(super) fn mistake(
-        &mut self,
-        place: &Place,
-        key: &str,
-        expected: impl Into<String>,
-        got: impl Into<String>,
-    ) {
+    pub(super) fn mistake(&mut self, place: &Place, key: &str, expected: impl Into<String>, got: impl Into<String>) {
         let line = self.line(place, key);
         self.mistakes.add(line, &place.path(key), expected, got);
     }
 
     /// Notes what is not wrong but should be known.
     pub(super) fn warn(&mut self, warning: &str) {
-        self.config.warnings.push(format!(
-            "{}: {}",
-            self.file.display(),
-            warning.escape_debug()
-        ));
+        self.config.warnings.push(format!("{}: {}", self.file.display(), warning.escape_debug()));
     }
 
     fn name(&mut self, place: Place, line: usize) {
         if let Some(first) = self.named.get(&place) {
             let got = format!("another (the first is in line {first})");
-            self.mistakes
-                .add(line, &place.path(""), "each name once", got);
+            self.mistakes.add(line, &place.path(""), "each name once", got);
             return;
         }
         match &place {
-            Place::Database(name) => drop(
-                self.config
-                    .databases
-                    .insert(name.clone(), Database::default()),
-            ),
-            Place::User(name) => drop(
-                self.config
-                    .user_overrides
-                    .insert(name.clone(), UserOverride::default()),
-            ),
+            Place::Database(name) => drop(self.config.databases.insert(name.clone(), Database::default())),
+            Place::User(name) => drop(self.config.user_overrides.insert(name.clone(), UserOverride::default())),
             Place::Main | Place::Window => {}
         }
         self.named.insert(place, line);
     }
 
     fn enter(&mut self, entry: Entry) {
-        let Entry {
-            place,
-            key,
-            value,
-            line,
-        } = entry;
+        let Entry { place, key, value, line } = entry;
         // A second definition of the same name was reported already.
-        if self
-            .named
-            .get(&place)
-            .is_some_and(|first| self.format == Format::Ini && *first != line)
-        {
+        if self.named.get(&place).is_some_and(|first| self.format == Format::Ini && *first != line) {
             return;
         }
         let at = (place.clone(), key.clone());
         if let Some(first) = self.lines.get(&at) {
             let got = format!("it again (the first is in line {first})");
-            self.mistakes
-                .add(line, &place.path(&key), "each key once", got);
+            self.mistakes.add(line, &place.path(&key), "each key once", got);
             return;
         }
         match self.set(&place, &key, &value) {
             Fate::Set => {}
             Fate::Refused(expected) => {
-                self.mistakes
-                    .add(line, &place.path(&key), expected, quoted(&value));
+                self.mistakes.add(line, &place.path(&key), expected, quoted(&value));
                 self.refused.insert(at.clone());
             }
             Fate::Unknown => self.unknown(&place, (&key, &value), line),
@@ -200,21 +154,14 @@ impl Draft<'_> {
         let path = place.path(key);
         let theirs = pgbouncer::knows(place, key);
         if theirs && self.format == Format::Toml {
-            self.mistakes.add(
-                line,
-                &path,
-                "a known key (PgBouncer's has no effect here yet)",
-                quoted(key),
-            );
+            self.mistakes.add(line, &path, "a known key (PgBouncer's has no effect here yet)", quoted(key));
         } else if !theirs {
             let expected = suggestion("a known key", key, keys_of(place).into_iter());
             self.mistakes.add(line, &path, expected, quoted(key));
         } else if let Some(expected) = pgbouncer::unsafe_to_ignore(place, key, value) {
             self.mistakes.add(line, &path, expected, quoted(value));
         } else {
-            self.warn(&format!(
-                "line {line}: key {path} is known to PgBouncer, has no effect here yet"
-            ));
+            self.warn(&format!("line {line}: key {path} is known to PgBouncer, has no effect here yet"));
         }
     }
 }

@@ -45,44 +45,32 @@ pub(super) fn read(text: &str, parsed: &mut Parsed) {
             if headed {
                 entry(header, (name, value.trim()), number, parsed);
             } else {
-                parsed.mistakes.add(
-                    number,
-                    &name,
-                    "a section like [pgbouncer] before the first key",
-                    "no section",
-                );
+                parsed.mistakes.add(number, &name, "a section like [pgbouncer] before the first key", "no section");
             }
         } else {
-            parsed
-                .mistakes
-                .add(number, "line", "name = value", "something else");
+            parsed.mistakes.add(number, "line", "name = value", "something else");
         }
     }
 }
 
 fn section(line: &str, number: usize, parsed: &mut Parsed) -> Header {
-    let name = line
-        .strip_prefix('[')
-        .and_then(|rest| rest.strip_suffix(']'))
-        .map(str::trim);
+    let name = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).map(str::trim);
     match name {
         Some("pgbouncer" | "pglull") => Header::Main,
         Some("pglull.window") => Header::Window,
         Some("databases") => Header::Databases,
         Some("users") => Header::Users,
         Some("peers") => {
-            parsed.warnings.push(format!(
-                "line {number}: section [peers] is known to PgBouncer, has no effect here yet"
-            ));
+            parsed
+                .warnings
+                .push(format!("line {number}: section [peers] is known to PgBouncer, has no effect here yet"));
             Header::Idle
         }
         _ => {
             let known = ["databases", "users", "pgbouncer", "pglull.window", "peers"].into_iter();
             let sections = "one of the sections [databases], [users], [pgbouncer], [pglull.window]";
             let expected = suggestion(sections, name.unwrap_or(line), known);
-            parsed
-                .mistakes
-                .add(number, "section", expected, quoted(line));
+            parsed.mistakes.add(number, "section", expected, quoted(line));
             Header::Nowhere
         }
     }
@@ -125,31 +113,17 @@ fn entry(header: Header, (key, value): (String, &str), line: usize, parsed: &mut
         Header::Idle | Header::Nowhere => return,
     };
     if matches!(place, Place::Main | Place::Window) {
-        parsed.entries.push(Entry {
-            place,
-            key,
-            value: value.to_owned(),
-            line,
-        });
+        parsed.entries.push(Entry { place, key, value: value.to_owned(), line });
         return;
     }
     match connection(value) {
         Ok(pairs) => {
-            parsed.named.push(Named {
-                place: place.clone(),
-                line,
-            });
-            let entries = pairs.into_iter().map(|(key, value)| Entry {
-                place: place.clone(),
-                key,
-                value,
-                line,
-            });
+            parsed.named.push(Named { place: place.clone(), line });
+            let entries = pairs.into_iter().map(|(key, value)| Entry { place: place.clone(), key, value, line });
             parsed.entries.extend(entries);
         }
         Err(after) => {
-            let expected =
-                "key=value pairs with blanks between, a value with blanks in 'single quotes'";
+            let expected = "key=value pairs with blanks between, a value with blanks in 'single quotes'";
             let got = format!("something else after character {after} of the value");
             parsed.mistakes.add(line, &place.path(""), expected, got);
         }
@@ -207,18 +181,9 @@ mod tests {
         let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
         for (text, expect) in [
             ("", Ok(vec![])),
-            (
-                "host=a port=1",
-                Ok(vec![pair("host", "a"), pair("port", "1")]),
-            ),
-            (
-                "  host = a\tport= 1 ",
-                Ok(vec![pair("host", "a"), pair("port", "1")]),
-            ),
-            (
-                "password='it''s = x' user=a=b",
-                Ok(vec![pair("password", "it's = x"), pair("user", "a=b")]),
-            ),
+            ("host=a port=1", Ok(vec![pair("host", "a"), pair("port", "1")])),
+            ("  host = a\tport= 1 ", Ok(vec![pair("host", "a"), pair("port", "1")])),
+            ("password='it''s = x' user=a=b", Ok(vec![pair("password", "it's = x"), pair("user", "a=b")])),
             ("host", Err(0)),
             ("host=a port", Err(7)),
             ("host=", Err(0)),
@@ -233,10 +198,7 @@ mod tests {
     #[test]
     fn names() {
         assert_eq!(pair("a = b=c"), Some(("a".to_owned(), " b=c")));
-        assert_eq!(
-            pair("\"a \"\"b\"\" = c\" = d"),
-            Some(("a \"b\" = c".to_owned(), " d"))
-        );
+        assert_eq!(pair("\"a \"\"b\"\" = c\" = d"), Some(("a \"b\" = c".to_owned(), " d")));
         assert_eq!(pair("* ="), Some(("*".to_owned(), "")));
         for text in ["= b", "\"a = b", "\"a\" b", "\"\" = b", "a"] {
             assert_eq!(pair(text), None, "{text}");

@@ -26,11 +26,7 @@ pub struct Mistake {
 impl fmt::Display for Mistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let file = self.file.display();
-        write!(
-            f,
-            "{file}:{}: {}: expected {}, got {}",
-            self.line, self.key, self.expected, self.got
-        )
+        write!(f, "{file}:{}: {}: expected {}, got {}", self.line, self.key, self.expected, self.got)
     }
 }
 
@@ -46,20 +42,11 @@ pub(crate) struct Mistakes {
 impl Mistakes {
     /// None yet, in `file`.
     pub(crate) fn new(file: &Path) -> Self {
-        Self {
-            file: file.to_path_buf(),
-            found: BTreeSet::new(),
-        }
+        Self { file: file.to_path_buf(), found: BTreeSet::new() }
     }
 
     /// Notes one; `key` is shown with its control characters escaped, so that a mistake stays one line.
-    pub(crate) fn add(
-        &mut self,
-        line: usize,
-        key: &str,
-        expected: impl Into<String>,
-        got: impl Into<String>,
-    ) {
+    pub(crate) fn add(&mut self, line: usize, key: &str, expected: impl Into<String>, got: impl Into<String>) {
         self.found.insert(Mistake {
             file: self.file.clone(),
             line: line.max(1),
@@ -76,9 +63,7 @@ impl Mistakes {
 
     /// Is there one whose key begins so?
     pub(crate) fn about(&self, section: &str) -> bool {
-        self.found
-            .iter()
-            .any(|mistake| mistake.key.starts_with(section))
+        self.found.iter().any(|mistake| mistake.key.starts_with(section))
     }
 
     /// Is there none?
@@ -97,25 +82,13 @@ pub(crate) fn quoted(value: &str) -> String {
     if value.is_empty() {
         return "nothing".to_owned();
     }
-    let shown: String = value
-        .chars()
-        .take(60)
-        .flat_map(char::escape_debug)
-        .collect();
-    let rest = if value.chars().nth(60).is_some() {
-        "..."
-    } else {
-        ""
-    };
+    let shown: String = value.chars().take(60).flat_map(char::escape_debug).collect();
+    let rest = if value.chars().nth(60).is_some() { "..." } else { "" };
     format!("`{shown}{rest}`")
 }
 
 /// What is expected instead of an unknown word: the nearest known one, if any is near.
-pub(crate) fn suggestion<'a>(
-    what: &str,
-    word: &str,
-    known: impl Iterator<Item = &'a str>,
-) -> String {
+pub(crate) fn suggestion<'a>(what: &str, word: &str, known: impl Iterator<Item = &'a str>) -> String {
     match nearest(word, known) {
         Some(near) => format!("{what}, perhaps `{near}`"),
         None => what.to_owned(),
@@ -182,10 +155,7 @@ mod tests {
         let mut mistakes = Mistakes::new(Path::new("a.toml"));
         mistakes.add(0, "a\nb", "x", quoted("c\r\nd\x1b[31m"));
         let shown = mistakes.into_vec()[0].to_string();
-        assert_eq!(
-            shown,
-            "a.toml:1: a\\nb: expected x, got `c\\r\\nd\\u{1b}[31m`"
-        );
+        assert_eq!(shown, "a.toml:1: a\\nb: expected x, got `c\\r\\nd\\u{1b}[31m`");
         assert!(quoted(&"x".repeat(100)).ends_with("x...`"));
         assert_eq!(quoted(""), "nothing");
     }

@@ -42,15 +42,9 @@ pub fn load(path: &Path) -> Result<Config, Vec<Mistake>> {
         }]
     })?;
     let mut config = build::build(path, &content.text, &read)?;
-    let holds_password = config
-        .databases
-        .values()
-        .any(|database| database.password.is_some());
+    let holds_password = config.databases.values().any(|database| database.password.is_some());
     if holds_password && content.world_readable {
-        config.warnings.push(format!(
-            "{}: holds a password and can be read by everybody: chmod 600",
-            path.display()
-        ));
+        config.warnings.push(format!("{}: holds a password and can be read by everybody: chmod 600", path.display()));
     }
     Ok(config)
 }
@@ -58,8 +52,5 @@ pub fn load(path: &Path) -> Result<Config, Vec<Mistake>> {
 fn read(path: &Path) -> io::Result<Content> {
     let text = std::fs::read_to_string(path)?;
     let mode = std::fs::metadata(path)?.permissions().mode();
-    Ok(Content {
-        text,
-        world_readable: mode & 0o004 != 0,
-    })
+    Ok(Content { text, world_readable: mode & 0o004 != 0 })
 }

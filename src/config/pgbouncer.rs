@@ -130,9 +130,7 @@ pub(super) fn knows(place: &Place, key: &str) -> bool {
 
 /// What must stand there instead, if ignoring the value would leave open what it closes.
 pub(super) fn unsafe_to_ignore(place: &Place, key: &str, value: &str) -> Option<&'static str> {
-    let demands_tls = ["require", "verify-ca", "verify-full"]
-        .iter()
-        .any(|mode| value.eq_ignore_ascii_case(mode));
+    let demands_tls = ["require", "verify-ca", "verify-full"].iter().any(|mode| value.eq_ignore_ascii_case(mode));
     match (place, key) {
         (Place::Main, "client_tls_sslmode" | "server_tls_sslmode") if demands_tls => {
             Some("disable, allow or prefer (TLS comes later)")

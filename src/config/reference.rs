@@ -53,23 +53,11 @@ pub fn reference() -> String {
 }
 
 fn write_keys<T: Section>(text: &mut String) {
-    for Key {
-        name,
-        default,
-        help,
-        ..
-    } in T::KEYS
-    {
-        let example = EXAMPLES
-            .iter()
-            .find(|(key, _)| default.is_empty() && key == name);
+    for Key { name, default, help, .. } in T::KEYS {
+        let example = EXAMPLES.iter().find(|(key, _)| default.is_empty() && key == name);
         let value = example.map_or(*default, |(_, value)| value);
         let bare = matches!(value, "true" | "false") || value == "0" || is_number(value);
-        let value = if bare {
-            value.to_owned()
-        } else {
-            format!("\"{value}\"")
-        };
+        let value = if bare { value.to_owned() } else { format!("\"{value}\"") };
         text.push_str(&format!("# {}\n{name} = {value}\n", help.trim()));
     }
 }

@@ -21,25 +21,17 @@ fn check(text: &str) -> Result<Config, Vec<Mistake>> {
 fn check_with(text: &str, users: &str) -> Result<Config, Vec<Mistake>> {
     let read = |path: &Path| {
         assert_eq!(path, Path::new("c/users"));
-        Ok(Content {
-            text: users.to_owned(),
-            world_readable: false,
-        })
+        Ok(Content { text: users.to_owned(), world_readable: false })
     };
     build(Path::new("c/pglull.toml"), text, &read)
 }
 
 /// The lines that the mistakes of `text` are shown as.
 fn mistakes(text: &str) -> Vec<String> {
-    check(text)
-        .expect_err("mistakes")
-        .iter()
-        .map(|m| m.to_string().replace("c/pglull.toml:", ""))
-        .collect()
+    check(text).expect_err("mistakes").iter().map(|m| m.to_string().replace("c/pglull.toml:", "")).collect()
 }
 
-const GOOD: &str =
-    "[pglull]\nauth_file = \"users\"\n[databases.bench]\nhost = \"h\"\nport = 5433\n";
+const GOOD: &str = "[pglull]\nauth_file = \"users\"\n[databases.bench]\nhost = \"h\"\nport = 5433\n";
 
 /// `GOOD` with more lines under `[pglull]`; the first of them is line 3.
 fn with(lines: &str) -> String {
@@ -60,23 +52,14 @@ fn the_least_is_enough_and_the_rest_is_default() {
     assert_eq!(config.window.pause_max, Some(Duration::from_secs(300)));
     assert_eq!(config.window.stragglers, Stragglers::Abort);
     assert_eq!(config.databases["bench"].port, 5433);
-    assert!(
-        matches!(&config.users["app"], UserSecret::Plain(secret) if secret.expose() == "hunter2")
-    );
+    assert!(matches!(&config.users["app"], UserSecret::Plain(secret) if secret.expose() == "hunter2"));
     assert_eq!(config.warnings, [""; 0]);
 }
 
 #[test]
 fn every_default_is_a_good_value() {
     fn all<T: Section>() {
-        for Key {
-            name,
-            default,
-            help,
-            slot,
-            ..
-        } in T::KEYS
-        {
+        for Key { name, default, help, slot, .. } in T::KEYS {
             let mut section = T::default();
             if !default.is_empty() {
                 assert_eq!(slot(&mut section).set(default), Ok(()), "{name}");
@@ -135,30 +118,15 @@ fn one_mistake_each() {
             "listen_addr = [\"::1\", \"::1\"]",
             "3: listen_addr: expected addresses or host names, each once, or * for all, got `::1,::1`",
         ),
-        (
-            "min_pool_size = 21",
-            "3: min_pool_size: expected at most default_pool_size, which is 20, got 21",
-        ),
-        (
-            "default_pool_size = 0",
-            "3: default_pool_size: expected a whole number from 1 to 1000000, got `0`",
-        ),
+        ("min_pool_size = 21", "3: min_pool_size: expected at most default_pool_size, which is 20, got 21"),
+        ("default_pool_size = 0", "3: default_pool_size: expected a whole number from 1 to 1000000, got `0`"),
         (
             "metrics_addr = 9632",
             "3: metrics_addr: expected an address with a port like 127.0.0.1:9632, or nothing, got `9632`",
         ),
-        (
-            "auth_type = \"hba\"",
-            "3: auth_type: expected scram-sha-256, md5 or trust, got `hba`",
-        ),
-        (
-            "tcp_keepalive = 2",
-            "3: tcp_keepalive: expected true or false (or 1 or 0), got `2`",
-        ),
-        (
-            "log_level = \"loud\"",
-            "3: log_level: expected error, warn, info, debug or trace, got `loud`",
-        ),
+        ("auth_type = \"hba\"", "3: auth_type: expected scram-sha-256, md5 or trust, got `hba`"),
+        ("tcp_keepalive = 2", "3: tcp_keepalive: expected true or false (or 1 or 0), got `2`"),
+        ("log_level = \"loud\"", "3: log_level: expected error, warn, info, debug or trace, got `loud`"),
         (
             "max_client_conn = { a = 1 }",
             "3: max_client_conn: expected a plain value or a list of them, got a table or a list of lists",
@@ -167,10 +135,7 @@ fn one_mistake_each() {
             "[pglull.window]\napply = 0",
             "4: window.apply: expected a duration above 0 like 250ms, 15s, 2min or 1h, at most 365d, got `0`",
         ),
-        (
-            "[pglull.window]\nhold = \"3s\"",
-            "4: window.apply: expected at most hold, which is 3s, got 4s",
-        ),
+        ("[pglull.window]\nhold = \"3s\"", "4: window.apply: expected at most hold, which is 3s, got 4s"),
         (
             "[users.app]\npol_mode = \"session\"",
             "4: users.app.pol_mode: expected a known key, perhaps `pool_mode`, got `pol_mode`",
@@ -227,10 +192,7 @@ fn the_file_of_users() {
     );
 
     let found = check_with(&with("listen_port = 0"), "nonsense\n").expect_err("mistakes");
-    let files: Vec<_> = found
-        .iter()
-        .map(|m| (m.file.to_str().unwrap(), m.line))
-        .collect();
+    let files: Vec<_> = found.iter().map(|m| (m.file.to_str().unwrap(), m.line)).collect();
     assert_eq!(files, [("c/pglull.toml", 3), ("c/users", 1)]);
 
     let users = "\"a\" \"\"\n\"b\" \"md50123456789abcdef0123456789abcdef\"\n";
@@ -247,14 +209,9 @@ fn the_file_of_users() {
     assert_eq!(config.users.len(), 2);
     assert_eq!(config.warnings, [""; 0]);
 
-    let config = check(
-        &with("auth_type = \"trust\"\nlisten_addr = \"*\"").replace("auth_file = \"users\"", ""),
-    )
-    .unwrap();
-    assert_eq!(
-        config.warnings,
-        ["c/pglull.toml: auth_type = trust: whoever reaches listen_addr is whoever they say"]
-    );
+    let config =
+        check(&with("auth_type = \"trust\"\nlisten_addr = \"*\"").replace("auth_file = \"users\"", "")).unwrap();
+    assert_eq!(config.warnings, ["c/pglull.toml: auth_type = trust: whoever reaches listen_addr is whoever they say"]);
 }
 
 #[test]
@@ -281,38 +238,16 @@ tcp_keepalive=0
 hold = 11
 ";
     let config = check(text).unwrap();
-    assert_eq!(
-        config.databases["bench"]
-            .password
-            .as_ref()
-            .map(Secret::expose),
-        Some("it's = hunter2")
-    );
+    assert_eq!(config.databases["bench"].password.as_ref().map(Secret::expose), Some("it's = hunter2"));
     assert_eq!(config.databases["odd \"name"].host, "/tmp");
-    assert_eq!(
-        config.databases["odd \"name"].dbname.as_deref(),
-        Some("a b")
-    );
-    assert_eq!(
-        config.database("anything").map(|d| d.host.as_str()),
-        Some("/run/pg")
-    );
+    assert_eq!(config.databases["odd \"name"].dbname.as_deref(), Some("a b"));
+    assert_eq!(config.database("anything").map(|d| d.host.as_str()), Some("/run/pg"));
     assert_eq!(config.listen_addr, ["127.0.0.1", "::1"]);
     assert_eq!(config.window.hold, Duration::from_secs(11));
     assert!(!config.tcp_keepalive);
-    assert_eq!(
-        config.pool_mode_of(&config.databases["bench"], "app"),
-        PoolMode::Session
-    );
-    assert_eq!(
-        config.pool_mode_of(&config.databases["bench"], "x"),
-        PoolMode::Transaction
-    );
-    let warnings: Vec<_> = config
-        .warnings
-        .iter()
-        .map(|w| w.trim_start_matches("c/pglull.toml: "))
-        .collect();
+    assert_eq!(config.pool_mode_of(&config.databases["bench"], "app"), PoolMode::Session);
+    assert_eq!(config.pool_mode_of(&config.databases["bench"], "x"), PoolMode::Transaction);
+    let warnings: Vec<_> = config.warnings.iter().map(|w| w.trim_start_matches("c/pglull.toml: ")).collect();
     assert_eq!(
         warnings,
         [
@@ -401,42 +336,24 @@ fn toml_forms_of_the_same() {
     assert_eq!(config.window.drain, Duration::from_secs(1));
     assert_eq!(config.databases["bench"].port, 5433);
     assert_eq!(config.databases["my.db"].host, "::1");
-    let found =
-        mistakes("[pglull]\nauth_file='users'\n[databases]\nbench = 'host=h password=hunter2'\n");
-    assert_eq!(
-        found,
-        ["4: databases.bench: expected a section of its own, with keys, got a plain value"]
-    );
+    let found = mistakes("[pglull]\nauth_file='users'\n[databases]\nbench = 'host=h password=hunter2'\n");
+    assert_eq!(found, ["4: databases.bench: expected a section of its own, with keys, got a plain value"]);
 }
 
 #[test]
 fn show_has_every_key_and_no_secret() {
-    let config = check(
-        &with("query_wait_timeout = \"5min\"")
-            .replace("port = 5433", "port = 5433\npassword = \"hunter2\""),
-    )
-    .unwrap();
+    let config =
+        check(&with("query_wait_timeout = \"5min\"").replace("port = 5433", "port = 5433\npassword = \"hunter2\""))
+            .unwrap();
     let rows = config.show();
     assert_eq!(rows.len(), Config::KEYS.len() + WindowDefaults::KEYS.len());
     let row = |key: &str| rows.iter().find(|row| row.0 == key).cloned().unwrap();
-    assert_eq!(
-        row("query_wait_timeout"),
-        (
-            "query_wait_timeout".into(),
-            "300s".into(),
-            "120s".into(),
-            false
-        )
-    );
+    assert_eq!(row("query_wait_timeout"), ("query_wait_timeout".into(), "300s".into(), "120s".into(), false));
     assert_eq!(row("unix_socket_mode").1, "0777");
     assert_eq!(row("client_idle_timeout").1, "0");
     assert_eq!(row("auth_file").1, "c/users");
     assert_eq!(row("window.stragglers").1, "abort");
-    for shown in [
-        format!("{config:?}"),
-        format!("{config:#?}"),
-        format!("{rows:?}"),
-    ] {
+    for shown in [format!("{config:?}"), format!("{config:#?}"), format!("{rows:?}")] {
         assert!(!shown.contains("hunter2"));
     }
 }
@@ -448,21 +365,18 @@ fn samples() -> PathBuf {
 
 #[test]
 fn the_sample_files_load() {
-    for (file, databases) in [
-        ("minimal.toml", 1),
-        ("reference.toml", 1),
-        ("pgbouncer.ini", 3),
-    ] {
-        let config =
-            load(&samples().join(file)).unwrap_or_else(|found| panic!("{file}: {found:?}"));
+    for (file, databases) in [("minimal.toml", 1), ("reference.toml", 1), ("pgbouncer.ini", 3)] {
+        let config = load(&samples().join(file)).unwrap_or_else(|found| panic!("{file}: {found:?}"));
         assert_eq!(config.databases.len(), databases, "{file}");
         assert_eq!(config.users.len(), 3, "{file}");
         assert!(matches!(config.users["reporting"], UserSecret::Scram(_)));
     }
     let missing = load(Path::new("/nowhere/pglull.toml")).expect_err("mistake");
-    assert!(missing[0].to_string().starts_with(
-        "/nowhere/pglull.toml:1: file: expected a file that can be read, got No such"
-    ));
+    assert!(
+        missing[0]
+            .to_string()
+            .starts_with("/nowhere/pglull.toml:1: file: expected a file that can be read, got No such")
+    );
 }
 
 /// To bring the file up to date, write what `reference()` returns to it.
@@ -470,29 +384,15 @@ fn the_sample_files_load() {
 fn the_reference_is_complete_and_equals_the_defaults() {
     let path = samples().join("reference.toml");
     let text = std::fs::read_to_string(&path).unwrap();
-    assert!(
-        text == reference(),
-        "proxy-config/reference.toml should be:\n{}",
-        reference()
-    );
+    assert!(text == reference(), "proxy-config/reference.toml should be:\n{}", reference());
     for (key, value, default, _) in load(&path).unwrap().show() {
         if key != "auth_file" {
             assert_eq!(value, default, "{key}");
         }
     }
-    let Config {
-        user_overrides,
-        databases,
-        ..
-    } = load(&path).unwrap();
-    assert_eq!(
-        user_overrides["reporting"].pool_mode,
-        Some(PoolMode::Session)
-    );
-    assert_eq!(
-        databases["bench"].password.as_ref().map(Secret::expose),
-        Some("change me")
-    );
+    let Config { user_overrides, databases, .. } = load(&path).unwrap();
+    assert_eq!(user_overrides["reporting"].pool_mode, Some(PoolMode::Session));
+    assert_eq!(databases["bench"].password.as_ref().map(Secret::expose), Some("change me"));
 }
 
 #[test]
@@ -507,11 +407,7 @@ fn files_that_everybody_can_read_are_warned_of() {
             std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
         }
         let warnings = load(&file).unwrap().warnings;
-        assert_eq!(
-            warnings.iter().filter(|w| w.contains("chmod 600")).count(),
-            expect,
-            "{warnings:?}"
-        );
+        assert_eq!(warnings.iter().filter(|w| w.contains("chmod 600")).count(), expect, "{warnings:?}");
     }
 }
 

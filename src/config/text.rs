@@ -31,11 +31,7 @@ impl Place {
             Self::Database(name) => format!("databases.{name}"),
             Self::User(name) => format!("users.{name}"),
         };
-        if key.is_empty() {
-            section
-        } else {
-            format!("{section}.{key}")
-        }
+        if key.is_empty() { section } else { format!("{section}.{key}") }
     }
 }
 
@@ -78,14 +74,7 @@ pub(crate) struct Parsed {
 
 impl Parsed {
     pub(crate) fn new(file: &Path, format: Format) -> Self {
-        Self {
-            format,
-            entries: vec![],
-            named: vec![],
-            warnings: vec![],
-            mistakes: Mistakes::new(file),
-            broken: false,
-        }
+        Self { format, entries: vec![], named: vec![], warnings: vec![], mistakes: Mistakes::new(file), broken: false }
     }
 }
 
@@ -147,12 +136,7 @@ fn read_toml(text: &str, parsed: &mut Parsed) {
         parsed.broken = true;
         for error in errors {
             let line = error.span().map_or(1, |span| lines.at(span.start));
-            parsed.mistakes.add(
-                line,
-                "TOML",
-                "valid TOML",
-                format!("a syntax error: {}", error.message()),
-            );
+            parsed.mistakes.add(line, "TOML", "valid TOML", format!("a syntax error: {}", error.message()));
         }
         return;
     }
@@ -161,20 +145,12 @@ fn read_toml(text: &str, parsed: &mut Parsed) {
         let name = key.get_ref().as_ref();
         match (name, value.get_ref()) {
             ("pglull", DeValue::Table(table)) => read_main(table, &lines, parsed),
-            ("databases", DeValue::Table(table)) => {
-                read_names(table, Place::Database, &lines, parsed)
-            }
+            ("databases", DeValue::Table(table)) => read_names(table, Place::Database, &lines, parsed),
             ("users", DeValue::Table(table)) => read_names(table, Place::User, &lines, parsed),
             _ => {
                 let known = ["pglull", "databases", "users"].into_iter();
-                let sections =
-                    "one of the sections [pglull], [pglull.window], [databases.NAME], [users.NAME]";
-                parsed.mistakes.add(
-                    line,
-                    name,
-                    suggestion(sections, name, known),
-                    "something else",
-                );
+                let sections = "one of the sections [pglull], [pglull.window], [databases.NAME], [users.NAME]";
+                parsed.mistakes.add(line, name, suggestion(sections, name, known), "something else");
             }
         }
     }
@@ -206,12 +182,7 @@ fn read_names(table: &DeTable<'_>, place: fn(String) -> Place, lines: &Lines, pa
         } else {
             // Not quoted: it may be a connection string with a password.
             let section = place.path("");
-            parsed.mistakes.add(
-                line,
-                &section,
-                "a section of its own, with keys",
-                "a plain value",
-            );
+            parsed.mistakes.add(line, &section, "a section of its own, with keys", "a plain value");
         }
     }
 }
@@ -226,20 +197,13 @@ fn read_value(
     let line = lines.at(key.span().start);
     let key = key.get_ref().to_string();
     let text = match value.get_ref() {
-        DeValue::Array(items) => items
-            .iter()
-            .map(|item| plain(item.get_ref()))
-            .collect::<Option<Vec<_>>>()
-            .map(|all| all.join(",")),
+        DeValue::Array(items) => {
+            items.iter().map(|item| plain(item.get_ref())).collect::<Option<Vec<_>>>().map(|all| all.join(","))
+        }
         value => plain(value),
     };
     match text {
-        Some(value) => parsed.entries.push(Entry {
-            place,
-            key,
-            value,
-            line,
-        }),
+        Some(value) => parsed.entries.push(Entry { place, key, value, line }),
         None => parsed.mistakes.add(
             line,
             &place.path(&key),

@@ -227,23 +227,15 @@ impl Config {
     /// For how long clients keep their server: the user's word, else the database's, else the global one.
     #[must_use]
     pub fn pool_mode_of(&self, database: &Database, user: &str) -> PoolMode {
-        let of_user = self
-            .user_overrides
-            .get(user)
-            .and_then(|user| user.pool_mode);
+        let of_user = self.user_overrides.get(user).and_then(|user| user.pool_mode);
         of_user.or(database.pool_mode).unwrap_or(self.pool_mode)
     }
 
     /// Most servers of one pool: the user's word, else the database's, else the global one.
     #[must_use]
     pub fn pool_size_of(&self, database: &Database, user: &str) -> usize {
-        let of_user = self
-            .user_overrides
-            .get(user)
-            .and_then(|user| user.pool_size);
-        of_user
-            .or(database.pool_size)
-            .unwrap_or(self.default_pool_size)
+        let of_user = self.user_overrides.get(user).and_then(|user| user.pool_size);
+        of_user.or(database.pool_size).unwrap_or(self.default_pool_size)
     }
 
     /// The rows of `SHOW CONFIG`, in the order of the tables; those of windows are named `window.drain` and so on.
@@ -260,12 +252,7 @@ fn rows<T: Section>(prefix: &str, section: &mut T) -> Vec<Setting> {
     let mut defaults = T::default();
     let row = |key: &Key<T>| {
         let default = (key.slot)(&mut defaults).show();
-        (
-            format!("{prefix}{}", key.name),
-            (key.slot)(section).show(),
-            default,
-            key.changeable,
-        )
+        (format!("{prefix}{}", key.name), (key.slot)(section).show(), default, key.changeable)
     };
     T::KEYS.iter().map(row).collect()
 }

@@ -22,22 +22,12 @@ pub(crate) fn parse(file: &Path, text: &str) -> (BTreeMap<String, UserSecret>, M
             continue;
         }
         let Some((name, text)) = fields(line) else {
-            mistakes.add(
-                number,
-                "user",
-                "\"name\" \"secret\", in double quotes",
-                "something else",
-            );
+            mistakes.add(number, "user", "\"name\" \"secret\", in double quotes", "something else");
             continue;
         };
         let Some(secret) = secret(text) else {
             let expected = "SCRAM-SHA-256$iterations:salt$StoredKey:ServerKey";
-            mistakes.add(
-                number,
-                &format!("user {name}"),
-                expected,
-                "a damaged SCRAM secret",
-            );
+            mistakes.add(number, &format!("user {name}"), expected, "a damaged SCRAM secret");
             continue;
         };
         if name.is_empty() || name.contains('\0') {
@@ -46,12 +36,9 @@ pub(crate) fn parse(file: &Path, text: &str) -> (BTreeMap<String, UserSecret>, M
         }
         match users.entry(name) {
             Entry::Vacant(place) => drop(place.insert(secret)),
-            Entry::Occupied(place) => mistakes.add(
-                number,
-                "user",
-                "each user once",
-                format!("{} again", quoted(place.key())),
-            ),
+            Entry::Occupied(place) => {
+                mistakes.add(number, "user", "each user once", format!("{} again", quoted(place.key())))
+            }
         }
     }
     (users, mistakes)
@@ -68,28 +55,16 @@ fn secret(text: String) -> Option<UserSecret> {
     if let Some(verifier) = text.strip_prefix("SCRAM-SHA-256$") {
         return is_verifier(verifier).then(|| UserSecret::Scram(Secret::new(text)));
     }
-    let digest = text
-        .strip_prefix("md5")
-        .filter(|hex| hex.len() == 32 && hex.bytes().all(|b| b.is_ascii_hexdigit()));
-    Some(if digest.is_some() {
-        UserSecret::Md5(Secret::new(text))
-    } else {
-        UserSecret::Plain(Secret::new(text))
-    })
+    let digest = text.strip_prefix("md5").filter(|hex| hex.len() == 32 && hex.bytes().all(|b| b.is_ascii_hexdigit()));
+    Some(if digest.is_some() { UserSecret::Md5(Secret::new(text)) } else { UserSecret::Plain(Secret::new(text)) })
 }
 
 /// Has the text the shape `iterations:salt$StoredKey:ServerKey`? The keys are 32 bytes in Base64.
 fn is_verifier(text: &str) -> bool {
-    let base64 = |text: &str| {
-        !text.is_empty()
-            && text
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b"+/=".contains(&b))
-    };
+    let base64 =
+        |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"+/=".contains(&b));
     let key = |text: &str| text.len() == 44 && base64(text);
-    let parts = text
-        .split_once('$')
-        .and_then(|(front, back)| Some((front.split_once(':')?, back.split_once(':')?)));
+    let parts = text.split_once('$').and_then(|(front, back)| Some((front.split_once(':')?, back.split_once(':')?)));
     parts.is_some_and(|((iterations, salt), (stored, server))| {
         iterations.parse::<u32>().is_ok_and(|n| n > 0) && base64(salt) && key(stored) && key(server)
     })
@@ -119,15 +94,8 @@ mod tests {
         );
         let (users, mistakes) = parse(Path::new("u"), &text);
         // As in PgBouncer `""` is a quote, so the line of `e` holds one field only.
-        let shown: Vec<String> = mistakes
-            .into_vec()
-            .iter()
-            .map(ToString::to_string)
-            .collect();
-        assert_eq!(
-            shown,
-            ["u:7: user: expected \"name\" \"secret\", in double quotes, got something else"]
-        );
+        let shown: Vec<String> = mistakes.into_vec().iter().map(ToString::to_string).collect();
+        assert_eq!(shown, ["u:7: user: expected \"name\" \"secret\", in double quotes, got something else"]);
         assert_eq!(kind(&users["a"]), ("plain", "plain"));
         assert_eq!(kind(&users["b"]), ("md5", digest));
         assert_eq!(kind(&users["c"]), ("scram", VERIFIER));
@@ -142,10 +110,7 @@ mod tests {
             \"d\" \"SCRAM-SHA-256$hunter2\"\n\"e\" \"SCRAM-SHA-256$0:aa$bb:cc\"";
         let (users, mistakes) = parse(Path::new("u"), text);
         let found = mistakes.into_vec();
-        assert_eq!(
-            found.iter().map(|m| m.line).collect::<Vec<_>>(),
-            [2, 3, 4, 5, 6, 7, 8]
-        );
+        assert_eq!(found.iter().map(|m| m.line).collect::<Vec<_>>(), [2, 3, 4, 5, 6, 7, 8]);
         assert!(!format!("{found:?}{users:?}").contains("hunter2"));
         assert_eq!(users.len(), 1);
     }
@@ -158,10 +123,7 @@ mod tests {
             "md50123456789abcdef0123456789abcdeg",
             "MD50123456789abcdef0123456789abcdef",
         ] {
-            assert_eq!(
-                secret(text.to_owned()).as_ref().map(kind),
-                Some(("plain", text))
-            );
+            assert_eq!(secret(text.to_owned()).as_ref().map(kind), Some(("plain", text)));
         }
     }
 }

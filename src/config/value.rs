@@ -8,8 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// What a duration looks like, for mistakes.
-const DURATION: &str =
-    "a duration like 250ms, 15s, 2min or 1h (a bare number is seconds), at most 365d";
+const DURATION: &str = "a duration like 250ms, 15s, 2min or 1h (a bare number is seconds), at most 365d";
 /// The longest duration that is accepted; far below where any clock arithmetic overflows.
 const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 /// The names of units, with the nanoseconds of one.
@@ -31,16 +30,10 @@ const UNITS: [(&str, u128); 8] = [
 /// What was expected, if the text is not a duration, is negative, or is longer than 365 days.
 pub fn parse_duration(text: &str) -> Result<Duration, &'static str> {
     let text = text.trim();
-    let end = text
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(text.len());
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(end);
     let unit = unit.trim_start();
-    let scale = UNITS
-        .iter()
-        .find(|(name, _)| *name == unit)
-        .map(|(_, nanos)| *nanos)
-        .ok_or(DURATION)?;
+    let scale = UNITS.iter().find(|(name, _)| *name == unit).map(|(_, nanos)| *nanos).ok_or(DURATION)?;
     let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
     if whole.is_empty() || fraction.is_empty() || fraction.len() > 9 {
         return Err(DURATION);
@@ -50,18 +43,12 @@ pub fn parse_duration(text: &str) -> Result<Duration, &'static str> {
     let part = u128::from(fraction.parse::<u64>().map_err(|_| DURATION)?);
     let nanos = whole * scale + part * scale / 10_u128.pow(digits);
     let nanos = u64::try_from(nanos).map_err(|_| DURATION)?;
-    Some(Duration::from_nanos(nanos))
-        .filter(|found| *found <= DURATION_MAX)
-        .ok_or(DURATION)
+    Some(Duration::from_nanos(nanos)).filter(|found| *found <= DURATION_MAX).ok_or(DURATION)
 }
 
 /// A duration in whole seconds, or else milliseconds, or else microseconds; `0` if it is none.
 pub(crate) fn show_duration(duration: Duration) -> String {
-    match (
-        duration.as_secs(),
-        duration.subsec_millis(),
-        duration.as_micros(),
-    ) {
+    match (duration.as_secs(), duration.subsec_millis(), duration.as_micros()) {
         (_, _, 0) => "0".to_owned(),
         (seconds, 0, micros) if micros % 1_000_000 == 0 => format!("{seconds}s"),
         (_, _, micros) if micros % 1000 == 0 => format!("{}ms", duration.as_millis()),
@@ -240,9 +227,7 @@ impl Slot<'_> {
             Self::Flag(place) => *place = flag(text)?,
             Self::Span(place) => *place = parse_duration(text)?,
             Self::Bound(place) => *place = bound(text)?,
-            Self::Timeout(place) => {
-                *place = Some(parse_duration(text)?).filter(|span| !span.is_zero())
-            }
+            Self::Timeout(place) => *place = Some(parse_duration(text)?).filter(|span| !span.is_zero()),
             Self::Path(place) => *place = Some(PathBuf::from(text)).filter(|_| !text.is_empty()),
             Self::Mode(place) => *place = mode(text)?,
             Self::Address(place) => *place = address(text)?,
@@ -262,15 +247,11 @@ impl Slot<'_> {
             Self::Names(place) | Self::Listen(place) => place.join(","),
             Self::Port(place) => place.to_string(),
             Self::Count(place) | Self::Size(place) => place.to_string(),
-            Self::OptCount(place) | Self::OptSize(place) => {
-                place.map_or_else(String::new, |n| n.to_string())
-            }
+            Self::OptCount(place) | Self::OptSize(place) => place.map_or_else(String::new, |n| n.to_string()),
             Self::Flag(place) => place.to_string(),
             Self::Span(place) | Self::Bound(place) => show_duration(*place),
             Self::Timeout(place) => show_duration(place.unwrap_or_default()),
-            Self::Path(place) => place
-                .as_deref()
-                .map_or(String::new(), |path| path.display().to_string()),
+            Self::Path(place) => place.as_deref().map_or(String::new(), |path| path.display().to_string()),
             Self::Mode(place) => format!("{place:04o}"),
             Self::Address(place) => place.map_or_else(String::new, |address| address.to_string()),
             Self::Choice(place) => place.word().to_owned(),
@@ -281,11 +262,7 @@ impl Slot<'_> {
 
 /// The parts of a comma list, without blanks around them.
 fn list(text: &str) -> Vec<String> {
-    text.split(',')
-        .map(str::trim)
-        .filter(|part| !part.is_empty())
-        .map(str::to_owned)
-        .collect()
+    text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect()
 }
 
 fn listen(text: &str) -> Result<Vec<String>, &'static str> {
@@ -309,32 +286,20 @@ fn host(text: &str) -> Result<String, &'static str> {
 
 /// Could this be an address or a host name? Nothing is looked up.
 fn is_host(text: &str) -> bool {
-    !text.is_empty()
-        && text
-            .chars()
-            .all(|c| c.is_alphanumeric() || "-._:%".contains(c))
+    !text.is_empty() && text.chars().all(|c| c.is_alphanumeric() || "-._:%".contains(c))
 }
 
 fn port(text: &str) -> Result<u16, &'static str> {
-    text.parse()
-        .ok()
-        .filter(|port| *port > 0)
-        .ok_or("a port from 1 to 65535")
+    text.parse().ok().filter(|port| *port > 0).ok_or("a port from 1 to 65535")
 }
 
 fn count(text: &str) -> Result<usize, &'static str> {
     const EXPECTED: &str = "a whole number from 0 to 1000000";
-    text.parse()
-        .ok()
-        .filter(|n| *n <= 1_000_000)
-        .ok_or(EXPECTED)
+    text.parse().ok().filter(|n| *n <= 1_000_000).ok_or(EXPECTED)
 }
 
 fn size(text: &str) -> Result<usize, &'static str> {
-    count(text)
-        .ok()
-        .filter(|n| *n > 0)
-        .ok_or("a whole number from 1 to 1000000")
+    count(text).ok().filter(|n| *n > 0).ok_or("a whole number from 1 to 1000000")
 }
 
 fn flag(text: &str) -> Result<bool, &'static str> {
@@ -347,19 +312,14 @@ fn flag(text: &str) -> Result<bool, &'static str> {
 
 fn bound(text: &str) -> Result<Duration, &'static str> {
     const EXPECTED: &str = "a duration above 0 like 250ms, 15s, 2min or 1h, at most 365d";
-    parse_duration(text)
-        .ok()
-        .filter(|span| !span.is_zero())
-        .ok_or(EXPECTED)
+    parse_duration(text).ok().filter(|span| !span.is_zero()).ok_or(EXPECTED)
 }
 
 fn mode(text: &str) -> Result<u32, &'static str> {
     let digits = text.strip_prefix("0o").unwrap_or(text);
     let plain = digits.chars().all(|c| c.is_digit(8));
     let found = u32::from_str_radix(digits, 8).ok();
-    found
-        .filter(|mode| plain && *mode <= 0o777)
-        .ok_or("a file mode in octal digits, \"0000\" to \"0777\"")
+    found.filter(|mode| plain && *mode <= 0o777).ok_or("a file mode in octal digits, \"0000\" to \"0777\"")
 }
 
 fn address(text: &str) -> Result<Option<SocketAddr>, &'static str> {
@@ -367,18 +327,13 @@ fn address(text: &str) -> Result<Option<SocketAddr>, &'static str> {
         return Ok(None);
     }
     let found: Option<SocketAddr> = text.parse().ok();
-    found
-        .filter(|at| at.port() > 0)
-        .map(Some)
-        .ok_or("an address with a port like 127.0.0.1:9632, or nothing")
+    found.filter(|at| at.port() > 0).map(Some).ok_or("an address with a port like 127.0.0.1:9632, or nothing")
 }
 
 fn level(text: &str) -> Result<String, &'static str> {
     let word = text.to_ascii_lowercase();
     let known = ["error", "warn", "info", "debug", "trace"].contains(&word.as_str());
-    Some(word)
-        .filter(|_| known)
-        .ok_or("error, warn, info, debug or trace")
+    Some(word).filter(|_| known).ok_or("error, warn, info, debug or trace")
 }
 
 #[cfg(test)]
@@ -399,11 +354,7 @@ mod tests {
             ("1h", 3_600_000),
             ("365d", 31_536_000_000),
         ] {
-            assert_eq!(
-                parse_duration(text),
-                Ok(Duration::from_millis(millis)),
-                "{text}"
-            );
+            assert_eq!(parse_duration(text), Ok(Duration::from_millis(millis)), "{text}");
         }
         for text in [
             "",
@@ -427,13 +378,7 @@ mod tests {
 
     #[test]
     fn durations_are_shown_as_they_can_be_read() {
-        for (text, shown) in [
-            ("0", "0"),
-            ("5min", "300s"),
-            ("1.5s", "1500ms"),
-            ("1500us", "1500us"),
-            ("120", "120s"),
-        ] {
+        for (text, shown) in [("0", "0"), ("5min", "300s"), ("1.5s", "1500ms"), ("1500us", "1500us"), ("120", "120s")] {
             let duration = parse_duration(text).unwrap();
             assert_eq!(show_duration(duration), shown);
             assert_eq!(parse_duration(shown), Ok(duration));
@@ -443,10 +388,7 @@ mod tests {
     #[test]
     fn choices() {
         assert_eq!(PoolMode::parse("Session"), Ok(PoolMode::Session));
-        assert_eq!(
-            PoolMode::parse("statement"),
-            Err("transaction or session (statement comes later)")
-        );
+        assert_eq!(PoolMode::parse("statement"), Err("transaction or session (statement comes later)"));
         assert_eq!(AuthType::parse("cert"), Err("scram-sha-256, md5 or trust"));
         assert_eq!(Stragglers::Terminate.as_str(), "terminate");
         assert_eq!(LogFormat::default().to_string(), "text");
@@ -475,13 +417,7 @@ mod tests {
         for text in ["", "a b", "a,b", "relative/path", "a\0b"] {
             assert!(host(text).is_err(), "{text}");
         }
-        for text in [
-            "127.0.0.1",
-            "::1",
-            "db.example.org",
-            "/run/postgresql",
-            "db_1",
-        ] {
+        for text in ["127.0.0.1", "::1", "db.example.org", "/run/postgresql", "db_1"] {
             assert_eq!(host(text), Ok(text.to_owned()));
         }
         for text in ["localhost:9632", "127.0.0.1", "127.0.0.1:0", "9632"] {
@@ -490,10 +426,7 @@ mod tests {
         for text in ["a,a", "a b", "/tmp"] {
             assert!(listen(text).is_err(), "{text}");
         }
-        assert_eq!(
-            listen(" 127.0.0.1 , ::1,"),
-            Ok(vec!["127.0.0.1".to_owned(), "::1".to_owned()])
-        );
+        assert_eq!(listen(" 127.0.0.1 , ::1,"), Ok(vec!["127.0.0.1".to_owned(), "::1".to_owned()]));
         assert_eq!(listen(""), Ok(vec![]));
         for text in ["", "-1", "1.5", "1000001", "many"] {
             assert!(count(text).is_err(), "{text}");

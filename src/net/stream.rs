@@ -73,7 +73,10 @@ impl Stream {
     pub fn tcp(stream: TcpStream, keepalive: bool) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         if keepalive {
-            let probes = socket2::TcpKeepalive::new().with_time(KEEPALIVE).with_interval(Duration::from_secs(10)).with_retries(3);
+            let probes = socket2::TcpKeepalive::new()
+                .with_time(KEEPALIVE)
+                .with_interval(Duration::from_secs(10))
+                .with_retries(3);
             socket2::SockRef::from(&stream).set_tcp_keepalive(&probes)?;
         }
         Ok(Self::Tcp(stream))

@@ -84,7 +84,12 @@ impl Pool {
         self.stats.server_connects.add(1);
         let parameters = Arc::new(rested.server().parameters.clone());
         self.welcome.send_modify(|welcome| {
-            *welcome = Welcome { parameters: Some(parameters), failure: None, hopeless: false, attempts: welcome.attempts + 1 };
+            *welcome = Welcome {
+                parameters: Some(parameters),
+                failure: None,
+                hopeless: false,
+                attempts: welcome.attempts + 1,
+            };
         });
         rested.expires(self.database.settings.server_lifetime);
         self.put_back(rested, true);
@@ -95,7 +100,9 @@ impl Pool {
         let hopeless = matches!(failure, Failure::Refused(report) if is_hopeless(report));
         let report = match failure {
             Failure::Refused(report) => report.clone(),
-            other => Report::new(sqlstate::CANNOT_CONNECT, format!("server login has been failing, cached error: {other}")),
+            other => {
+                Report::new(sqlstate::CANNOT_CONNECT, format!("server login has been failing, cached error: {other}"))
+            }
         };
         tracing::warn!(database = %self.database.name, user = %self.user, %failure, "cannot open a server");
         let retry_at = self.pause_until(hopeless);

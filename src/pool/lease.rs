@@ -123,7 +123,9 @@ impl Lease {
                     server.dirty |= self.pool.mode == PoolMode::Session;
                     self.clean(server).await;
                 }
-                Err(failure) => tracing::info!(server = id.0, %failure, "closing server: its client left in mid-transaction"),
+                Err(failure) => {
+                    tracing::info!(server = id.0, %failure, "closing server: its client left in mid-transaction")
+                }
             }
         });
     }

@@ -107,14 +107,7 @@ pub struct Ledger<S, T> {
 
 impl<S, T> Default for Ledger<S, T> {
     fn default() -> Self {
-        Self {
-            gate: Gate::Open,
-            pools: Vec::new(),
-            running: 0,
-            last_waiter: 0,
-            last_epoch: 0,
-            tally: Tally::default(),
-        }
+        Self { gate: Gate::Open, pools: Vec::new(), running: 0, last_waiter: 0, last_epoch: 0, tally: Tally::default() }
     }
 }
 
@@ -138,10 +131,7 @@ impl<S, T> Ledger<S, T> {
     }
 
     fn pool(&mut self, pool: PoolIx) -> &mut Pool<S, T> {
-        #[expect(
-            clippy::indexing_slicing,
-            reason = "a PoolIx comes from add_pool and pools are never removed"
-        )]
+        #[expect(clippy::indexing_slicing, reason = "a PoolIx comes from add_pool and pools are never removed")]
         &mut self.pools[pool.0]
     }
 
@@ -164,13 +154,7 @@ impl<S, T> Ledger<S, T> {
     }
 
     /// A client wants to begin a transaction. `ticket` is only made if it has to wait.
-    pub fn begin(
-        &mut self,
-        pool: PoolIx,
-        need: Need,
-        now: Moment,
-        ticket: impl FnOnce() -> T,
-    ) -> Begin<S> {
+    pub fn begin(&mut self, pool: PoolIx, need: Need, now: Moment, ticket: impl FnOnce() -> T) -> Begin<S> {
         if self.gate == Gate::Open {
             match need {
                 Need::Leave => {
@@ -193,14 +177,7 @@ impl<S, T> Ledger<S, T> {
         }
         self.last_waiter += 1;
         let id = WaiterId(self.last_waiter);
-        self.pool(pool).queue.push_back(Waiter {
-            id,
-            need,
-            since: now,
-            held,
-            clock: now,
-            ticket: ticket(),
-        });
+        self.pool(pool).queue.push_back(Waiter { id, need, since: now, held, clock: now, ticket: ticket() });
         Begin::Wait(id)
     }
 
@@ -212,13 +189,7 @@ impl<S, T> Ledger<S, T> {
     }
 
     /// A lent server, or one just connected (`connected` true), is there for use.
-    pub fn put_back(
-        &mut self,
-        pool: PoolIx,
-        server: S,
-        connected: bool,
-        now: Moment,
-    ) -> Option<Grant<S, T>> {
+    pub fn put_back(&mut self, pool: PoolIx, server: S, connected: bool, now: Moment) -> Option<Grant<S, T>> {
         let books = self.pool(pool);
         if connected {
             books.connecting = books.connecting.saturating_sub(1);
@@ -258,11 +229,7 @@ impl<S, T> Ledger<S, T> {
         if now < books.retry_at {
             return 0;
         }
-        let waiting = books
-            .queue
-            .iter()
-            .filter(|waiter| waiter.need == Need::Server)
-            .count();
+        let waiting = books.queue.iter().filter(|waiter| waiter.need == Need::Server).count();
         let short = waiting.saturating_sub(books.idle.len() + books.connecting);
         let below_minimum = books.minimum.saturating_sub(books.servers());
         let welcome = usize::from(books.wanted && books.servers() == 0);
@@ -277,9 +244,8 @@ impl<S, T> Ledger<S, T> {
     #[must_use]
     pub fn retry_at(&self, pool: PoolIx) -> Option<Moment> {
         let books = self.pools.get(pool.0)?;
-        let needed = books.wanted
-            || books.servers() < books.minimum
-            || books.queue.iter().any(|w| w.need == Need::Server);
+        let needed =
+            books.wanted || books.servers() < books.minimum || books.queue.iter().any(|w| w.need == Need::Server);
         (needed && books.connecting == 0 && books.servers() < books.limit).then_some(books.retry_at)
     }
 
@@ -314,21 +280,11 @@ impl<S, T> Ledger<S, T> {
 
     /// How much of `limit` a waiter has left to wait for a server; time behind a shut gate does not count.
     /// `None`: it is not waiting any more. While it is held, all of the limit is left.
-    pub fn wait_left(
-        &mut self,
-        pool: PoolIx,
-        waiter: WaiterId,
-        limit: Duration,
-        now: Moment,
-    ) -> Option<Duration> {
+    pub fn wait_left(&mut self, pool: PoolIx, waiter: WaiterId, limit: Duration, now: Moment) -> Option<Duration> {
         let shut = self.gate.is_shut();
         let queue = &self.pool(pool).queue;
         let waiter = queue.get(queue.binary_search_by_key(&waiter, |w| w.id).ok()?)?;
-        Some(if shut {
-            limit
-        } else {
-            limit.saturating_sub(now.since(waiter.clock))
-        })
+        Some(if shut { limit } else { limit.saturating_sub(now.since(waiter.clock)) })
     }
 
     /// Shuts the gate, until `bound` at the latest. Everybody who waits is held from now on.
@@ -339,11 +295,7 @@ impl<S, T> Ledger<S, T> {
         }
         self.last_epoch += 1;
         let epoch = Epoch(self.last_epoch);
-        self.gate = Gate::Shut {
-            epoch,
-            since: now,
-            bound,
-        };
+        self.gate = Gate::Shut { epoch, since: now, bound };
         self.tally = Tally::default();
         for waiter in self.pools.iter_mut().flat_map(|pool| &mut pool.queue) {
             waiter.held = Some(now);
@@ -403,11 +355,7 @@ impl<S, T> Ledger<S, T> {
         if stall.is_some() {
             self.tally.end(Why::Released, stall);
         }
-        Grant {
-            ticket: waiter.ticket,
-            server,
-            stall,
-        }
+        Grant { ticket: waiter.ticket, server, stall }
     }
 
     /// Counts of a pool.
@@ -416,11 +364,7 @@ impl<S, T> Ledger<S, T> {
         let Some(books) = self.pools.get(pool.0) else {
             return Counts::default();
         };
-        let held = books
-            .queue
-            .iter()
-            .filter(|waiter| waiter.held.is_some())
-            .count();
+        let held = books.queue.iter().filter(|waiter| waiter.held.is_some()).count();
         Counts {
             limit: books.limit,
             minimum: books.minimum,
@@ -429,29 +373,18 @@ impl<S, T> Ledger<S, T> {
             connecting: books.connecting,
             waiting: books.queue.len() - held,
             held,
-            oldest: books
-                .queue
-                .iter()
-                .find(|waiter| waiter.held.is_none())
-                .map(|waiter| waiter.since),
+            oldest: books.queue.iter().find(|waiter| waiter.held.is_none()).map(|waiter| waiter.since),
         }
     }
 
     /// Those who are held: their tickets, and since when.
     pub fn held(&self) -> impl Iterator<Item = (&T, Moment)> {
-        self.pools
-            .iter()
-            .flat_map(|pool| &pool.queue)
-            .filter_map(|waiter| Some((&waiter.ticket, waiter.held?)))
+        self.pools.iter().flat_map(|pool| &pool.queue).filter_map(|waiter| Some((&waiter.ticket, waiter.held?)))
     }
 
     /// Tickets of all that wait in a pool, in order.
     pub fn waiting(&self, pool: PoolIx) -> impl Iterator<Item = &T> {
-        self.pools
-            .get(pool.0)
-            .into_iter()
-            .flat_map(|pool| &pool.queue)
-            .map(|waiter| &waiter.ticket)
+        self.pools.get(pool.0).into_iter().flat_map(|pool| &pool.queue).map(|waiter| &waiter.ticket)
     }
 
     /// Checks the invariants that hold between any two calls; the exploration calls this at every state.

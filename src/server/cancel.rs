@@ -4,8 +4,8 @@
 //! is for be lent again (the race of PgBouncer#717). Source: "Canceling Requests in Progress" in the protocol chapter.
 
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};

@@ -223,7 +223,9 @@ impl Server {
                 }
                 // Nobody is there to give or take COPY data: end it, the server says the rest.
                 tags::server::COPY_IN => self.send(tags::client::COPY_FAIL, b"not possible here\0").await?,
-                tags::server::READY_FOR_QUERY => return refused.map_or(Ok(answer), |report| Err(Failure::Refused(report))),
+                tags::server::READY_FOR_QUERY => {
+                    return refused.map_or(Ok(answer), |report| Err(Failure::Refused(report)));
+                }
                 _ => {}
             }
         }

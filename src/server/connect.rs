@@ -144,7 +144,8 @@ impl Greeting {
             match kind {
                 CLEARTEXT => frontend::password_message(password.as_bytes(), &mut out)?,
                 MD5 => {
-                    let salt = *body.first_chunk::<4>().ok_or_else(|| Failure::Protocol("short md5 salt".to_owned()))?;
+                    let salt =
+                        *body.first_chunk::<4>().ok_or_else(|| Failure::Protocol("short md5 salt".to_owned()))?;
                     let hash = md5_hash(target.user.as_bytes(), password.as_bytes(), salt);
                     frontend::password_message(hash.as_bytes(), &mut out)?;
                 }
@@ -153,7 +154,9 @@ impl Greeting {
                     continue;
                 }
                 other => {
-                    return Err(Failure::Protocol(format!("the server asks for authentication method {other}, which is not supported")));
+                    return Err(Failure::Protocol(format!(
+                        "the server asks for authentication method {other}, which is not supported"
+                    )));
                 }
             }
             self.stream.write_all(&out).await?;
@@ -222,6 +225,7 @@ fn unexpected(tag: u8) -> Failure {
 }
 
 fn no_password(user: &str) -> Report {
-    Report::new("28P01", format!("the server asks for a password of user \"{user}\" and none is known"))
-        .hint("Put the plain-text password of this user into auth_file, or user= and password= into the database's entry.")
+    Report::new("28P01", format!("the server asks for a password of user \"{user}\" and none is known")).hint(
+        "Put the plain-text password of this user into auth_file, or user= and password= into the database's entry.",
+    )
 }

@@ -102,18 +102,13 @@ impl Progress {
     /// Whether the server owes nothing and has been asked for nothing: idle, perhaps inside a transaction.
     #[must_use]
     pub fn at_rest(&self) -> bool {
-        self.expected.is_empty()
-            && !self.unsynced
-            && !self.skipping
-            && !self.copy_in
-            && !self.broken
+        self.expected.is_empty() && !self.unsynced && !self.skipping && !self.copy_in && !self.broken
     }
 
     /// The proof, if there is one: both directions must be empty too.
     #[must_use]
     pub fn boundary(&self, to_server: &Flow, to_client: &Flow) -> Option<Boundary> {
-        let nothing_half_sent =
-            to_server.at_message_end() && to_client.at_message_end() && to_client.buf.is_empty();
+        let nothing_half_sent = to_server.at_message_end() && to_client.at_message_end() && to_client.buf.is_empty();
         let clean = self.at_rest() && !self.tainted && self.status == Status::Idle;
         (clean && nothing_half_sent).then_some(Boundary(()))
     }
@@ -185,27 +180,19 @@ impl Progress {
         let front = self.expected.front().copied();
         let fits = match (tag, front) {
             (server::NOTICE | server::NOTIFICATION | server::PARAMETER_STATUS, _) => true,
-            (server::READY_FOR_QUERY, Some(Expect::Query | Expect::Function | Expect::Sync)) => {
-                self.ready(status)
-            }
+            (server::READY_FOR_QUERY, Some(Expect::Query | Expect::Function | Expect::Sync)) => self.ready(status),
             (server::ERROR, front) => self.error(front),
             (server::PARSE_COMPLETE, Some(Expect::Parse))
             | (server::BIND_COMPLETE, Some(Expect::Bind))
             | (server::CLOSE_COMPLETE, Some(Expect::Close))
             | (server::ROW_DESCRIPTION | server::NO_DATA, Some(Expect::Describe))
-            | (
-                server::COMMAND_COMPLETE | server::EMPTY_QUERY | server::PORTAL_SUSPENDED,
-                Some(Expect::Execute),
-            ) => {
+            | (server::COMMAND_COMPLETE | server::EMPTY_QUERY | server::PORTAL_SUSPENDED, Some(Expect::Execute)) => {
                 self.expected.pop_front();
                 true
             }
             (server::PARAMETER_DESCRIPTION, Some(Expect::Describe))
             | (server::FUNCTION_RESULT, Some(Expect::Function))
-            | (
-                server::ROW_DESCRIPTION | server::COMMAND_COMPLETE | server::EMPTY_QUERY,
-                Some(Expect::Query),
-            )
+            | (server::ROW_DESCRIPTION | server::COMMAND_COMPLETE | server::EMPTY_QUERY, Some(Expect::Query))
             | (
                 server::DATA_ROW | server::COPY_OUT | server::COPY_DATA | server::COPY_DONE,
                 Some(Expect::Query | Expect::Execute),
@@ -243,11 +230,7 @@ impl Progress {
         match front {
             Some(Expect::Query | Expect::Function | Expect::Sync) => true,
             Some(_) => {
-                while self
-                    .expected
-                    .front()
-                    .is_some_and(|expect| *expect != Expect::Sync)
-                {
+                while self.expected.front().is_some_and(|expect| *expect != Expect::Sync) {
                     self.expected.pop_front();
                 }
                 self.skipping = self.expected.is_empty();
@@ -260,18 +243,9 @@ impl Progress {
 
     /// The server reads COPY data now. Syncs that were sent ahead of the data's end do not count: it ignores them.
     fn copy_begins(&mut self, front: Expect) {
-        let end = self
-            .expected
-            .iter()
-            .position(|expect| *expect == Expect::CopyEnd);
+        let end = self.expected.iter().position(|expect| *expect == Expect::CopyEnd);
         let ahead = end.unwrap_or(self.expected.len());
-        if self
-            .expected
-            .iter()
-            .take(ahead)
-            .skip(1)
-            .any(|expect| *expect != Expect::Sync)
-        {
+        if self.expected.iter().take(ahead).skip(1).any(|expect| *expect != Expect::Sync) {
             self.tainted = true;
             return;
         }

@@ -22,9 +22,7 @@ fn play(script: &str) -> (Progress, Result<(), Unexpected>) {
 }
 
 fn is_boundary(progress: &Progress) -> bool {
-    progress
-        .boundary(&Flow::default(), &Flow::default())
-        .is_some()
+    progress.boundary(&Flow::default(), &Flow::default()).is_some()
 }
 
 /// The script is as Postgres would answer it, and the server is clean at its end, not before.
@@ -34,11 +32,7 @@ fn clean_at_the_end(script: &str) {
     for n in 1..=words.len() {
         let (progress, result) = play(&words[..n].join(" "));
         assert_eq!(result, Ok(()), "{script}: at word {n}");
-        assert_eq!(
-            is_boundary(&progress),
-            n == words.len(),
-            "{script}: boundary after word {n}"
-        );
+        assert_eq!(is_boundary(&progress), n == words.len(), "{script}: boundary after word {n}");
     }
 }
 
@@ -158,8 +152,7 @@ fn half_sent_bytes_are_no_boundary() {
     let (progress, _) = play(">Q <C <ZI");
     let mut flow = Flow::default();
     flow.buf.extend_from_slice(b"d\0\0\0\x08ab");
-    let _ =
-        flow.walk(|_, _| Ok::<_, crate::wire::frame::BadLength>(crate::wire::frame::Verdict::Pass));
+    let _ = flow.walk(|_, _| Ok::<_, crate::wire::frame::BadLength>(crate::wire::frame::Verdict::Pass));
     assert!(progress.boundary(&flow, &Flow::default()).is_none());
     assert!(progress.boundary(&Flow::default(), &flow).is_none());
     assert!(is_boundary(&progress));
@@ -186,9 +179,7 @@ fn a_shut_gate_may_stop_the_client_between_requests_only() {
 fn random_scripts_never_panic() {
     let mut seed = 0x5eed_u64;
     let mut next = move |n: usize| {
-        seed = seed
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         usize::try_from(seed >> 33).unwrap() % n
     };
     let tags = b"QPBDECFHSdcfXp123nTtDCIsZGHdcVENASWKR?";
@@ -198,10 +189,7 @@ fn random_scripts_never_panic() {
             let tag = tags[next(tags.len())];
             if next(2) == 0 {
                 progress.sent(tag);
-            } else if progress
-                .received(tag, [&b"I"[..], b"T", b"E", b""][next(4)])
-                .is_err()
-            {
+            } else if progress.received(tag, [&b"I"[..], b"T", b"E", b""][next(4)]).is_err() {
                 assert!(!is_boundary(&progress));
             }
         }

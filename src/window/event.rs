@@ -113,9 +113,7 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::DrainBound => f.write_str("drain bound reached: transactions were still open"),
-            Self::ApplyBound => {
-                f.write_str("apply bound reached: the change was not committed in time")
-            }
+            Self::ApplyBound => f.write_str("apply bound reached: the change was not committed in time"),
             Self::HoldBound => f.write_str("hold bound reached: clients must not be held longer"),
             Self::TenureOver => f.write_str("tenure over: the owner did not renew it"),
             Self::OwnerGone => f.write_str("the owner's connection closed"),

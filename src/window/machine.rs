@@ -144,20 +144,8 @@ impl Window {
     #[must_use]
     pub fn begin(form: Form, bounds: Bounds, now: Moment) -> (Self, Effect) {
         let tenure_until = bounds.tenure.map(|tenure| now.plus(tenure));
-        let times = Times {
-            started: now,
-            ..Times::default()
-        };
-        (
-            Self {
-                form,
-                bounds,
-                phase: Phase::Preflight,
-                times,
-                tenure_until,
-            },
-            Effect::Preflight,
-        )
+        let times = Times { started: now, ..Times::default() };
+        (Self { form, bounds, phase: Phase::Preflight, times, tenure_until }, Effect::Preflight)
     }
 
     /// When the gate must be open again.
@@ -179,34 +167,24 @@ impl Window {
             Phase::Draining { deadline, .. } => earliest(*deadline, self.back_from()),
             Phase::Holding => self.back_from(),
             Phase::Applying { deadline } => Some(*deadline),
-            Phase::Aborting { deadline, .. }
-            | Phase::Healing { deadline }
-            | Phase::Releasing { deadline, .. } => Some(*deadline),
+            Phase::Aborting { deadline, .. } | Phase::Healing { deadline } | Phase::Releasing { deadline, .. } => {
+                Some(*deadline)
+            }
             Phase::Closed { .. } => None,
         };
-        if self.tenure_counts() {
-            earliest(of_phase, self.tenure_until)
-        } else {
-            of_phase
-        }
+        if self.tenure_counts() { earliest(of_phase, self.tenure_until) } else { of_phase }
     }
 
     /// Whether the owner's silence can still end the window: until its outcome is being settled.
     const fn tenure_counts(&self) -> bool {
-        matches!(
-            self.phase,
-            Phase::Preflight | Phase::Draining { .. } | Phase::Holding | Phase::Applying { .. }
-        )
+        matches!(self.phase, Phase::Preflight | Phase::Draining { .. } | Phase::Holding | Phase::Applying { .. })
     }
 
     /// Opens the gate with an outcome.
     fn release(mut self, outcome: Outcome, now: Moment, effects: &mut Vec<Effect>) -> Self {
         effects.push(Effect::Open);
         self.times.opened = Some(now);
-        self.phase = Phase::Releasing {
-            outcome,
-            deadline: now.plus(RELEASE_GRACE),
-        };
+        self.phase = Phase::Releasing { outcome, deadline: now.plus(RELEASE_GRACE) };
         self
     }
 
@@ -220,9 +198,7 @@ impl Window {
     fn heal(mut self, now: Moment, effects: &mut Vec<Effect>) -> Self {
         effects.push(Effect::Heal);
         let grace = now.plus(STOP_GRACE);
-        self.phase = Phase::Healing {
-            deadline: earliest(Some(grace), self.hold_until()).unwrap_or(grace),
-        };
+        self.phase = Phase::Healing { deadline: earliest(Some(grace), self.hold_until()).unwrap_or(grace) };
         self
     }
 
@@ -230,23 +206,16 @@ impl Window {
     fn abort(mut self, reason: Reason, now: Moment, effects: &mut Vec<Effect>) -> Self {
         match self.phase {
             Phase::Preflight => self.close(Outcome::Aborted(reason), now),
-            Phase::Draining { .. } | Phase::Holding => {
-                self.release(Outcome::Aborted(reason), now, effects)
-            }
+            Phase::Draining { .. } | Phase::Holding => self.release(Outcome::Aborted(reason), now, effects),
             Phase::Applying { .. } => {
                 effects.push(Effect::StopApply);
                 let grace = now.plus(STOP_GRACE);
-                let deadline = earliest(Some(grace), self.hold_until())
-                    .unwrap_or(grace)
-                    .max(now);
+                let deadline = earliest(Some(grace), self.hold_until()).unwrap_or(grace).max(now);
                 self.phase = Phase::Aborting { reason, deadline };
                 self
             }
             // Already on the way back, or the change is committed and only the healing is left.
-            Phase::Aborting { .. }
-            | Phase::Healing { .. }
-            | Phase::Releasing { .. }
-            | Phase::Closed { .. } => self,
+            Phase::Aborting { .. } | Phase::Healing { .. } | Phase::Releasing { .. } | Phase::Closed { .. } => self,
         }
     }
 }
@@ -299,14 +268,9 @@ fn passed(mut window: Window, now: Moment, effects: &mut Vec<Effect>) -> Window 
         return window;
     }
     window.times.shut = Some(now);
-    effects.push(Effect::Shut {
-        bound: window.hold_until(),
-    });
+    effects.push(Effect::Shut { bound: window.hold_until() });
     let deadline = window.bounds.drain.map(|drain| now.plus(drain));
-    window.phase = Phase::Draining {
-        deadline,
-        escalated: false,
-    };
+    window.phase = Phase::Draining { deadline, escalated: false };
     window
 }
 
@@ -328,31 +292,18 @@ fn drained(mut window: Window, now: Moment, effects: &mut Vec<Effect>) -> Window
     window
 }
 
-fn apply_ended(
-    mut window: Window,
-    verdict: Verdict,
-    now: Moment,
-    effects: &mut Vec<Effect>,
-) -> Window {
+fn apply_ended(mut window: Window, verdict: Verdict, now: Moment, effects: &mut Vec<Effect>) -> Window {
     let told = match &window.phase {
         Phase::Applying { .. } => None,
         Phase::Aborting { reason, .. } => Some(reason.clone()),
         // The gate did not wait for this verdict; the receipt still gets it.
-        Phase::Releasing {
-            outcome: Outcome::Unknown(_),
-            deadline,
-        } => {
+        Phase::Releasing { outcome: Outcome::Unknown(_), deadline } => {
             let outcome = match verdict {
                 Verdict::Applied => Outcome::Applied,
-                Verdict::Failed { sqlstate, message } => {
-                    Outcome::Aborted(Reason::ApplyFailed { sqlstate, message })
-                }
+                Verdict::Failed { sqlstate, message } => Outcome::Aborted(Reason::ApplyFailed { sqlstate, message }),
                 Verdict::Unknown(why) => Outcome::Unknown(why),
             };
-            window.phase = Phase::Releasing {
-                outcome,
-                deadline: *deadline,
-            };
+            window.phase = Phase::Releasing { outcome, deadline: *deadline };
             return window;
         }
         _ => return window,
@@ -360,14 +311,10 @@ fn apply_ended(
     window.times.apply_ended = Some(now);
     match (verdict, told) {
         (Verdict::Applied, _) => window.heal(now, effects),
-        (Verdict::Failed { .. }, Some(reason)) => {
-            window.release(Outcome::Aborted(reason), now, effects)
+        (Verdict::Failed { .. }, Some(reason)) => window.release(Outcome::Aborted(reason), now, effects),
+        (Verdict::Failed { sqlstate, message }, None) => {
+            window.release(Outcome::Aborted(Reason::ApplyFailed { sqlstate, message }), now, effects)
         }
-        (Verdict::Failed { sqlstate, message }, None) => window.release(
-            Outcome::Aborted(Reason::ApplyFailed { sqlstate, message }),
-            now,
-            effects,
-        ),
         (Verdict::Unknown(why), _) => window.release(Outcome::Unknown(why), now, effects),
     }
 }
@@ -375,9 +322,7 @@ fn apply_ended(
 fn closed_by_operator(window: Window, now: Moment, effects: &mut Vec<Effect>) -> Window {
     match (window.form, &window.phase) {
         (Form::Open, Phase::Holding) => window.heal(now, effects),
-        (Form::Pause, Phase::Draining { .. } | Phase::Holding) => {
-            window.release(Outcome::Resumed, now, effects)
-        }
+        (Form::Pause, Phase::Draining { .. } | Phase::Holding) => window.release(Outcome::Resumed, now, effects),
         (Form::Pause, Phase::Preflight) => window.close(Outcome::Resumed, now),
         // The SQL form closes itself; by hand, there is nothing to close before it holds.
         _ => window,
@@ -387,22 +332,14 @@ fn closed_by_operator(window: Window, now: Moment, effects: &mut Vec<Effect>) ->
 /// The watchdog was faster than the driver: clients run already. What the change did is settled as ever.
 fn gate_lost(mut window: Window, now: Moment, effects: &mut Vec<Effect>) -> Window {
     match window.phase {
-        Phase::Draining { .. } | Phase::Holding => {
-            window.release(Outcome::Aborted(Reason::Watchdog), now, effects)
-        }
+        Phase::Draining { .. } | Phase::Holding => window.release(Outcome::Aborted(Reason::Watchdog), now, effects),
         Phase::Applying { .. } => {
             effects.push(Effect::StopApply);
-            window.phase = Phase::Aborting {
-                reason: Reason::Watchdog,
-                deadline: now.plus(STOP_GRACE),
-            };
+            window.phase = Phase::Aborting { reason: Reason::Watchdog, deadline: now.plus(STOP_GRACE) };
             window
         }
         Phase::Healing { .. } => window.release(Outcome::Applied, now, effects),
-        Phase::Preflight
-        | Phase::Aborting { .. }
-        | Phase::Releasing { .. }
-        | Phase::Closed { .. } => window,
+        Phase::Preflight | Phase::Aborting { .. } | Phase::Releasing { .. } | Phase::Closed { .. } => window,
     }
 }
 
@@ -412,46 +349,30 @@ fn tick(mut window: Window, now: Moment, effects: &mut Vec<Effect>) -> Window {
         return window.abort(Reason::TenureOver, now, effects);
     }
     match window.phase.clone() {
-        Phase::Preflight if reached(Some(window.times.started.plus(PREFLIGHT_BOUND))) => window
-            .close(
-                Outcome::Refused("preflight did not end in time".to_owned()),
-                now,
-            ),
+        Phase::Preflight if reached(Some(window.times.started.plus(PREFLIGHT_BOUND))) => {
+            window.close(Outcome::Refused("preflight did not end in time".to_owned()), now)
+        }
         Phase::Draining { .. } | Phase::Holding if reached(window.back_from()) => {
             window.abort(Reason::HoldBound, now, effects)
         }
-        Phase::Draining {
-            deadline,
-            escalated,
-        } if reached(deadline) => {
+        Phase::Draining { deadline, escalated } if reached(deadline) => {
             if escalated || window.bounds.stragglers == Stragglers::Abort {
                 return window.abort(Reason::DrainBound, now, effects);
             }
             effects.push(Effect::Straggle(window.bounds.stragglers));
-            window.phase = Phase::Draining {
-                deadline: Some(now.plus(STRAGGLER_GRACE)),
-                escalated: true,
-            };
+            window.phase = Phase::Draining { deadline: Some(now.plus(STRAGGLER_GRACE)), escalated: true };
             window
         }
         Phase::Applying { deadline } if reached(Some(deadline)) => {
-            let reason = if reached(window.back_from()) {
-                Reason::HoldBound
-            } else {
-                Reason::ApplyBound
-            };
+            let reason = if reached(window.back_from()) { Reason::HoldBound } else { Reason::ApplyBound };
             window.abort(reason, now, effects)
         }
         Phase::Aborting { reason, deadline } if reached(Some(deadline)) => {
             let why = format!("{reason}; the change was told to stop and has not answered yet");
             window.release(Outcome::Unknown(why), now, effects)
         }
-        Phase::Healing { deadline } if reached(Some(deadline)) => {
-            window.release(Outcome::Applied, now, effects)
-        }
-        Phase::Releasing { outcome, deadline } if reached(Some(deadline)) => {
-            window.close(outcome, now)
-        }
+        Phase::Healing { deadline } if reached(Some(deadline)) => window.release(Outcome::Applied, now, effects),
+        Phase::Releasing { outcome, deadline } if reached(Some(deadline)) => window.close(outcome, now),
         Phase::Preflight
         | Phase::Draining { .. }
         | Phase::Holding

@@ -24,10 +24,7 @@ fn play(form: Form, bounds: Bounds, events: &[(u64, Event)]) -> (Window, Vec<Eff
 }
 
 fn failed() -> Verdict {
-    Verdict::Failed {
-        sqlstate: "42601".into(),
-        message: "syntax error".into(),
-    }
+    Verdict::Failed { sqlstate: "42601".into(), message: "syntax error".into() }
 }
 
 #[test]
@@ -40,22 +37,13 @@ fn the_whole_way() {
         (930, Event::Released),
     ];
     let (window, effects) = play(Form::Apply, bounds(), &events);
-    assert_eq!(
-        window.phase,
-        Phase::Closed {
-            outcome: Outcome::Applied
-        }
-    );
+    assert_eq!(window.phase, Phase::Closed { outcome: Outcome::Applied });
     assert_eq!(
         effects,
         [
             Effect::Preflight,
-            Effect::Shut {
-                bound: Some(Moment(10_005))
-            },
-            Effect::StartApply {
-                deadline: Moment(4100)
-            },
+            Effect::Shut { bound: Some(Moment(10_005)) },
+            Effect::StartApply { deadline: Moment(4100) },
             Effect::Heal,
             Effect::Open,
         ]
@@ -67,78 +55,27 @@ fn the_whole_way() {
 fn every_bound_leads_back_to_the_old_schema() {
     let passed = (0, Event::Passed);
     for (form, events, reason) in [
+        (Form::Apply, vec![passed.clone(), (2000, Event::Tick)], Reason::DrainBound),
+        (Form::Open, vec![passed.clone(), (1, Event::Drained), (9500, Event::Tick)], Reason::HoldBound),
+        (Form::Open, vec![passed.clone(), (1, Event::Drained), (5, Event::OwnerGone)], Reason::OwnerGone),
+        (Form::Open, vec![passed.clone(), (1, Event::Drained), (5, Event::Abort)], Reason::Operator),
+        (Form::Open, vec![passed.clone(), (1, Event::Overheld)], Reason::TooManyHeld),
+        (Form::Open, vec![passed.clone(), (1, Event::Shutdown)], Reason::Shutdown),
+        (Form::Open, vec![passed.clone(), (1, Event::GateLost)], Reason::Watchdog),
         (
             Form::Apply,
-            vec![passed.clone(), (2000, Event::Tick)],
-            Reason::DrainBound,
-        ),
-        (
-            Form::Open,
-            vec![passed.clone(), (1, Event::Drained), (9500, Event::Tick)],
-            Reason::HoldBound,
-        ),
-        (
-            Form::Open,
-            vec![passed.clone(), (1, Event::Drained), (5, Event::OwnerGone)],
-            Reason::OwnerGone,
-        ),
-        (
-            Form::Open,
-            vec![passed.clone(), (1, Event::Drained), (5, Event::Abort)],
-            Reason::Operator,
-        ),
-        (
-            Form::Open,
-            vec![passed.clone(), (1, Event::Overheld)],
-            Reason::TooManyHeld,
-        ),
-        (
-            Form::Open,
-            vec![passed.clone(), (1, Event::Shutdown)],
-            Reason::Shutdown,
-        ),
-        (
-            Form::Open,
-            vec![passed.clone(), (1, Event::GateLost)],
-            Reason::Watchdog,
-        ),
-        (
-            Form::Apply,
-            vec![
-                passed.clone(),
-                (1, Event::Drained),
-                (4001, Event::Tick),
-                (4050, Event::ApplyEnded(failed())),
-            ],
+            vec![passed.clone(), (1, Event::Drained), (4001, Event::Tick), (4050, Event::ApplyEnded(failed()))],
             Reason::ApplyBound,
         ),
         (
             Form::Apply,
-            vec![
-                passed,
-                (1, Event::Drained),
-                (2, Event::ApplyEnded(failed())),
-            ],
-            Reason::ApplyFailed {
-                sqlstate: "42601".into(),
-                message: "syntax error".into(),
-            },
+            vec![passed, (1, Event::Drained), (2, Event::ApplyEnded(failed()))],
+            Reason::ApplyFailed { sqlstate: "42601".into(), message: "syntax error".into() },
         ),
     ] {
         let (window, effects) = play(form, bounds(), &events);
-        assert_eq!(
-            window.phase.outcome(),
-            Some(&Outcome::Aborted(reason)),
-            "{events:?}"
-        );
-        assert_eq!(
-            effects
-                .iter()
-                .filter(|effect| **effect == Effect::Open)
-                .count(),
-            1,
-            "{events:?}"
-        );
+        assert_eq!(window.phase.outcome(), Some(&Outcome::Aborted(reason)), "{events:?}");
+        assert_eq!(effects.iter().filter(|effect| **effect == Effect::Open).count(), 1, "{events:?}");
     }
 }
 
@@ -146,65 +83,27 @@ fn every_bound_leads_back_to_the_old_schema() {
 fn a_silent_owner_loses_the_window() {
     let mut short = bounds();
     short.tenure = Some(Duration::from_secs(3));
-    let events = [
-        (0, Event::Passed),
-        (1, Event::Drained),
-        (2000, Event::Renew),
-        (4999, Event::Tick),
-    ];
+    let events = [(0, Event::Passed), (1, Event::Drained), (2000, Event::Renew), (4999, Event::Tick)];
     let (window, _) = play(Form::Open, short.clone(), &events);
     assert_eq!(window.phase, Phase::Holding, "renewed");
-    let (window, _) = play(
-        Form::Open,
-        short,
-        &[(0, Event::Passed), (1, Event::Drained), (3000, Event::Tick)],
-    );
-    assert_eq!(
-        window.phase.outcome(),
-        Some(&Outcome::Aborted(Reason::TenureOver))
-    );
+    let (window, _) = play(Form::Open, short, &[(0, Event::Passed), (1, Event::Drained), (3000, Event::Tick)]);
+    assert_eq!(window.phase.outcome(), Some(&Outcome::Aborted(Reason::TenureOver)));
 }
 
 #[test]
 fn the_hold_bound_leaves_room_for_the_way_back() {
     let mut tight = bounds();
     tight.apply = Duration::from_secs(60);
-    let (window, _) = play(
-        Form::Apply,
-        tight,
-        &[(0, Event::Passed), (1, Event::Drained)],
-    );
-    assert_eq!(
-        window.phase,
-        Phase::Applying {
-            deadline: Moment(9500)
-        }
-    );
+    let (window, _) = play(Form::Apply, tight, &[(0, Event::Passed), (1, Event::Drained)]);
+    assert_eq!(window.phase, Phase::Applying { deadline: Moment(9500) });
     let mut effects = Vec::new();
     let window = step(window, Event::Tick, Moment(9500), &mut effects);
     assert_eq!(effects, [Effect::StopApply]);
-    assert_eq!(
-        window.phase,
-        Phase::Aborting {
-            reason: Reason::HoldBound,
-            deadline: Moment(10_000)
-        }
-    );
+    assert_eq!(window.phase, Phase::Aborting { reason: Reason::HoldBound, deadline: Moment(10_000) });
     let window = step(window, Event::Tick, Moment(10_000), &mut effects);
-    assert!(
-        matches!(window.phase.outcome(), Some(Outcome::Unknown(_))),
-        "the gate does not wait"
-    );
-    let window = step(
-        window,
-        Event::ApplyEnded(failed()),
-        Moment(10_020),
-        &mut effects,
-    );
-    assert!(
-        matches!(window.phase.outcome(), Some(Outcome::Aborted(_))),
-        "the receipt gets the truth all the same"
-    );
+    assert!(matches!(window.phase.outcome(), Some(Outcome::Unknown(_))), "the gate does not wait");
+    let window = step(window, Event::ApplyEnded(failed()), Moment(10_020), &mut effects);
+    assert!(matches!(window.phase.outcome(), Some(Outcome::Aborted(_))), "the receipt gets the truth all the same");
 }
 
 #[test]
@@ -225,28 +124,12 @@ fn stragglers_get_one_grace() {
     for policy in [Stragglers::Cancel, Stragglers::Terminate] {
         let mut strict = bounds();
         strict.stragglers = policy;
-        let (window, effects) = play(
-            Form::Apply,
-            strict.clone(),
-            &[(0, Event::Passed), (2000, Event::Tick), (2001, Event::Tick)],
-        );
+        let (window, effects) =
+            play(Form::Apply, strict.clone(), &[(0, Event::Passed), (2000, Event::Tick), (2001, Event::Tick)]);
         assert_eq!(effects.last(), Some(&Effect::Straggle(policy)));
-        assert_eq!(
-            window.phase,
-            Phase::Draining {
-                deadline: Some(Moment(3000)),
-                escalated: true
-            }
-        );
-        let (window, _) = play(
-            Form::Apply,
-            strict,
-            &[(0, Event::Passed), (2000, Event::Tick), (3000, Event::Tick)],
-        );
-        assert_eq!(
-            window.phase.outcome(),
-            Some(&Outcome::Aborted(Reason::DrainBound))
-        );
+        assert_eq!(window.phase, Phase::Draining { deadline: Some(Moment(3000)), escalated: true });
+        let (window, _) = play(Form::Apply, strict, &[(0, Event::Passed), (2000, Event::Tick), (3000, Event::Tick)]);
+        assert_eq!(window.phase.outcome(), Some(&Outcome::Aborted(Reason::DrainBound)));
     }
 }
 
@@ -254,34 +137,16 @@ fn stragglers_get_one_grace() {
 fn pause_and_resume() {
     let mut pause = bounds();
     (pause.drain, pause.hold, pause.tenure) = (None, None, None);
-    let (window, _) = play(
-        Form::Pause,
-        pause.clone(),
-        &[(0, Event::Passed), (1_000_000, Event::Tick)],
-    );
-    assert!(
-        matches!(window.phase, Phase::Draining { .. }),
-        "waits as long as it takes"
-    );
+    let (window, _) = play(Form::Pause, pause.clone(), &[(0, Event::Passed), (1_000_000, Event::Tick)]);
+    assert!(matches!(window.phase, Phase::Draining { .. }), "waits as long as it takes");
     assert_eq!(window.next_deadline(), None);
     for events in [
         vec![(0, Event::Passed), (5, Event::Close)],
-        vec![
-            (0, Event::Passed),
-            (5, Event::Drained),
-            (9, Event::Close),
-            (10, Event::Close),
-        ],
+        vec![(0, Event::Passed), (5, Event::Drained), (9, Event::Close), (10, Event::Close)],
     ] {
         let (window, effects) = play(Form::Pause, pause.clone(), &events);
         assert_eq!(window.phase.outcome(), Some(&Outcome::Resumed));
-        assert_eq!(
-            effects
-                .iter()
-                .filter(|effect| **effect == Effect::Open)
-                .count(),
-            1
-        );
+        assert_eq!(effects.iter().filter(|effect| **effect == Effect::Open).count(), 1);
     }
 }
 
@@ -299,19 +164,7 @@ fn events_out_of_place_change_nothing() {
         assert_eq!(window.phase, Phase::Preflight, "{event:?}");
         assert_eq!(effects, [Effect::Preflight], "{event:?}");
     }
-    let (window, _) = play(
-        Form::Apply,
-        bounds(),
-        &[
-            (1, Event::Refused("no".into())),
-            (2, Event::Passed),
-            (3, Event::Abort),
-        ],
-    );
-    assert_eq!(
-        window.phase,
-        Phase::Closed {
-            outcome: Outcome::Refused("no".into())
-        }
-    );
+    let (window, _) =
+        play(Form::Apply, bounds(), &[(1, Event::Refused("no".into())), (2, Event::Passed), (3, Event::Abort)]);
+    assert_eq!(window.phase, Phase::Closed { outcome: Outcome::Refused("no".into()) });
 }

@@ -57,8 +57,6 @@ impl Bounds {
     /// What is kept back of `hold` for rolling back and letting go, so that the bound is kept and not just noticed.
     #[must_use]
     pub fn reserve(&self) -> Duration {
-        self.hold.map_or(Duration::ZERO, |hold| {
-            (hold / 10).min(Duration::from_millis(500))
-        })
+        self.hold.map_or(Duration::ZERO, |hold| (hold / 10).min(Duration::from_millis(500)))
     }
 }

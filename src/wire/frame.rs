@@ -37,10 +37,7 @@ pub fn header(bytes: &[u8]) -> Result<Option<Header>, BadLength> {
     };
     let [tag, length @ ..] = *head;
     let length = i32::from_be_bytes(length);
-    match usize::try_from(length)
-        .ok()
-        .and_then(|length| length.checked_sub(4))
-    {
+    match usize::try_from(length).ok().and_then(|length| length.checked_sub(4)) {
         Some(body) => Ok(Some(Header { tag, body })),
         None => Err(BadLength { tag, length }),
     }
@@ -56,10 +53,7 @@ pub fn take(buf: &mut BytesMut, limit: usize) -> Result<Option<(u8, BytesMut)>, 
         return Ok(None);
     };
     if body > limit {
-        return Err(BadLength {
-            tag,
-            length: i32::try_from(body.saturating_add(4)).unwrap_or(i32::MAX),
-        });
+        return Err(BadLength { tag, length: i32::try_from(body.saturating_add(4)).unwrap_or(i32::MAX) });
     }
     if buf.len() < HEADER + body {
         return Ok(None);
@@ -213,10 +207,7 @@ mod tests {
             bytes.extend(length.to_be_bytes());
             assert_eq!(header(&bytes), Err(BadLength { tag: b'Q', length }));
         }
-        assert_eq!(
-            header(b"Q\0\0\0\x04"),
-            Ok(Some(Header { tag: b'Q', body: 0 }))
-        );
+        assert_eq!(header(b"Q\0\0\0\x04"), Ok(Some(Header { tag: b'Q', body: 0 })));
         assert_eq!(header(b"Q\0\0\0"), Ok(None));
     }
 
@@ -231,14 +222,9 @@ mod tests {
     fn any_split_passes_the_same_bytes() {
         let mut stream = Vec::new();
         let mut expected = Vec::new();
-        for (tag, body) in [
-            (b'D', &b"abc"[..]),
-            (b'x', b"dropped"),
-            (b'C', b""),
-            (b'Z', b"I"),
-            (b'x', b""),
-            (b'D', &[7; 300]),
-        ] {
+        for (tag, body) in
+            [(b'D', &b"abc"[..]), (b'x', b"dropped"), (b'C', b""), (b'Z', b"I"), (b'x', b""), (b'D', &[7; 300])]
+        {
             let m = message(tag, body);
             if tag != b'x' {
                 expected.extend(&m);
@@ -275,13 +261,8 @@ mod tests {
         let mut flow = Flow::default();
         flow.buf.extend(message(b'S', b""));
         flow.buf.extend(message(b'Q', b"select 1\0"));
-        let judge = |head: Header, _: &[u8]| {
-            Ok::<_, BadLength>(if head.tag == b'Q' {
-                Verdict::Stop
-            } else {
-                Verdict::Pass
-            })
-        };
+        let judge =
+            |head: Header, _: &[u8]| Ok::<_, BadLength>(if head.tag == b'Q' { Verdict::Stop } else { Verdict::Pass });
         assert_eq!(flow.walk(judge), Ok(true));
         assert_eq!(flow.ready, 5);
         assert_eq!(flow.unread(), message(b'Q', b"select 1\0"));

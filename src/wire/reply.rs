@@ -7,12 +7,9 @@ use bytes::{BufMut, BytesMut};
 use pgwire::messages::Message;
 use pgwire::messages::data::{DataRow, FieldDescription, RowDescription};
 use pgwire::messages::response::{
-    CommandComplete, EmptyQueryResponse, ErrorResponse, NoticeResponse, ReadyForQuery,
-    TransactionStatus,
+    CommandComplete, EmptyQueryResponse, ErrorResponse, NoticeResponse, ReadyForQuery, TransactionStatus,
 };
-use pgwire::messages::startup::{
-    Authentication, BackendKeyData, NegotiateProtocolVersion, SecretKey,
-};
+use pgwire::messages::startup::{Authentication, BackendKeyData, NegotiateProtocolVersion, SecretKey};
 
 use super::startup::CancelKey;
 
@@ -74,12 +71,7 @@ pub struct Report {
 impl Report {
     /// A report without detail and hint.
     pub fn new(sqlstate: &str, message: impl Into<String>) -> Self {
-        Self {
-            sqlstate: sqlstate.to_owned(),
-            message: message.into(),
-            detail: None,
-            hint: None,
-        }
+        Self { sqlstate: sqlstate.to_owned(), message: message.into(), detail: None, hint: None }
     }
 
     /// Adds what to do next.
@@ -212,10 +204,8 @@ pub fn empty_query(out: &mut BytesMut) {
 /// RowDescription of text columns.
 pub fn row_description<'a>(columns: impl IntoIterator<Item = &'a str>, out: &mut BytesMut) {
     const TEXT: u32 = 25;
-    let fields = columns
-        .into_iter()
-        .map(|name| FieldDescription::new(name.to_owned(), 0, 0, TEXT, -1, -1, 0))
-        .collect();
+    let fields =
+        columns.into_iter().map(|name| FieldDescription::new(name.to_owned(), 0, 0, TEXT, -1, -1, 0)).collect();
     put(&RowDescription::new(fields), out);
 }
 
@@ -243,29 +233,18 @@ mod tests {
 
     #[test]
     fn a_report_survives_its_own_encoding() {
-        let report = Report::new(sqlstate::QUERY_CANCELED, "canceling\0statement")
-            .hint("wait")
-            .detail("d");
+        let report = Report::new(sqlstate::QUERY_CANCELED, "canceling\0statement").hint("wait").detail("d");
         let mut out = BytesMut::new();
         report.write(Severity::Error, &mut out);
         let (tag, body) = frame::take(&mut out, 10_000).unwrap().unwrap();
         assert_eq!(tag, b'E');
         assert!(out.is_empty());
-        assert_eq!(
-            Report::parse(&body),
-            Report {
-                message: "canceling\u{fffd}statement".into(),
-                ..report
-            }
-        );
+        assert_eq!(Report::parse(&body), Report { message: "canceling\u{fffd}statement".into(), ..report });
     }
 
     #[test]
     fn an_error_without_sqlstate_gets_one() {
-        assert_eq!(
-            Report::parse(b"SERROR\0Moops\0\0").sqlstate,
-            sqlstate::INTERNAL_ERROR
-        );
+        assert_eq!(Report::parse(b"SERROR\0Moops\0\0").sqlstate, sqlstate::INTERNAL_ERROR);
         assert_eq!(Report::parse(b"").sqlstate, sqlstate::INTERNAL_ERROR);
     }
 
@@ -275,15 +254,7 @@ mod tests {
             &authentication_ok,
             &ready_for_query,
             &|out| parameter_status(b"TimeZone", b"UTC", out),
-            &|out| {
-                backend_key_data(
-                    &CancelKey {
-                        pid: 1,
-                        secret: bytes::Bytes::from_static(&[1, 2, 3, 4]),
-                    },
-                    out,
-                )
-            },
+            &|out| backend_key_data(&CancelKey { pid: 1, secret: bytes::Bytes::from_static(&[1, 2, 3, 4]) }, out),
             &|out| negotiate_version(vec!["_pq_.x".into()], out),
             &|out| command_complete("SHOW", out),
             &|out| row_description(["a", "b"], out),
@@ -292,10 +263,7 @@ mod tests {
         for (n, write) in writers.iter().enumerate() {
             let mut out = BytesMut::new();
             write(&mut out);
-            assert!(
-                frame::take(&mut out, 1000).unwrap().is_some() && out.is_empty(),
-                "writer {n}"
-            );
+            assert!(frame::take(&mut out, 1000).unwrap().is_some() && out.is_empty(), "writer {n}");
         }
     }
 }

@@ -53,19 +53,12 @@ impl Startup {
     /// The last value of a parameter, as Postgres takes it.
     #[must_use]
     pub fn parameter(&self, name: &str) -> Option<&Bytes> {
-        self.parameters
-            .iter()
-            .rev()
-            .find(|(n, _)| n == name.as_bytes())
-            .map(|(_, value)| value)
+        self.parameters.iter().rev().find(|(n, _)| n == name.as_bytes()).map(|(_, value)| value)
     }
 
     /// Protocol options (`_pq_.*`): answered by NegotiateProtocolVersion, never handed to a server.
     pub fn protocol_options(&self) -> impl Iterator<Item = &Bytes> {
-        self.parameters
-            .iter()
-            .map(|(name, _)| name)
-            .filter(|name| name.starts_with(b"_pq_."))
+        self.parameters.iter().map(|(name, _)| name).filter(|name| name.starts_with(b"_pq_."))
     }
 }
 
@@ -110,23 +103,14 @@ pub fn take(buf: &mut BytesMut) -> Result<Option<Packet>, BadPacket> {
         SSL => Ok(Some(Packet::Ssl)),
         GSS => Ok(Some(Packet::Gss)),
         CANCEL => match packet.len() {
-            8..=260 => Ok(Some(Packet::Cancel(CancelKey {
-                pid: packet.get_i32(),
-                secret: packet,
-            }))),
+            8..=260 => Ok(Some(Packet::Cancel(CancelKey { pid: packet.get_i32(), secret: packet }))),
             _ => Err(BadPacket::Length),
         },
         _ if code >> 16 == 3 => {
             let minor = u16::try_from(code & 0xffff).unwrap_or(u16::MAX);
-            Ok(Some(Packet::Startup(Startup {
-                minor,
-                parameters: pairs(packet)?,
-            })))
+            Ok(Some(Packet::Startup(Startup { minor, parameters: pairs(packet)? })))
         }
-        _ => Err(BadPacket::Version {
-            major: code >> 16,
-            minor: code & 0xffff,
-        }),
+        _ => Err(BadPacket::Version { major: code >> 16, minor: code & 0xffff }),
     }
 }
 
@@ -135,11 +119,7 @@ fn pairs(mut rest: Bytes) -> Result<Vec<(Bytes, Bytes)>, BadPacket> {
     loop {
         let name = cstring(&mut rest)?;
         if name.is_empty() {
-            return if rest.is_empty() {
-                Ok(found)
-            } else {
-                Err(BadPacket::Layout)
-            };
+            return if rest.is_empty() { Ok(found) } else { Err(BadPacket::Layout) };
         }
         let value = cstring(&mut rest)?;
         found.push((name, value));
@@ -148,10 +128,7 @@ fn pairs(mut rest: Bytes) -> Result<Vec<(Bytes, Bytes)>, BadPacket> {
 
 /// Splits a zero-terminated string off the front, without its zero.
 fn cstring(rest: &mut Bytes) -> Result<Bytes, BadPacket> {
-    let end = rest
-        .iter()
-        .position(|&byte| byte == 0)
-        .ok_or(BadPacket::Layout)?;
+    let end = rest.iter().position(|&byte| byte == 0).ok_or(BadPacket::Layout)?;
     let text = rest.split_to(end);
     rest.advance(1);
     Ok(text)
@@ -178,19 +155,14 @@ mod tests {
         assert_eq!(take(&mut packet(&GSS.to_be_bytes())), Ok(Some(Packet::Gss)));
         let mut cancel = CANCEL.to_be_bytes().to_vec();
         cancel.extend([0, 0, 0, 7, 1, 2, 3, 4]);
-        let key = CancelKey {
-            pid: 7,
-            secret: Bytes::from_static(&[1, 2, 3, 4]),
-        };
+        let key = CancelKey { pid: 7, secret: Bytes::from_static(&[1, 2, 3, 4]) };
         assert_eq!(take(&mut packet(&cancel)), Ok(Some(Packet::Cancel(key))));
     }
 
     #[test]
     fn the_last_of_duplicate_parameters_counts() {
         let mut bytes = startup([0, 3, 0, 0], b"user\0a\0database\0d\0user\0b\0\0");
-        let Ok(Some(Packet::Startup(startup))) = take(&mut bytes) else {
-            panic!("not a startup")
-        };
+        let Ok(Some(Packet::Startup(startup))) = take(&mut bytes) else { panic!("not a startup") };
         assert_eq!(startup.parameter("user").unwrap(), "b");
         assert_eq!(startup.parameters.len(), 3);
         assert!(bytes.is_empty());
@@ -199,35 +171,17 @@ mod tests {
     #[test]
     fn bad_packets_are_named() {
         for (bytes, expected) in [
-            (
-                startup([0, 2, 0, 0], b""),
-                BadPacket::Version { major: 2, minor: 0 },
-            ),
-            (
-                startup([0, 9, 0, 9], b"user\0a\0\0"),
-                BadPacket::Version { major: 9, minor: 9 },
-            ),
+            (startup([0, 2, 0, 0], b""), BadPacket::Version { major: 2, minor: 0 }),
+            (startup([0, 9, 0, 9], b"user\0a\0\0"), BadPacket::Version { major: 9, minor: 9 }),
             (startup([0, 3, 0, 0], b"user\0a\0"), BadPacket::Layout),
             (startup([0, 3, 0, 0], b"user"), BadPacket::Layout),
             (startup([0, 3, 0, 0], b""), BadPacket::Layout),
             (startup([0, 3, 0, 0], b"\0extra"), BadPacket::Layout),
-            (
-                BytesMut::from(&[0, 0, 0, 7, 0, 0, 0][..]),
-                BadPacket::Length,
-            ),
+            (BytesMut::from(&[0, 0, 0, 7, 0, 0, 0][..]), BadPacket::Length),
             (BytesMut::from(&[0, 0, 0x27, 0x11][..]), BadPacket::Length),
-            (
-                BytesMut::from(&[0xff, 0xff, 0xff, 0xff][..]),
-                BadPacket::Length,
-            ),
-            (
-                BytesMut::from(&b"GET / HTTP/1.1\r\n"[..]),
-                BadPacket::Length,
-            ),
-            (
-                packet(&[&CANCEL.to_be_bytes()[..], &[0, 0, 0, 7]].concat()),
-                BadPacket::Length,
-            ),
+            (BytesMut::from(&[0xff, 0xff, 0xff, 0xff][..]), BadPacket::Length),
+            (BytesMut::from(&b"GET / HTTP/1.1\r\n"[..]), BadPacket::Length),
+            (packet(&[&CANCEL.to_be_bytes()[..], &[0, 0, 0, 7]].concat()), BadPacket::Length),
         ] {
             let mut given = bytes.clone();
             assert_eq!(take(&mut given), Err(expected), "{bytes:?}");
@@ -238,11 +192,7 @@ mod tests {
     fn a_packet_in_pieces_waits_for_its_end() {
         let whole = startup([0, 3, 0, 2], b"user\0a\0\0");
         for cut in 0..whole.len() {
-            assert_eq!(
-                take(&mut BytesMut::from(&whole[..cut])),
-                Ok(None),
-                "cut at {cut}"
-            );
+            assert_eq!(take(&mut BytesMut::from(&whole[..cut])), Ok(None), "cut at {cut}");
         }
     }
 }

@@ -75,9 +75,7 @@ pub const fn between_transactions(tag: u8) -> Meaning {
         | client::CLOSE
         | client::FUNCTION_CALL
         | client::SYNC => Meaning::Begin,
-        client::FLUSH | client::COPY_DATA | client::COPY_DONE | client::COPY_FAIL => {
-            Meaning::Ignore
-        }
+        client::FLUSH | client::COPY_DATA | client::COPY_DONE | client::COPY_FAIL => Meaning::Ignore,
         client::TERMINATE => Meaning::Leave,
         _ => Meaning::Violation,
     }
@@ -90,11 +88,7 @@ pub const fn client_limit(tag: u8) -> Option<usize> {
     const LARGE: usize = 0x3fff_ffff - 5;
     const SMALL: usize = 10_000;
     match tag {
-        client::QUERY
-        | client::PARSE
-        | client::BIND
-        | client::FUNCTION_CALL
-        | client::COPY_DATA => Some(LARGE),
+        client::QUERY | client::PARSE | client::BIND | client::FUNCTION_CALL | client::COPY_DATA => Some(LARGE),
         client::DESCRIBE
         | client::EXECUTE
         | client::CLOSE

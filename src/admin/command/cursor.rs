@@ -27,11 +27,7 @@ impl<'a> Cursor<'a> {
         while let Some(token) = lexer.next()? {
             tokens.push(token);
         }
-        Ok(Self {
-            text,
-            tokens,
-            at: 0,
-        })
+        Ok(Self { text, tokens, at: 0 })
     }
 
     /// Back to the token with this index.
@@ -48,9 +44,7 @@ impl<'a> Cursor<'a> {
 
     pub(super) fn id(&mut self) -> Parse<String> {
         let id = self.value(ID)?;
-        let plain = id
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"_-.:".contains(&b));
+        let plain = id.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.:".contains(&b));
         if !plain || id.is_empty() || id.len() > 64 {
             return Err(self.expected_last(ID));
         }
@@ -60,18 +54,11 @@ impl<'a> Cursor<'a> {
     pub(super) fn number(&mut self) -> Parse<u64> {
         const EXPECTED: &str = "the id of a client, a number";
         let text = self.value(EXPECTED)?;
-        text.parse().map_err(|_| {
-            self.expected_last(EXPECTED)
-                .hinting("SHOW CLIENTS lists them")
-        })
+        text.parse().map_err(|_| self.expected_last(EXPECTED).hinting("SHOW CLIENTS lists them"))
     }
 
     pub(super) fn optional_name(&mut self) -> Parse<Option<String>> {
-        if self.is_end() {
-            Ok(None)
-        } else {
-            self.name("a database or the end of the command").map(Some)
-        }
+        if self.is_end() { Ok(None) } else { self.name("a database or the end of the command").map(Some) }
     }
 
     /// A name, bare or in double quotes, as it is written.
@@ -111,20 +98,13 @@ impl<'a> Cursor<'a> {
     }
 
     pub(super) fn symbol(&mut self, symbol: char) -> bool {
-        let found = self
-            .tokens
-            .get(self.at)
-            .is_some_and(|token| token.kind == Kind::Symbol(symbol));
+        let found = self.tokens.get(self.at).is_some_and(|token| token.kind == Kind::Symbol(symbol));
         self.at += usize::from(found);
         found
     }
 
     pub(super) fn need(&mut self, symbol: char) -> Parse<()> {
-        if self.symbol(symbol) {
-            Ok(())
-        } else {
-            Err(self.expected(&symbol.to_string()))
-        }
+        if self.symbol(symbol) { Ok(()) } else { Err(self.expected(&symbol.to_string())) }
     }
 
     pub(super) fn advance(&mut self) -> Option<Kind> {
@@ -135,18 +115,12 @@ impl<'a> Cursor<'a> {
 
     /// Is the command over: at the end, or at a `;`?
     pub(super) fn is_end(&self) -> bool {
-        self.tokens
-            .get(self.at)
-            .is_none_or(|token| token.kind == Kind::Symbol(';'))
+        self.tokens.get(self.at).is_none_or(|token| token.kind == Kind::Symbol(';'))
     }
 
     pub(super) fn end(&mut self) -> Parse<()> {
         while self.symbol(';') {}
-        if self.at < self.tokens.len() {
-            Err(self.expected("the end of the command"))
-        } else {
-            Ok(())
-        }
+        if self.at < self.tokens.len() { Err(self.expected("the end of the command")) } else { Ok(()) }
     }
 
     /// The error at the token that was taken last.
@@ -184,10 +158,6 @@ impl CommandError {
 /// A word on one line, cut after 40 characters.
 fn shown(word: &str) -> String {
     let start: String = word.chars().take(40).flat_map(char::escape_debug).collect();
-    let rest = if word.chars().nth(40).is_some() {
-        "..."
-    } else {
-        ""
-    };
+    let rest = if word.chars().nth(40).is_some() { "..." } else { "" };
     format!("\"{start}{rest}\"")
 }

@@ -10,7 +10,8 @@ use crate::config::{Stragglers, parse_duration};
 use std::time::Duration;
 
 /// What a command begins with.
-const COMMANDS: &str = "SHOW, WINDOW, PAUSE, RESUME, RECONNECT, WAIT_CLOSE, KILL, KILL_CLIENT, DISABLE, ENABLE, SET, RELOAD or SHUTDOWN";
+const COMMANDS: &str =
+    "SHOW, WINDOW, PAUSE, RESUME, RECONNECT, WAIT_CLOSE, KILL, KILL_CLIENT, DISABLE, ENABLE, SET, RELOAD or SHUTDOWN";
 
 /// What `SHOW` shows without an argument.
 const SHOWN: [(&str, Show); 23] = [
@@ -76,27 +77,13 @@ impl Cursor<'_> {
             return Ok(Command::Empty);
         }
         Ok(match self.keyword().as_str() {
-            "pause" => Command::Pause {
-                database: self.optional_name()?,
-            },
-            "resume" => Command::Resume {
-                database: self.optional_name()?,
-            },
-            "kill" => Command::Kill {
-                database: self.optional_name()?,
-            },
-            "reconnect" => Command::Reconnect {
-                database: self.optional_name()?,
-            },
-            "wait_close" => Command::WaitClose {
-                database: self.optional_name()?,
-            },
-            "disable" => Command::Disable {
-                database: self.name("a database")?,
-            },
-            "enable" => Command::Enable {
-                database: self.name("a database")?,
-            },
+            "pause" => Command::Pause { database: self.optional_name()? },
+            "resume" => Command::Resume { database: self.optional_name()? },
+            "kill" => Command::Kill { database: self.optional_name()? },
+            "reconnect" => Command::Reconnect { database: self.optional_name()? },
+            "wait_close" => Command::WaitClose { database: self.optional_name()? },
+            "disable" => Command::Disable { database: self.name("a database")? },
+            "enable" => Command::Enable { database: self.name("a database")? },
             "kill_client" => Command::KillClient(self.number()?),
             "window" => self.window()?,
             "show" => self.show("SHOW")?,
@@ -105,10 +92,7 @@ impl Cursor<'_> {
             "reload" => Command::Reload,
             "shutdown" => self.shutdown()?,
             "suspend" => {
-                return Err(self.refuse(
-                    "SUSPEND is not supported",
-                    "PAUSE holds clients, and so does WINDOW OPEN",
-                ));
+                return Err(self.refuse("SUSPEND is not supported", "PAUSE holds clients, and so does WINDOW OPEN"));
             }
             "begin" | "start" => self.no_op("BEGIN"),
             "commit" | "end" => self.no_op("COMMIT"),
@@ -117,9 +101,7 @@ impl Cursor<'_> {
             "discard" => self.no_op("DISCARD ALL"),
             _ => {
                 self.back_to(0);
-                return Err(self
-                    .expected(COMMANDS)
-                    .hinting("SHOW HELP lists the commands"));
+                return Err(self.expected(COMMANDS).hinting("SHOW HELP lists the commands"));
             }
         })
     }
@@ -138,9 +120,7 @@ impl Cursor<'_> {
             "wait_for_servers" => Shutdown::WaitForServers,
             "wait_for_clients" => Shutdown::WaitForClients,
             _ => {
-                return Err(self.expected_last(
-                    "WAIT_FOR_SERVERS, WAIT_FOR_CLIENTS or the end of the command",
-                ));
+                return Err(self.expected_last("WAIT_FOR_SERVERS, WAIT_FOR_CLIENTS or the end of the command"));
             }
         };
         Ok(Command::Shutdown(how))
@@ -166,13 +146,9 @@ impl Cursor<'_> {
             name if PARAMETERS.contains(&name) => Show::Parameter(word),
             _ => {
                 self.back_to(1);
-                let words: Vec<String> =
-                    SHOWN.iter().map(|(name, _)| name.to_uppercase()).collect();
+                let words: Vec<String> = SHOWN.iter().map(|(name, _)| name.to_uppercase()).collect();
                 let error = self.expected(&format!("what to show after {verb}"));
-                return Err(error.hinting(&format!(
-                    "one of {}, WINDOW id, HELD, BLOCKERS",
-                    words.join(", ")
-                )));
+                return Err(error.hinting(&format!("one of {}, WINDOW id, HELD, BLOCKERS", words.join(", "))));
             }
         };
         Ok(Command::Show(show))
@@ -184,15 +160,12 @@ impl Cursor<'_> {
         if matches!(key.as_str(), "session" | "local") {
             key = self.keyword();
         }
-        let by_habit =
-            ["transaction", "characteristics", "names", "time", "role"].contains(&key.as_str());
+        let by_habit = ["transaction", "characteristics", "names", "time", "role"].contains(&key.as_str());
         if by_habit || PARAMETERS.contains(&key.as_str()) {
             return Ok(self.no_op("SET"));
         }
         if key.is_empty() {
-            return Err(self
-                .expected_last("the key of a setting")
-                .hinting("SHOW CONFIG lists them"));
+            return Err(self.expected_last("the key of a setting").hinting("SHOW CONFIG lists them"));
         }
         if !self.symbol('=') && self.keyword() != "to" {
             return Err(self.expected_last("= or TO"));
@@ -209,11 +182,7 @@ impl Cursor<'_> {
                 if !self.take_keyword("as") {
                     return Err(self.expected("WITH (..) or AS $$ SQL $$"));
                 }
-                Command::WindowApply {
-                    databases,
-                    options,
-                    sql: self.sql()?,
-                }
+                Command::WindowApply { databases, options, sql: self.sql()? }
             }
             "open" => {
                 let (databases, options) = self.window_head()?;
@@ -229,18 +198,13 @@ impl Cursor<'_> {
             }
             "abort" => {
                 let id = self.id()?;
-                let token = if self.is_end() {
-                    None
-                } else {
-                    Some(self.token()?)
-                };
+                let token = if self.is_end() { None } else { Some(self.token()?) };
                 Command::WindowAbort { id, token }
             }
             "rehearse" => {
-                return Err(self.refuse(
-                    "WINDOW REHEARSE comes later",
-                    "WINDOW APPLY with short bounds aborts without harm",
-                ));
+                return Err(
+                    self.refuse("WINDOW REHEARSE comes later", "WINDOW APPLY with short bounds aborts without harm")
+                );
             }
             _ => return Err(self.expected_last("APPLY, OPEN, RENEW, CLOSE or ABORT")),
         })
@@ -255,11 +219,7 @@ impl Cursor<'_> {
             }
             databases.push(name);
         }
-        let options = if self.take_keyword("with") {
-            self.options()?
-        } else {
-            WindowOptions::default()
-        };
+        let options = if self.take_keyword("with") { self.options()? } else { WindowOptions::default() };
         Ok((databases, options))
     }
 
@@ -291,8 +251,7 @@ impl Cursor<'_> {
             "stragglers" => {
                 self.need('=')?;
                 let word = self.value("abort, cancel or terminate")?;
-                let found =
-                    Stragglers::parse(&word).map_err(|expected| self.expected_last(expected))?;
+                let found = Stragglers::parse(&word).map_err(|expected| self.expected_last(expected))?;
                 options.stragglers = Some(found);
             }
             "id" => {
@@ -301,9 +260,7 @@ impl Cursor<'_> {
             }
             "force" => options.force = self.force()?,
             _ => {
-                return Err(
-                    self.expected_last("drain, apply, hold, tenure, stragglers, id or force")
-                );
+                return Err(self.expected_last("drain, apply, hold, tenure, stragglers, id or force"));
             }
         }
         Ok(())

@@ -80,9 +80,8 @@ impl<'a> Lexer<'a> {
             } else if rest.starts_with("--") {
                 self.at += rest.find('\n').unwrap_or(rest.len());
             } else if rest.starts_with("/*") {
-                self.at += comment(rest).ok_or_else(|| {
-                    CommandError::at(self.text, self.at, "expected the end of the comment, `*/`")
-                })?;
+                self.at += comment(rest)
+                    .ok_or_else(|| CommandError::at(self.text, self.at, "expected the end of the comment, `*/`"))?;
             } else {
                 return Ok(());
             }
@@ -106,11 +105,7 @@ impl<'a> Lexer<'a> {
         self.at += 1;
         loop {
             let Some((part, after)) = self.rest().split_once(quote) else {
-                return Err(CommandError::at(
-                    self.text,
-                    start,
-                    &format!("expected {expected}"),
-                ));
+                return Err(CommandError::at(self.text, start, &format!("expected {expected}")));
             };
             found.push_str(part);
             self.at += part.len() + 1;
@@ -126,11 +121,7 @@ impl<'a> Lexer<'a> {
         let start = self.at;
         self.at += tag.len();
         let Some((text, _)) = self.rest().split_once(tag) else {
-            return Err(CommandError::at(
-                self.text,
-                start,
-                &format!("expected the closing {tag}"),
-            ));
+            return Err(CommandError::at(self.text, start, &format!("expected the closing {tag}")));
         };
         self.at += text.len() + tag.len();
         Ok(text.to_owned())
@@ -144,8 +135,7 @@ fn is_word(c: char) -> bool {
 /// The `$tag$` that the text begins with; a tag is empty or a plain identifier.
 fn dollar_tag(text: &str) -> Option<&str> {
     let (tag, _) = text.strip_prefix('$')?.split_once('$')?;
-    let plain = tag.chars().all(|c| c.is_alphanumeric() || c == '_')
-        && !tag.starts_with(|c: char| c.is_ascii_digit());
+    let plain = tag.chars().all(|c| c.is_alphanumeric() || c == '_') && !tag.starts_with(|c: char| c.is_ascii_digit());
     text.get(..tag.len() + 2).filter(|_| plain)
 }
 
