@@ -65,9 +65,6 @@ fn databases(draft: &mut Draft<'_>) {
         if name.is_empty() || name.contains('\0') {
             draft.mistake(&place, "", "a name", quoted(&name));
         }
-        if !draft.given(&place, "port") {
-            draft.mistake(&place, "port", "the port of Postgres", "no port");
-        }
         if !draft.given(&place, "host") {
             match (&fallback, draft.config.databases.get_mut(&name)) {
                 (Some(host), Some(database)) => database.host.clone_from(host),

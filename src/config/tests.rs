@@ -99,7 +99,6 @@ min_pool_size = 3
             "5: lisen_addr: expected a known key, perhaps `listen_addr`, got `lisen_addr`",
             "6: max_prepared_statements: expected a known key (PgBouncer's has no effect here yet), got `max_prepared_statements`",
             "8: window.drain: expected at most hold, which is 10s, got 20s",
-            "9: databases.bench.port: expected the port of Postgres, got no port",
             "10: databases.bench.host: expected one address, one host name, or the absolute path of the folder of a Unix socket, got `a,b`",
             "12: databases.bench.min_pool_size: expected at most pool_size, which is 2, got 3",
         ]

@@ -176,8 +176,8 @@ section!(
     Database {
         /// Address, name, or absolute path of the folder of a Unix socket; by default `unix_socket_dir`.
         host: String = Host("");
-        /// Port of Postgres; there is no default.
-        port: u16 = Port("");
+        /// Port of Postgres.
+        port: u16 = Port("5432");
         /// Name of the database in Postgres; by default the name of the entry.
         dbname: Option<String> = OptText("");
         /// Every client is this user in Postgres, and all share one pool; by default each is itself.

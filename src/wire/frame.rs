@@ -220,8 +220,8 @@ mod tests {
     /// Any split of the stream lets the same bytes through, in the same order, and drops the same ones.
     #[test]
     fn any_split_passes_the_same_bytes() {
-        let mut stream = Vec::new();
-        let mut expected = Vec::new();
+        let mut stream = Vec::<u8>::new();
+        let mut expected = Vec::<u8>::new();
         for (tag, body) in
             [(b'D', &b"abc"[..]), (b'x', b"dropped"), (b'C', b""), (b'Z', b"I"), (b'x', b""), (b'D', &[7; 300])]
         {
