@@ -11,6 +11,7 @@ pub mod wire;
 pub mod clients;
 pub mod pool;
 pub mod server;
+pub mod session;
 pub mod window;
 
 pub mod admin {

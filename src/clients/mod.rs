@@ -154,6 +154,12 @@ impl Client {
         (view.state, view.since) = (State::IdleInTransaction, now);
     }
 
+    /// Its transaction is over; it keeps its server (session mode).
+    pub fn rests(&self, now: Moment) {
+        let mut view = lock(&self.view);
+        (view.state, view.since, view.transaction) = (State::Idle, now, None);
+    }
+
     /// Its transaction is over; it keeps no server. Returns whether a cancel is on its way to the one that it had:
     /// after this no new one can start.
     pub fn ends(&self, now: Moment) -> bool {

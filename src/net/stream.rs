@@ -113,6 +113,17 @@ impl Stream {
         }
     }
 
+    /// The same as a poll.
+    ///
+    /// # Errors
+    /// If the socket is dead.
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => stream.poll_read_ready(cx),
+            Self::Unix(stream) => stream.poll_read_ready(cx),
+        }
+    }
+
     /// Whether the peer has closed its side, as far as the kernel has told us; costs no system call.
     /// True even while bytes that it sent before are still unread.
     #[must_use]

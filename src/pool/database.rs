@@ -22,6 +22,7 @@ use crate::ids::{Epoch, Moment, ServerId};
 use crate::server::conn::Rested;
 use crate::server::connect::Target;
 use crate::server::parameters::Parameters;
+use crate::telemetry::metrics::{DatabaseMetrics, PoolMetrics, Recorder};
 use crate::wire::reply::Report;
 
 /// What a waiting client leaves in the queue.
@@ -63,6 +64,8 @@ pub struct Database {
     pub name: String,
     /// What is to be noticed by the window's driver: drained, one more held, one less.
     pub news: Notify,
+    /// Its figures for the scraper.
+    pub metrics: DatabaseMetrics,
     pub(super) clock: Clock,
     pub(super) settings: Arc<Settings>,
     pub(super) last_server: Arc<AtomicU64>,
@@ -84,6 +87,8 @@ pub struct Pool {
     pub mode: PoolMode,
     /// Its counters.
     pub stats: Stats,
+    /// Its timings for the scraper.
+    pub metrics: PoolMetrics,
     pub(super) ix: PoolIx,
     pub(super) welcome: watch::Sender<Welcome>,
     pub(super) failures: AtomicU32,
@@ -126,8 +131,14 @@ pub struct Traffic {
 impl Database {
     /// A database without pools; they come with the users that ask.
     #[must_use]
-    pub fn new(name: String, clock: Clock, settings: Arc<Settings>, last_server: Arc<AtomicU64>) -> Arc<Self> {
+    pub fn new(
+        name: String,
+        clock: Clock,
+        (settings, last_server): (Arc<Settings>, Arc<AtomicU64>),
+        recorder: &Recorder,
+    ) -> Arc<Self> {
         Arc::new(Self {
+            metrics: DatabaseMetrics::new(recorder, &name),
             name,
             news: Notify::new(),
             clock,
@@ -158,7 +169,12 @@ impl Database {
     }
 
     /// The pool of a user; made if it is not there, with what `make` says.
-    pub fn pool(self: &Arc<Self>, user: &str, make: impl FnOnce() -> (Target, PoolMode, Size)) -> Arc<Pool> {
+    pub fn pool(
+        self: &Arc<Self>,
+        user: &str,
+        recorder: &Recorder,
+        make: impl FnOnce() -> (Target, PoolMode, Size),
+    ) -> Arc<Pool> {
         let mut pools = self.pool_list();
         if let Some(pool) = pools.iter().find(|pool| pool.user == user) {
             return Arc::clone(pool);
@@ -170,6 +186,7 @@ impl Database {
             target: Arc::new(target),
             mode,
             stats: Stats::default(),
+            metrics: PoolMetrics::new(recorder, &self.name, user),
             ix: self.books().add_pool(size.limit, size.minimum),
             welcome: watch::Sender::new(Welcome::default()),
             failures: AtomicU32::new(0),
@@ -319,7 +336,8 @@ pub(super) fn deliver(grant: Grant<Rested, Ticket>) {
         drop(client);
         let database = Arc::clone(&pool.database);
         let lease = server.map(|server| Lease::new(Arc::clone(&pool), server));
-        if stall.is_some() {
+        if let Some(stall) = stall {
+            database.metrics.stall.record(stall);
             database.news.notify_one();
         }
         match answer.send(Answer::Go { lease, stall }) {

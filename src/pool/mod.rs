@@ -5,6 +5,7 @@
 
 pub mod connect;
 pub mod database;
+pub mod databases;
 pub mod gate;
 pub mod lease;
 pub mod ledger;

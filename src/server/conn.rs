@@ -43,6 +43,8 @@ pub struct Server {
     pub expires_at: Option<Moment>,
     /// A client left state on it: it is reset before anybody else gets it.
     pub dirty: bool,
+    /// It has sent an error that ends the connection.
+    pub said_farewell: bool,
 }
 
 /// A server that stands at a boundary, with the proof: the only form in which a pool keeps one.
