@@ -77,24 +77,28 @@ pub(crate) async fn apply(
         screen: Screen::default(),
         started,
     };
-    let running = runner.run(&command, move |notice| drop(notices.send(notice)));
-    tokio::pin!(running);
     let mut aborting: Option<Task> = None;
-    let answer = loop {
-        tokio::select! {
-            biased;
-            Some(notice) = heard.recv() => display.notice(&notice),
-            answer = &mut running => break answer,
-            () = interrupts.next() => {
-                if aborting.is_some() {
-                    break Err(ClientError::Closed);
+    let answer = {
+        let running = runner.run(&command, move |notice| drop(notices.send(notice)));
+        tokio::pin!(running);
+        loop {
+            tokio::select! {
+                biased;
+                Some(notice) = heard.recv() => display.notice(&notice),
+                answer = &mut running => break answer,
+                () = interrupts.next() => {
+                    if aborting.is_some() {
+                        break Err(ClientError::Closed);
+                    }
+                    display.say("interrupted: the window aborts; once more to stop waiting for it");
+                    aborting = Some(Task(tokio::spawn(abort(site.clone(), change.id.to_owned()))));
                 }
-                display.say("interrupted: the window aborts; once more to stop waiting for it");
-                aborting = Some(Task(tokio::spawn(abort(site.clone(), change.id.to_owned()))));
+                Some(status) = watcher.changed() => display.status(&status),
             }
-            Some(status) = watcher.changed() => display.status(&status),
         }
     };
+    // Whoever stopped waiting has let go of the window with this: its outcome is near.
+    drop(runner);
     let answered = SystemTime::now();
     while let Ok(notice) = heard.try_recv() {
         display.notice(&notice);

@@ -163,6 +163,9 @@ pub struct BoundsArgs {
 
 /// Options of `pglull window apply`.
 #[derive(Debug, Args)]
+#[command(
+    override_usage = "pglull window apply [OPTIONS] <DB> <FILE>...\n       pglull window apply [OPTIONS] <DB> -c <SQL>"
+)]
 #[command(group = clap::ArgGroup::new("change").required(true).args(["files", "sql"]))]
 pub struct ApplyArgs {
     /// The database, by the name that clients ask for

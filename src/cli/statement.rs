@@ -1,4 +1,7 @@
-//! Console commands as text: names and values in, one statement out, quoted so that nothing can break out of it.
+//! Console commands as text: names and values in, one statement out.
+//!
+//! Whatever an operator types as a name, a value or a change is quoted so that it cannot become another command.
+//! Pure: the time for a made-up id is an argument.
 
 use super::args::BoundsArgs;
 

@@ -1,4 +1,7 @@
 //! `pglull window ...`: turns the verbs into console commands and their answers into text.
+//!
+//! The proxy decides everything; here it is only asked. What a verb was asked for wrongly (no change, a file that
+//! cannot be read) is found before anything is sent, and ends with [`USAGE`].
 
 use std::io::Read;
 use std::path::PathBuf;

@@ -149,17 +149,47 @@ pub(crate) fn series(
     out
 }
 
-/// Median and longest wait, in microseconds, of the transactions that were waiting at this moment, and how many.
-pub(crate) fn waiting_at(
+/// Those who waited at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Waiting {
+    /// How many.
+    pub(crate) count: usize,
+    /// Their median wait, in microseconds.
+    pub(crate) median_us: u64,
+    /// The longest wait among them, in microseconds.
+    pub(crate) longest_us: u64,
+}
+
+/// Who waited in the worst of many moments between these two: the one where the waits add up to the most.
+/// The moment is searched for because two clocks and a busy machine never agree to the millisecond.
+pub(crate) fn worst_moment(
     transactions: &[Transaction],
-    moment_us: u64,
-) -> Option<(u64, u64, usize)> {
-    let waits = transactions
+    from_us: u64,
+    to_us: u64,
+) -> Option<Waiting> {
+    const MOMENTS: u64 = 50;
+    let begin = |t: &Transaction| t.end_us.saturating_sub(t.took_us);
+    let near: Vec<&Transaction> = transactions
         .iter()
-        .filter(|t| t.end_us >= moment_us && t.end_us.saturating_sub(t.took_us) <= moment_us);
-    let mut waits: Vec<u64> = waits.map(|t| t.took_us).collect();
+        .filter(|t| t.end_us >= from_us && begin(t) <= to_us)
+        .collect();
+    let waits_at = |moment: u64| {
+        let there = near
+            .iter()
+            .filter(|t| begin(t) <= moment && moment < t.end_us);
+        there.map(|t| t.took_us).collect::<Vec<u64>>()
+    };
+    let moments = (0..=MOMENTS).map(|n| from_us + to_us.saturating_sub(from_us) * n / MOMENTS);
+    let mut waits = moments
+        .map(waits_at)
+        .max_by_key(|waits| waits.iter().sum::<u64>())?;
     waits.sort_unstable();
-    Some((*waits.get(waits.len() / 2)?, *waits.last()?, waits.len()))
+    let (median_us, longest_us) = (*waits.get(waits.len() / 2)?, *waits.last()?);
+    Some(Waiting {
+        count: waits.len(),
+        median_us,
+        longest_us,
+    })
 }
 
 /// The median wait of these transactions, in microseconds.
@@ -260,10 +290,15 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_at_a_moment() {
+    fn who_waits_in_the_worst_moment() {
         let given = transactions(&[(90, 50), (150, 60), (200, 150), (200, 99), (210, 120)]);
-        assert_eq!(waiting_at(&given, 100), Some((120, 150, 3)));
-        assert_eq!(waiting_at(&given, 500), None);
+        let expect = Waiting {
+            count: 4,
+            median_us: 120,
+            longest_us: 150,
+        };
+        assert_eq!(worst_moment(&given, 90, 250), Some(expect));
+        assert_eq!(worst_moment(&given, 500, 600), None);
         assert_eq!(median_us(given.into_iter()), Some(99));
         assert_eq!(median_us(std::iter::empty()), None);
     }

@@ -293,7 +293,7 @@ slowest answer
             (drawn[1].as_str(), drawn[6].as_str()),
             ("    >25 │   █", "      0 │████")
         );
-        assert_eq!(drawn[4], "        │▄▄▄█");
+        assert_eq!(drawn[4], "        │▃▃▃█");
     }
 
     #[test]

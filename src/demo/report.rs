@@ -1,8 +1,11 @@
-//! What the demo tells at its end: the clients' table, the stall, the timeline and the verdict. Pure: numbers in, text out.
+//! What the demo tells at its end: the clients' table, the stall, the timeline and the sums.
+//!
+//! Pure: what was observed goes in, text of at most 80 columns comes out. The sleeps of the scripts are no waiting
+//! and have been taken off before.
 
 use super::change::Outcome;
 use super::load::Seen;
-use super::observe::{Transaction, median_us, series, waiting_at};
+use super::observe::{Transaction, median_us, series, worst_moment};
 use super::plot::{Timeline, draw, scale};
 use crate::cli::client::Rows;
 use crate::cli::{pairs, render, seconds};
@@ -75,11 +78,12 @@ pub(crate) fn clients(seen: &[Seen]) -> String {
 /// How long who waited, for the clients and for the receipt.
 pub(crate) fn stall(outcome: &Outcome, all: &[Transaction]) -> String {
     let mut text = String::new();
-    if let Some((median, longest, count)) = waiting_at(all, outcome.waiting_us) {
+    if let Some(waiting) = worst_moment(all, outcome.felt_us.0, outcome.felt_us.1) {
         text.push_str(&format!(
-            "As the clients measured it: {count} waited while the change was made, {} in the median, {} at most.\n",
-            seconds(median / 1000),
-            seconds(longest / 1000)
+            "As the clients measured it: {} waited for the change, {} in the median, {} at most.\n",
+            waiting.count,
+            seconds(waiting.median_us / 1000),
+            seconds(waiting.longest_us / 1000)
         ));
     }
     if !outcome.receipt.is_empty() {
@@ -187,7 +191,6 @@ mod tests {
             applied: true,
             reason: String::new(),
             felt_us: (12_000_000, 13_500_000),
-            waiting_us: 13_000_000,
             marks: vec![Mark {
                 letter: 'a',
                 name: "apply",
@@ -196,10 +199,14 @@ mod tests {
             }],
             receipt: vec![("outcome".to_owned(), "applied".to_owned())],
         };
-        let all = everybody(&seen());
+        let mut all = everybody(&seen());
+        all.push(Transaction {
+            end_us: 13_500_000,
+            took_us: 1_400_000,
+        });
         let text = stall(&outcome, &all);
         assert!(
-            text.contains("1 waited while the change was made, 0.00 s in the median"),
+            text.contains("1 waited for the change, 1.40 s in the median"),
             "{text}"
         );
         assert!(text.ends_with("outcome | applied\n"));

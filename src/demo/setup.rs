@@ -1,4 +1,7 @@
 //! What stands before the load can begin: roles, tables, the view, and the proxy as a process of its own.
+//!
+//! Everything is written into the folder of the throwaway cluster and vanishes with it. The proxy is this same
+//! program, run as an operator would run it; it is asked to end, and ended where it does not.
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
@@ -124,7 +127,7 @@ impl Proxy {
         write_secret(&folder.join("userlist.txt"), &userlist(cluster.password()))?;
         let log = folder.join("proxy.log");
         let output = fs::File::create(&log)?;
-        let mut command = Command::new(std::env::current_exe()?);
+        let mut command = tied(&std::env::current_exe()?);
         command.arg("run").arg(&file).current_dir(folder);
         command
             .stdin(Stdio::null())
@@ -196,6 +199,19 @@ impl Proxy {
         }
         Ok(())
     }
+}
+
+/// A command that dies with us, even if we are killed, where `setpriv` is there to arrange it.
+fn tied(program: &Path) -> Command {
+    let known = ["/usr/bin/setpriv", "/bin/setpriv"]
+        .into_iter()
+        .find(|path| Path::new(path).exists());
+    let Some(setpriv) = known else {
+        return Command::new(program);
+    };
+    let mut command = Command::new(setpriv);
+    command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+    command
 }
 
 fn config(postgres: u16, port: u16, metrics: u16, socket: &Path) -> String {
