@@ -49,10 +49,7 @@ impl Ended {
             Ok(rows) => rows.first("outcome") == Some("applied"),
             Err(ClientError::Server(_)) => false,
             // The answer was lost; the receipt may still know.
-            Err(_) => self
-                .status
-                .as_ref()
-                .is_some_and(|s| s.text("outcome") == "applied"),
+            Err(_) => self.status.as_ref().is_some_and(|s| s.text("outcome") == "applied"),
         }
     }
 }
@@ -61,22 +58,14 @@ impl Ended {
 ///
 /// # Errors
 /// Only what happens before the command is sent; everything later is in [`Ended`].
-pub(crate) async fn apply(
-    site: &Site,
-    change: &Change<'_>,
-    view: View,
-) -> Result<Ended, ClientError> {
+pub(crate) async fn apply(site: &Site, change: &Change<'_>, view: View) -> Result<Ended, ClientError> {
     let mut runner = site.connect().await?;
     let mut interrupts = Interrupts::new()?;
     let command = statement::apply(change.database, change.bounds, change.id, change.sql);
     let (sent, started) = (SystemTime::now(), Instant::now());
     let (notices, mut heard) = mpsc::unbounded_channel();
     let mut watcher = Watcher::start(site.clone(), change.id.to_owned());
-    let mut display = Display {
-        view,
-        screen: Screen::default(),
-        started,
-    };
+    let mut display = Display { view, screen: Screen::default(), started };
     let mut aborting: Option<Task> = None;
     let answer = {
         let running = runner.run(&command, move |notice| drop(notices.send(notice)));
@@ -103,47 +92,27 @@ pub(crate) async fn apply(
     while let Ok(notice) = heard.try_recv() {
         display.notice(&notice);
     }
-    let status = final_status(site, change.id, &answer)
-        .await
-        .or_else(|| watcher.last());
+    let status = final_status(site, change.id, &answer).await.or_else(|| watcher.last());
     if let Some(status) = &status {
         display.status(status);
     }
     let answer = answer.map(|mut results| results.pop().unwrap_or_default());
-    Ok(Ended {
-        answer,
-        status,
-        sent,
-        answered,
-    })
+    Ok(Ended { answer, status, sent, answered })
 }
 
 /// What the console tells of this window, or nothing.
-pub(crate) async fn look(
-    console: &mut super::client::Console,
-    id: &str,
-) -> Result<Status, ClientError> {
+pub(crate) async fn look(console: &mut super::client::Console, id: &str) -> Result<Status, ClientError> {
     let results = console.query(&format!("SHOW WINDOW {id}")).await?;
-    Ok(Status::from_rows(
-        &results.into_iter().next().unwrap_or_default(),
-    ))
+    Ok(Status::from_rows(&results.into_iter().next().unwrap_or_default()))
 }
 
 /// The receipt. Where the answer was lost we look until the window has an outcome, for a while.
-async fn final_status(
-    site: &Site,
-    id: &str,
-    answer: &Result<Vec<Rows>, ClientError>,
-) -> Option<Status> {
+async fn final_status(site: &Site, id: &str, answer: &Result<Vec<Rows>, ClientError>) -> Option<Status> {
     let lost = !matches!(answer, Ok(_) | Err(ClientError::Server(_)));
     let until = Instant::now() + LOOK_FOR_OUTCOME;
     loop {
-        let status = async { look(&mut site.connect().await?, id).await }
-            .await
-            .ok();
-        let settled = status
-            .as_ref()
-            .is_some_and(|s| !s.text("outcome").is_empty());
+        let status = async { look(&mut site.connect().await?, id).await }.await.ok();
+        let settled = status.as_ref().is_some_and(|s| !s.text("outcome").is_empty());
         if settled || !lost || Instant::now() >= until {
             return status;
         }
@@ -152,17 +121,9 @@ async fn final_status(
 }
 
 async fn abort(site: Site, id: String) {
-    let asked = async {
-        site.connect()
-            .await?
-            .query(&statement::steer("ABORT", &id, None))
-            .await
-    };
+    let asked = async { site.connect().await?.query(&statement::steer("ABORT", &id, None)).await };
     if let Err(error) = asked.await {
-        err(&format!(
-            "pglull: the abort was not taken: {}\n",
-            table::visible(&error.to_string())
-        ));
+        err(&format!("pglull: the abort was not taken: {}\n", table::visible(&error.to_string())));
     }
 }
 
@@ -231,10 +192,7 @@ impl Watcher {
                 }
             }
         });
-        Self {
-            seen,
-            _task: Task(task),
-        }
+        Self { seen, _task: Task(task) }
     }
 
     /// The next look; pends for ever once the watching has ended.

@@ -9,13 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// A connection pooler for PostgreSQL that turns a schema change from an outage into one slow query.
 #[derive(Debug, Parser)]
-#[command(
-    name = "pglull",
-    version,
-    about,
-    propagate_version = true,
-    max_term_width = 100
-)]
+#[command(name = "pglull", version, about, propagate_version = true, max_term_width = 100)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -67,12 +61,7 @@ pub struct ConsoleArgs {
     #[arg(long, env = "PGLULL_ADMIN_SOCKET", value_name = "PATH", global = true)]
     pub socket: Option<PathBuf>,
     /// The console over a TCP listener instead; the password is taken from PGPASSWORD
-    #[arg(
-        long,
-        value_name = "HOST:PORT",
-        conflicts_with = "socket",
-        global = true
-    )]
+    #[arg(long, value_name = "HOST:PORT", conflicts_with = "socket", global = true)]
     pub url: Option<String>,
     /// The name to log in with [default: the name of the operating system's user]
     #[arg(long, value_name = "NAME", global = true)]

@@ -93,17 +93,11 @@ impl ClientError {
                      (the setting is admin_socket)"
                         .to_owned()
                 }
-                std::io::ErrorKind::PermissionDenied => {
-                    "run this as the user that runs pglull, or as root".to_owned()
-                }
+                std::io::ErrorKind::PermissionDenied => "run this as the user that runs pglull, or as root".to_owned(),
                 _ => String::new(),
             },
-            Self::Silent { .. } => {
-                "look at the log of pglull; is it stopped or overloaded?".to_owned()
-            }
-            Self::Closed | Self::Io(_) => {
-                "`pglull window list` tells what has become of a window".to_owned()
-            }
+            Self::Silent { .. } => "look at the log of pglull; is it stopped or overloaded?".to_owned(),
+            Self::Closed | Self::Io(_) => "`pglull window list` tells what has become of a window".to_owned(),
             Self::Protocol(_) => "check the path or the address".to_owned(),
             Self::Login(_) => "give the name with --user and the password in PGPASSWORD".to_owned(),
             Self::Server(report) => report.hint.clone(),
@@ -150,30 +144,16 @@ impl Console {
     /// Every kind of [`ClientError`]; a refused log-in is [`ClientError::Server`].
     pub async fn connect(endpoint: &Endpoint, login: &Login) -> Result<Self, ClientError> {
         let opening = async {
-            let unreachable = |source| ClientError::Connect {
-                endpoint: endpoint.clone(),
-                source,
-            };
+            let unreachable = |source| ClientError::Connect { endpoint: endpoint.clone(), source };
             let wire: Box<dyn Wire> = match endpoint {
-                Endpoint::Unix(path) => {
-                    Box::new(UnixStream::connect(path).await.map_err(unreachable)?)
-                }
-                Endpoint::Tcp(address) => {
-                    Box::new(TcpStream::connect(address).await.map_err(unreachable)?)
-                }
+                Endpoint::Unix(path) => Box::new(UnixStream::connect(path).await.map_err(unreachable)?),
+                Endpoint::Tcp(address) => Box::new(TcpStream::connect(address).await.map_err(unreachable)?),
             };
-            let mut console = Self {
-                wire,
-                input: BytesMut::new(),
-                output: BytesMut::new(),
-                idle: false,
-            };
+            let mut console = Self { wire, input: BytesMut::new(), output: BytesMut::new(), idle: false };
             console.log_in(login).await?;
             Ok(console)
         };
-        timeout(PATIENCE, opening)
-            .await
-            .map_err(|_| ClientError::Silent { what: "log-in" })?
+        timeout(PATIENCE, opening).await.map_err(|_| ClientError::Silent { what: "log-in" })?
     }
 
     /// Sends one command that answers soon, and waits up to 10 s. Not cancel-safe: a dropped call ends the connection's use.
@@ -182,11 +162,7 @@ impl Console {
     /// Every kind of [`ClientError`] except `Connect`.
     pub async fn query(&mut self, command: &str) -> Result<Vec<Rows>, ClientError> {
         let running = self.run(command, |_| {});
-        timeout(PATIENCE, running)
-            .await
-            .map_err(|_| ClientError::Silent {
-                what: "a short command",
-            })?
+        timeout(PATIENCE, running).await.map_err(|_| ClientError::Silent { what: "a short command" })?
     }
 
     /// Sends one command and waits for as long as it runs; notices are handed over as they come.
@@ -221,17 +197,11 @@ impl Console {
             }
         }
         self.idle = true;
-        failure.map_or(Ok(done), |report| {
-            Err(ClientError::Server(Box::new(report)))
-        })
+        failure.map_or(Ok(done), |report| Err(ClientError::Server(Box::new(report))))
     }
 
     async fn log_in(&mut self, login: &Login) -> Result<(), ClientError> {
-        let parameters = [
-            ("user", login.user.as_str()),
-            ("database", "pglull"),
-            ("application_name", "pglull"),
-        ];
+        let parameters = [("user", login.user.as_str()), ("database", "pglull"), ("application_name", "pglull")];
         frontend::startup_message(parameters, &mut self.output)?;
         self.flush().await?;
         let mut exchange = login::Exchange::new(login);
@@ -253,11 +223,7 @@ impl Console {
     async fn flush(&mut self) -> Result<(), ClientError> {
         let out = self.output.split();
         let sending = self.wire.write_all(&out);
-        timeout(PATIENCE, sending)
-            .await
-            .map_err(|_| ClientError::Silent {
-                what: "taking the command",
-            })??;
+        timeout(PATIENCE, sending).await.map_err(|_| ClientError::Silent { what: "taking the command" })??;
         Ok(())
     }
 

@@ -9,14 +9,7 @@ use super::client::Rows;
 use super::table::{cut, visible};
 
 /// The phases that a change walks through, in order.
-const WAY: [&str; 6] = [
-    "preflight",
-    "draining",
-    "holding",
-    "applying",
-    "healing",
-    "releasing",
-];
+const WAY: [&str; 6] = ["preflight", "draining", "holding", "applying", "healing", "releasing"];
 
 /// Blockers that are shown; the others are counted.
 const BLOCKERS_SHOWN: usize = 3;
@@ -41,8 +34,7 @@ impl Status {
         for row in &rows.rows {
             if let [Some(key), value] = row.as_slice() {
                 out.order.push(key.clone());
-                out.values
-                    .insert(key.clone(), value.clone().unwrap_or_default());
+                out.values.insert(key.clone(), value.clone().unwrap_or_default());
             }
         }
         out
@@ -57,11 +49,7 @@ impl Status {
     /// The number under this key, in the key's own unit.
     #[must_use]
     pub(crate) fn number(&self, key: &str) -> Option<u64> {
-        let value = self
-            .text(key)
-            .parse::<f64>()
-            .ok()
-            .filter(|v| v.is_finite() && *v >= 0.0)?;
+        let value = self.text(key).parse::<f64>().ok().filter(|v| v.is_finite() && *v >= 0.0)?;
         Some(value as u64)
     }
 
@@ -88,50 +76,19 @@ pub(crate) enum Style {
 #[must_use]
 pub(crate) fn frame(status: &Status, width: usize, style: Style) -> Vec<String> {
     let mut lines = vec![
-        cut(
-            &visible(&format!(
-                "window {} on {}",
-                status.text("id"),
-                status.text("database")
-            )),
-            width,
-        ),
+        cut(&visible(&format!("window {} on {}", status.text("id"), status.text("database"))), width),
         way(status.text("phase"), width, style),
-        clock(
-            "drain",
-            status.number("drain_ms"),
-            status.number("drain_limit_ms"),
-            width,
-        ),
-        clock(
-            "apply",
-            status.number("apply_ms"),
-            status.number("apply_limit_ms"),
-            width,
-        ),
-        clock(
-            "hold",
-            status.number("hold_ms"),
-            status.number("hold_limit_ms"),
-            width,
-        ),
+        clock("drain", status.number("drain_ms"), status.number("drain_limit_ms"), width),
+        clock("apply", status.number("apply_ms"), status.number("apply_limit_ms"), width),
+        clock("hold", status.number("hold_ms"), status.number("hold_limit_ms"), width),
         cut(&counts(status), width),
     ];
     let blockers = status.blockers();
-    lines.extend(
-        blockers
-            .iter()
-            .take(BLOCKERS_SHOWN)
-            .map(|b| cut(&blocker(b), width)),
-    );
+    lines.extend(blockers.iter().take(BLOCKERS_SHOWN).map(|b| cut(&blocker(b), width)));
     // As many lines in every frame: what is drawn in place must not jump.
     lines.resize(6 + BLOCKERS_SHOWN, String::new());
     let more = blockers.len().saturating_sub(BLOCKERS_SHOWN);
-    lines.push(if more > 0 {
-        cut(&format!("  and {more} more"), width)
-    } else {
-        String::new()
-    });
+    lines.push(if more > 0 { cut(&format!("  and {more} more"), width) } else { String::new() });
     lines
 }
 
@@ -159,28 +116,11 @@ fn way(current: &str, width: usize, style: Style) -> String {
 
 fn clock(name: &str, spent: Option<u64>, limit: Option<u64>, width: usize) -> String {
     let (spent, limit) = (spent.unwrap_or(0), limit.unwrap_or(0));
-    let full = if limit == 0 {
-        0
-    } else {
-        (spent.min(limit) as usize * BAR)
-            .div_ceil(limit as usize)
-            .min(BAR)
-    };
+    let full = if limit == 0 { 0 } else { (spent.min(limit) as usize * BAR).div_ceil(limit as usize).min(BAR) };
     let bar = format!("{}{}", "█".repeat(full), "░".repeat(BAR - full));
-    let bound = if limit == 0 {
-        "no bound".to_owned()
-    } else {
-        format!("of {}", seconds(limit))
-    };
-    let over = if limit > 0 && spent > limit {
-        "  over"
-    } else {
-        ""
-    };
-    cut(
-        &format!("  {name:<6}{bar}  {} {bound}{over}", seconds(spent)),
-        width,
-    )
+    let bound = if limit == 0 { "no bound".to_owned() } else { format!("of {}", seconds(limit)) };
+    let over = if limit > 0 && spent > limit { "  over" } else { "" };
+    cut(&format!("  {name:<6}{bar}  {} {bound}{over}", seconds(spent)), width)
 }
 
 fn counts(status: &Status) -> String {
@@ -199,24 +139,10 @@ fn blocker(value: &serde_json::Value) -> String {
         Some(serde_json::Value::Null) | None => String::new(),
         Some(other) => visible(&other.to_string()),
     };
-    let age = field("age_ms")
-        .parse::<f64>()
-        .map(|ms| seconds(ms.max(0.0) as u64))
-        .unwrap_or_default();
+    let age = field("age_ms").parse::<f64>().map(|ms| seconds(ms.max(0.0) as u64)).unwrap_or_default();
     let port = field("port");
-    let address = if port.is_empty() {
-        field("addr")
-    } else {
-        format!("{}:{port}", field("addr"))
-    };
-    let parts = [
-        field("user"),
-        field("application_name"),
-        address,
-        field("state"),
-        age,
-        field("statement"),
-    ];
+    let address = if port.is_empty() { field("addr") } else { format!("{}:{port}", field("addr")) };
+    let parts = [field("user"), field("application_name"), address, field("state"), age, field("statement")];
     let parts: Vec<String> = parts.into_iter().filter(|p| !p.is_empty()).collect();
     format!("  waits for {}", parts.join(" · "))
 }
@@ -224,11 +150,7 @@ fn blocker(value: &serde_json::Value) -> String {
 /// Milliseconds as seconds, as exact as the eye needs.
 #[must_use]
 pub(crate) fn seconds(ms: u64) -> String {
-    if ms < 10_000 {
-        format!("{:.2} s", ms as f64 / 1000.0)
-    } else {
-        format!("{:.1} s", ms as f64 / 1000.0)
-    }
+    if ms < 10_000 { format!("{:.2} s", ms as f64 / 1000.0) } else { format!("{:.1} s", ms as f64 / 1000.0) }
 }
 
 /// The receipt for the eye: what it was, how it ended, how long it took, who noticed.
@@ -252,17 +174,9 @@ pub(crate) fn receipt(status: &Status) -> Vec<(String, String)> {
         number("cancelled"),
         number("cut")
     );
-    let stall = format!(
-        "{} median, {} p99, {} longest",
-        time("stall_p50_ms"),
-        time("stall_p99_ms"),
-        time("stall_max_ms")
-    );
-    let stall = if status.number("stall_max_ms").is_some() {
-        stall
-    } else {
-        String::new()
-    };
+    let stall =
+        format!("{} median, {} p99, {} longest", time("stall_p50_ms"), time("stall_p99_ms"), time("stall_max_ms"));
+    let stall = if status.number("stall_max_ms").is_some() { stall } else { String::new() };
     let mut out = vec![
         ("window", status.text("id").to_owned()),
         ("database", status.text("database").to_owned()),
@@ -284,9 +198,7 @@ pub(crate) fn receipt(status: &Status) -> Vec<(String, String)> {
     for value in &blockers {
         out.push(("", blocker(value).trim_start().to_owned()));
     }
-    out.into_iter()
-        .map(|(key, value)| (key.to_owned(), value))
-        .collect()
+    out.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
 /// The receipt as JSON: the console's own, or every key of the window where there is none yet.

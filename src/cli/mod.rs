@@ -50,13 +50,7 @@ impl Site {
             (None, None) => Endpoint::Unix(default_socket(Path::exists)),
         };
         let password = std::env::var("PGPASSWORD").ok();
-        Self {
-            endpoint,
-            login: Login {
-                user: args.user.clone().unwrap_or_else(os_user),
-                password,
-            },
-        }
+        Self { endpoint, login: Login { user: args.user.clone().unwrap_or_else(os_user), password } }
     }
 
     pub(crate) async fn connect(&self) -> Result<Console, ClientError> {
@@ -66,23 +60,13 @@ impl Site {
 
 /// The installed service's socket, or the one in the current folder where only that exists.
 fn default_socket(exists: impl Fn(&Path) -> bool) -> PathBuf {
-    let (service, here) = (
-        PathBuf::from("/run/pglull/admin.sock"),
-        PathBuf::from("pglull-admin.sock"),
-    );
-    if !exists(&service) && exists(&here) {
-        here
-    } else {
-        service
-    }
+    let (service, here) = (PathBuf::from("/run/pglull/admin.sock"), PathBuf::from("pglull-admin.sock"));
+    if !exists(&service) && exists(&here) { here } else { service }
 }
 
 fn os_user() -> String {
     let uid = nix::unistd::geteuid();
-    nix::unistd::User::from_uid(uid)
-        .ok()
-        .flatten()
-        .map_or_else(|| uid.to_string(), |user| user.name)
+    nix::unistd::User::from_uid(uid).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name)
 }
 
 /// `pglull admin`: sends one command and prints what comes back.
@@ -91,25 +75,13 @@ pub async fn admin(args: AdminArgs) -> ExitCode {
     let site = Site::find(&args.console);
     let answer = async {
         let mut console = site.connect().await?;
-        console
-            .run(&command, |notice| {
-                err(&format!("{}: {notice}\n", notice.severity))
-            })
-            .await
+        console.run(&command, |notice| err(&format!("{}: {notice}\n", notice.severity))).await
     };
     match answer.await {
         Ok(results) => {
             for rows in &results {
-                let text = if args.json {
-                    table::json(rows)
-                } else {
-                    render(rows, term::width_out())
-                };
-                let text = if text.is_empty() && !args.json {
-                    format!("{}\n", rows.tag)
-                } else {
-                    text
-                };
+                let text = if args.json { table::json(rows) } else { render(rows, term::width_out()) };
+                let text = if text.is_empty() && !args.json { format!("{}\n", rows.tag) } else { text };
                 out(&text);
             }
             ExitCode::SUCCESS
@@ -148,15 +120,8 @@ mod tests {
 
     #[test]
     fn an_address_wins_over_a_socket() {
-        let args = ConsoleArgs {
-            socket: Some("/x".into()),
-            url: Some("h:1".into()),
-            user: Some("u".into()),
-        };
+        let args = ConsoleArgs { socket: Some("/x".into()), url: Some("h:1".into()), user: Some("u".into()) };
         let site = Site::find(&args);
-        assert_eq!(
-            (site.endpoint, site.login.user.as_str()),
-            (Endpoint::Tcp("h:1".into()), "u")
-        );
+        assert_eq!((site.endpoint, site.login.user.as_str()), (Endpoint::Tcp("h:1".into()), "u"));
     }
 }

@@ -124,9 +124,7 @@ fn row(mut body: Bytes) -> Option<Vec<Option<String>>> {
         if body.len() < length {
             return None;
         }
-        values.push(Some(
-            String::from_utf8_lossy(&body.split_to(length)).into_owned(),
-        ));
+        values.push(Some(String::from_utf8_lossy(&body.split_to(length)).into_owned()));
     }
     Some(values)
 }
@@ -169,24 +167,12 @@ mod tests {
     #[test]
     fn known_messages() {
         let columns = [&[0, 1][..], b"id\0", &[0; 18]].concat();
-        assert_eq!(
-            one(b'T', &columns),
-            Ok(Some(Reply::Columns(vec!["id".into()])))
-        );
+        assert_eq!(one(b'T', &columns), Ok(Some(Reply::Columns(vec!["id".into()]))));
         let row = [&[0, 2, 0, 0, 0, 2][..], b"ab", &[0xff; 4]].concat();
-        assert_eq!(
-            one(b'D', &row),
-            Ok(Some(Reply::Row(vec![Some("ab".into()), None])))
-        );
-        assert_eq!(
-            one(b'C', b"WINDOW\0"),
-            Ok(Some(Reply::Done("WINDOW".into())))
-        );
+        assert_eq!(one(b'D', &row), Ok(Some(Reply::Row(vec![Some("ab".into()), None]))));
+        assert_eq!(one(b'C', b"WINDOW\0"), Ok(Some(Reply::Done("WINDOW".into()))));
         assert_eq!(one(b'Z', b"I"), Ok(Some(Reply::Ready)));
-        assert_eq!(
-            one(b'R', &[0, 0, 0, 0]),
-            Ok(Some(Reply::Auth(0, Bytes::new())))
-        );
+        assert_eq!(one(b'R', &[0, 0, 0, 0]), Ok(Some(Reply::Auth(0, Bytes::new()))));
         let error = b"SERROR\0C55000\0Mno\0Ddetail\0Hhint\0\0";
         let expect = Report {
             severity: "ERROR".into(),

@@ -9,14 +9,8 @@ use super::args::BoundsArgs;
 #[must_use]
 pub(crate) fn name(text: &str) -> String {
     let plain = text.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
-        && text
-            .chars()
-            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
-    if plain {
-        text.to_owned()
-    } else {
-        format!("\"{}\"", text.replace('"', "\"\""))
-    }
+        && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+    if plain { text.to_owned() } else { format!("\"{}\"", text.replace('"', "\"\"")) }
 }
 
 /// A value in single quotes.
@@ -44,28 +38,18 @@ fn with(bounds: &BoundsArgs, id: &str) -> String {
         ("apply", bounds.apply.as_deref()),
         ("hold", bounds.hold.as_deref()),
         ("tenure", bounds.tenure.as_deref()),
-        (
-            "stragglers",
-            bounds.stragglers.map(super::args::Stragglers::word),
-        ),
+        ("stragglers", bounds.stragglers.map(super::args::Stragglers::word)),
         ("id", Some(id)),
     ];
-    let options: Vec<String> = given
-        .iter()
-        .filter_map(|(key, value)| value.map(|v| format!("{key}={}", quoted(v))))
-        .collect();
+    let options: Vec<String> =
+        given.iter().filter_map(|(key, value)| value.map(|v| format!("{key}={}", quoted(v)))).collect();
     format!(" WITH ({})", options.join(", "))
 }
 
 /// `WINDOW APPLY`.
 #[must_use]
 pub(crate) fn apply(database: &str, bounds: &BoundsArgs, id: &str, sql: &str) -> String {
-    format!(
-        "WINDOW APPLY {}{} AS {}",
-        name(database),
-        with(bounds, id),
-        dollars(sql)
-    )
+    format!("WINDOW APPLY {}{} AS {}", name(database), with(bounds, id), dollars(sql))
 }
 
 /// `WINDOW OPEN`.
@@ -77,9 +61,7 @@ pub(crate) fn open(database: &str, bounds: &BoundsArgs, id: &str) -> String {
 /// `WINDOW CLOSE`, `RENEW` or `ABORT`.
 #[must_use]
 pub(crate) fn steer(verb: &str, id: &str, token: Option<&str>) -> String {
-    let token = token
-        .map(|t| format!(" TOKEN {}", quoted(t)))
-        .unwrap_or_default();
+    let token = token.map(|t| format!(" TOKEN {}", quoted(t))).unwrap_or_default();
     format!("WINDOW {verb} {id}{token}")
 }
 
@@ -89,10 +71,7 @@ pub(crate) fn made_up_id(unix_seconds: u64, salt: u32) -> String {
     let (days, second) = (unix_seconds / 86_400, unix_seconds % 86_400);
     let (year, month, day) = civil(days);
     let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!(
-        "w-{year:04}{month:02}{day:02}T{hour:02}{minute:02}{second:02}Z-{:04x}",
-        salt & 0xffff
-    )
+    format!("w-{year:04}{month:02}{day:02}T{hour:02}{minute:02}{second:02}Z-{:04x}", salt & 0xffff)
 }
 
 /// Days since 1970 as year, month and day: counted in years that start in March, so that the leap day comes last.
@@ -104,11 +83,7 @@ const fn civil(days: u64) -> (u64, u64, u64) {
     let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted_month = (5 * of_year + 2) / 153;
     let day = of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 {
-        shifted_month + 3
-    } else {
-        shifted_month - 9
-    };
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
     let year = year_of_era + era * 400 + if month <= 2 { 1 } else { 0 };
     (year, month, day)
 }
@@ -147,24 +122,15 @@ mod tests {
 
     #[test]
     fn whole_commands() {
-        let bounds = BoundsArgs {
-            drain: Some("2s".into()),
-            stragglers: Some(Stragglers::Cancel),
-            ..BoundsArgs::default()
-        };
+        let bounds =
+            BoundsArgs { drain: Some("2s".into()), stragglers: Some(Stragglers::Cancel), ..BoundsArgs::default() };
         assert_eq!(
             apply("bench", &bounds, "w-1", "SELECT 1"),
             "WINDOW APPLY bench WITH (drain='2s', stragglers='cancel', id='w-1') AS $$SELECT 1$$"
         );
-        assert_eq!(
-            open("b", &BoundsArgs::default(), "w-1"),
-            "WINDOW OPEN b WITH (id='w-1')"
-        );
+        assert_eq!(open("b", &BoundsArgs::default(), "w-1"), "WINDOW OPEN b WITH (id='w-1')");
         assert_eq!(steer("ABORT", "w-1", None), "WINDOW ABORT w-1");
-        assert_eq!(
-            steer("CLOSE", "w-1", Some("t'")),
-            "WINDOW CLOSE w-1 TOKEN 't'''"
-        );
+        assert_eq!(steer("CLOSE", "w-1", Some("t'")), "WINDOW CLOSE w-1 TOKEN 't'''");
     }
 
     #[test]

@@ -18,43 +18,21 @@ pub(crate) fn render(rows: &Rows, width: usize) -> String {
     let cells: Vec<Vec<String>> = rows
         .rows
         .iter()
-        .map(|row| {
-            row.iter()
-                .map(|v| v.as_deref().map(visible).unwrap_or_default())
-                .collect()
-        })
+        .map(|row| row.iter().map(|v| v.as_deref().map(visible).unwrap_or_default()).collect())
         .collect();
     let widths: Vec<usize> = heads
         .iter()
         .enumerate()
-        .map(|(at, head)| {
-            cells
-                .iter()
-                .filter_map(|r| r.get(at))
-                .map(|v| len(v))
-                .fold(len(head), usize::max)
-        })
+        .map(|(at, head)| cells.iter().filter_map(|r| r.get(at)).map(|v| len(v)).fold(len(head), usize::max))
         .collect();
-    let total = widths
-        .iter()
-        .map(|w| w + 3)
-        .sum::<usize>()
-        .saturating_sub(1);
-    if total > width && !cells.is_empty() {
-        records(&heads, &cells, width)
-    } else {
-        table(&heads, &cells, &widths)
-    }
+    let total = widths.iter().map(|w| w + 3).sum::<usize>().saturating_sub(1);
+    if total > width && !cells.is_empty() { records(&heads, &cells, width) } else { table(&heads, &cells, &widths) }
 }
 
 fn table(heads: &[String], cells: &[Vec<String>], widths: &[usize]) -> String {
     let right: Vec<bool> = (0..heads.len())
         .map(|at| {
-            let mut values = cells
-                .iter()
-                .filter_map(|r| r.get(at))
-                .filter(|v| !v.is_empty())
-                .peekable();
+            let mut values = cells.iter().filter_map(|r| r.get(at)).filter(|v| !v.is_empty()).peekable();
             values.peek().is_some() && values.all(|v| v.parse::<f64>().is_ok())
         })
         .collect();
@@ -77,11 +55,7 @@ fn line(cells: &[String], widths: &[usize], right: &[bool]) -> String {
         .zip(right)
         .map(|((cell, width), right)| {
             let space = " ".repeat(width.saturating_sub(len(cell)));
-            if *right {
-                format!(" {space}{cell} ")
-            } else {
-                format!(" {cell}{space} ")
-            }
+            if *right { format!(" {space}{cell} ") } else { format!(" {cell}{space} ") }
         })
         .collect();
     let mut out = padded.join("|").trim_end().to_owned();
@@ -198,33 +172,15 @@ mod tests {
     fn rows(columns: &[&str], values: &[&[Option<&str>]]) -> Rows {
         Rows {
             columns: columns.iter().map(ToString::to_string).collect(),
-            rows: values
-                .iter()
-                .map(|r| r.iter().map(|v| v.map(str::to_owned)).collect())
-                .collect(),
+            rows: values.iter().map(|r| r.iter().map(|v| v.map(str::to_owned)).collect()).collect(),
             tag: String::new(),
         }
     }
 
     #[test]
     fn a_table_is_aligned_and_numbers_stand_right() {
-        let given = rows(
-            &["id", "held"],
-            &[
-                &[Some("w-1"), Some("7")],
-                &[Some("w-22"), Some("1234")],
-                &[None, None],
-            ],
-        );
-        let expect = [
-            " id   | held",
-            "------+------",
-            " w-1  |    7",
-            " w-22 | 1234",
-            "      |",
-            "(3 rows)",
-            "",
-        ];
+        let given = rows(&["id", "held"], &[&[Some("w-1"), Some("7")], &[Some("w-22"), Some("1234")], &[None, None]]);
+        let expect = [" id   | held", "------+------", " w-1  |    7", " w-22 | 1234", "      |", "(3 rows)", ""];
         assert_eq!(render(&given, 80), expect.join("\n"));
     }
 
@@ -236,10 +192,7 @@ mod tests {
 
     #[test]
     fn too_wide_becomes_records_and_loses_nothing() {
-        let given = rows(
-            &["id", "statement"],
-            &[&[Some("1"), Some("SELECT aaaaaaaaaaaaaaaaaaaa FROM b")]],
-        );
+        let given = rows(&["id", "statement"], &[&[Some("1"), Some("SELECT aaaaaaaaaaaaaaaaaaaa FROM b")]]);
         let expect = "\
 -[ 1 ]------------------
 id        | 1
@@ -261,14 +214,7 @@ statement | SELECT aaaaa
     fn json_lines() {
         let given = rows(
             &["id", "n", "none", "list", "bad", "zeros"],
-            &[&[
-                Some("w"),
-                Some("-12"),
-                None,
-                Some("[{\"a\":1}]"),
-                Some("{no"),
-                Some("007"),
-            ]],
+            &[&[Some("w"), Some("-12"), None, Some("[{\"a\":1}]"), Some("{no"), Some("007")]],
         );
         let expect = "{\"bad\":\"{no\",\"id\":\"w\",\"list\":[{\"a\":1}],\"n\":-12,\"none\":null,\"zeros\":\"007\"}\n";
         assert_eq!(json(&given), expect);
@@ -276,20 +222,12 @@ statement | SELECT aaaaa
 
     #[test]
     fn pairs_leave_out_what_is_empty() {
-        let list = [("outcome", "applied"), ("reason", ""), ("id", "w-1")]
-            .map(|(k, v)| (k.to_owned(), v.to_owned()));
+        let list = [("outcome", "applied"), ("reason", ""), ("id", "w-1")].map(|(k, v)| (k.to_owned(), v.to_owned()));
         assert_eq!(pairs(&list, 80), "outcome | applied\nid      | w-1\n");
     }
 
     #[test]
     fn cutting_counts_characters() {
-        assert_eq!(
-            (
-                cut("abc", 3).as_str(),
-                cut("äöüß", 3).as_str(),
-                cut("abc", 0).as_str()
-            ),
-            ("abc", "äö…", "…")
-        );
+        assert_eq!((cut("abc", 3).as_str(), cut("äöüß", 3).as_str(), cut("abc", 0).as_str()), ("abc", "äö…", "…"));
     }
 }

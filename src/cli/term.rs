@@ -25,34 +25,19 @@ pub(crate) fn err(text: &str) {
 
 /// Characters a line on standard output; no limit where it is not a terminal.
 pub(crate) fn width_out() -> usize {
-    if std::io::stdout().is_terminal() {
-        width()
-    } else {
-        UNLIMITED
-    }
+    if std::io::stdout().is_terminal() { width() } else { UNLIMITED }
 }
 
 /// Characters a line of the terminal: what `COLUMNS` says, or what `stty` finds out.
 pub(crate) fn width() -> usize {
     let said = std::env::var("COLUMNS").ok().and_then(|c| c.parse().ok());
-    said.or_else(asked)
-        .filter(|w| (20..10_000).contains(w))
-        .unwrap_or(USUAL)
+    said.or_else(asked).filter(|w| (20..10_000).contains(w)).unwrap_or(USUAL)
 }
 
 fn asked() -> Option<usize> {
     let tty = std::fs::File::open("/dev/tty").ok()?;
-    let answer = Command::new("stty")
-        .arg("size")
-        .stdin(tty)
-        .stderr(Stdio::null())
-        .output()
-        .ok()?;
-    String::from_utf8_lossy(&answer.stdout)
-        .split_whitespace()
-        .nth(1)?
-        .parse()
-        .ok()
+    let answer = Command::new("stty").arg("size").stdin(tty).stderr(Stdio::null()).output().ok()?;
+    String::from_utf8_lossy(&answer.stdout).split_whitespace().nth(1)?.parse().ok()
 }
 
 /// How progress is shown.
@@ -73,10 +58,7 @@ impl View {
         }
         let colours = std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
         // One less than there is: a full last column makes some terminals wrap.
-        Self::Drawn(
-            width() - 1,
-            if colours { Style::Ansi } else { Style::Plain },
-        )
+        Self::Drawn(width() - 1, if colours { Style::Ansi } else { Style::Plain })
     }
 }
 
@@ -102,11 +84,7 @@ impl Screen {
 
 /// What replaces `before` lines by these.
 fn redraw(before: usize, lines: &[String]) -> String {
-    let mut text = if before > 0 {
-        format!("\x1b[{before}A\r\x1b[J")
-    } else {
-        String::new()
-    };
+    let mut text = if before > 0 { format!("\x1b[{before}A\r\x1b[J") } else { String::new() };
     for line in lines {
         text.push_str(line);
         text.push('\n');

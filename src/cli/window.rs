@@ -24,43 +24,19 @@ pub async fn window(command: WindowCommand) -> ExitCode {
         WindowCommand::Apply(args) => apply_change(args).await,
         WindowCommand::Open(args) => open(args).await,
         WindowCommand::Close(args) => {
-            print(
-                &args.console,
-                &statement::steer("CLOSE", &args.id, Some(&args.token)),
-                args.json,
-            )
-            .await
+            print(&args.console, &statement::steer("CLOSE", &args.id, Some(&args.token)), args.json).await
         }
         WindowCommand::Renew(args) => {
-            print(
-                &args.console,
-                &statement::steer("RENEW", &args.id, Some(&args.token)),
-                args.json,
-            )
-            .await
+            print(&args.console, &statement::steer("RENEW", &args.id, Some(&args.token)), args.json).await
         }
         WindowCommand::Abort(args) => {
-            print(
-                &args.console,
-                &statement::steer("ABORT", &args.id, args.token.as_deref()),
-                args.json,
-            )
-            .await
+            print(&args.console, &statement::steer("ABORT", &args.id, args.token.as_deref()), args.json).await
         }
         WindowCommand::List(args) => print(&args.console, "SHOW WINDOWS", args.json).await,
         WindowCommand::Show(args) => show(args).await,
         WindowCommand::Blockers(args) => {
-            let database = args
-                .database
-                .as_deref()
-                .map(|d| format!(" {}", statement::name(d)))
-                .unwrap_or_default();
-            print(
-                &args.console,
-                &format!("SHOW BLOCKERS{database}"),
-                args.json,
-            )
-            .await
+            let database = args.database.as_deref().map(|d| format!(" {}", statement::name(d))).unwrap_or_default();
+            print(&args.console, &format!("SHOW BLOCKERS{database}"), args.json).await
         }
     }
 }
@@ -80,11 +56,7 @@ async fn print(console: &ConsoleArgs, command: &str, json: bool) -> ExitCode {
 
 async fn ask(console: &ConsoleArgs, command: &str) -> Result<Vec<Rows>, ClientError> {
     let mut console = Site::find(console).connect().await?;
-    console
-        .run(command, |notice| {
-            err(&format!("{}\n", table::visible(&notice.message)))
-        })
-        .await
+    console.run(command, |notice| err(&format!("{}\n", table::visible(&notice.message)))).await
 }
 
 fn show_rows(rows: &Rows, json: bool) {
@@ -99,19 +71,11 @@ fn show_rows(rows: &Rows, json: bool) {
 
 async fn open(args: OpenArgs) -> ExitCode {
     let id = args.bounds.id.clone().unwrap_or_else(new_id);
-    match ask(
-        &args.console,
-        &statement::open(&args.database, &args.bounds, &id),
-    )
-    .await
-    {
+    match ask(&args.console, &statement::open(&args.database, &args.bounds, &id)).await {
         Ok(results) => {
             let rows = results.into_iter().next().unwrap_or_default();
             show_rows(&rows, args.json);
-            let (id, token) = (
-                rows.first("id").unwrap_or(&id),
-                rows.first("token").unwrap_or("TOKEN"),
-            );
+            let (id, token) = (rows.first("id").unwrap_or(&id), rows.first("token").unwrap_or("TOKEN"));
             err(&format!(
                 "the clients of {} are held. When the change is done:\n  pglull window close {id} --token {token}\n\
                  or to let them go on with the old schema:\n  pglull window abort {id}\n",
@@ -145,19 +109,12 @@ async fn apply_change(args: ApplyArgs) -> ExitCode {
     let sql = match read {
         Ok(sql) if !sql.trim().is_empty() => sql,
         Ok(_) => {
-            return usage(
-                "the change is empty: name a file with SQL, - for standard input, or -c 'SQL'",
-            );
+            return usage("the change is empty: name a file with SQL, - for standard input, or -c 'SQL'");
         }
         Err(mistake) => return usage(&mistake),
     };
     let id = args.bounds.id.clone().unwrap_or_else(new_id);
-    let change = Change {
-        database: &args.database,
-        bounds: &args.bounds,
-        id: &id,
-        sql: &sql,
-    };
+    let change = Change { database: &args.database, bounds: &args.bounds, id: &id, sql: &sql };
     let view = View::choose(args.plain);
     let ended = match apply(&Site::find(&args.console), &change, view).await {
         Ok(ended) => ended,
@@ -166,23 +123,15 @@ async fn apply_change(args: ApplyArgs) -> ExitCode {
     match &ended.status {
         Some(status) if args.json => out(&format!("{}\n", receipt_json(status))),
         Some(status) => out(&table::pairs(&receipt(status), width_out())),
-        None if args.json => ended
-            .answer
-            .as_ref()
-            .map_or((), |rows| out(&table::json(rows))),
-        None => ended
-            .answer
-            .as_ref()
-            .map_or((), |rows| show_rows(rows, false)),
+        None if args.json => ended.answer.as_ref().map_or((), |rows| out(&table::json(rows))),
+        None => ended.answer.as_ref().map_or((), |rows| show_rows(rows, false)),
     }
     match &ended.answer {
         _ if ended.applied() => ExitCode::SUCCESS,
         Ok(_) => ExitCode::from(FAILED),
         Err(error) => {
             if !matches!(error, ClientError::Server(_)) && ended.status.is_none() {
-                err(&format!(
-                    "pglull: what has become of window {id} is not known here\n"
-                ));
+                err(&format!("pglull: what has become of window {id} is not known here\n"));
             }
             complain(error)
         }
@@ -199,15 +148,9 @@ fn read_change(files: &[PathBuf]) -> Result<String, String> {
     let mut parts = Vec::new();
     for file in files {
         let (name, result) = if file.as_os_str() == "-" {
-            (
-                "standard input".to_owned(),
-                read_text(std::io::stdin().lock()),
-            )
+            ("standard input".to_owned(), read_text(std::io::stdin().lock()))
         } else {
-            (
-                file.display().to_string(),
-                std::fs::File::open(file).and_then(read_text),
-            )
+            (file.display().to_string(), std::fs::File::open(file).and_then(read_text))
         };
         parts.push(result.map_err(|e| format!("cannot read {name}: {e}"))?);
     }
@@ -217,22 +160,15 @@ fn read_change(files: &[PathBuf]) -> Result<String, String> {
 fn read_text(from: impl Read) -> std::io::Result<String> {
     let mut text = String::new();
     if from.take(CHANGE_MAX + 1).read_to_string(&mut text)? as u64 > CHANGE_MAX {
-        return Err(std::io::Error::other(
-            "longer than 8 MiB; move data before or after the window",
-        ));
+        return Err(std::io::Error::other("longer than 8 MiB; move data before or after the window"));
     }
     Ok(text)
 }
 
 /// An id from the clock; the digits after it are the sub-second part and our process.
 pub(crate) fn new_id() -> String {
-    let now = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    statement::made_up_id(
-        now.as_secs(),
-        now.subsec_micros() ^ std::process::id().rotate_left(7),
-    )
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    statement::made_up_id(now.as_secs(), now.subsec_micros() ^ std::process::id().rotate_left(7))
 }
 
 #[cfg(test)]
@@ -247,10 +183,7 @@ mod tests {
         std::fs::write(&b, "SELECT 2;").unwrap();
         assert_eq!(read_change(&[a, b]).unwrap(), "SELECT 1\n;\nSELECT 2;");
         let missing = read_change(&[dir.path().join("none")]).unwrap_err();
-        assert!(
-            missing.starts_with("cannot read ") && missing.contains("none"),
-            "{missing}"
-        );
+        assert!(missing.starts_with("cannot read ") && missing.contains("none"), "{missing}");
     }
 
     #[test]

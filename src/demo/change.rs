@@ -44,18 +44,9 @@ pub(crate) struct Outcome {
 /// Runs the change in a window.
 pub(crate) async fn in_window(console: &Site, view: View) -> Result<Outcome, DemoError> {
     // The table is written anew: that takes about 2 s here, and more on a slow machine.
-    let bounds = BoundsArgs {
-        apply: Some("10s".into()),
-        hold: Some("15s".into()),
-        ..BoundsArgs::default()
-    };
+    let bounds = BoundsArgs { apply: Some("10s".into()), hold: Some("15s".into()), ..BoundsArgs::default() };
     let id = new_id();
-    let change = Change {
-        database: DATABASE,
-        bounds: &bounds,
-        id: &id,
-        sql: CHANGE,
-    };
+    let change = Change { database: DATABASE, bounds: &bounds, id: &id, sql: CHANGE };
     let ended = timeout(WINDOW_LIMIT, apply(console, &change, view))
         .await
         .map_err(|_| DemoError::Stuck("the window"))?
@@ -64,13 +55,7 @@ pub(crate) async fn in_window(console: &Site, view: View) -> Result<Outcome, Dem
 }
 
 fn outcome_of(ended: &Ended) -> Outcome {
-    let phase = |key: &str| {
-        ended
-            .status
-            .as_ref()
-            .and_then(|s| s.number(key))
-            .unwrap_or(0)
-    };
+    let phase = |key: &str| ended.status.as_ref().and_then(|s| s.number(key)).unwrap_or(0);
     let (sent, answered) = (unix_us(ended.sent), unix_us(ended.answered));
     let preflight = phase("preflight_ms");
     let shut_us = sent + preflight * 1000;
@@ -85,31 +70,17 @@ fn outcome_of(ended: &Ended) -> Outcome {
         let took = phase(key);
         let to = at + i64::try_from(took).unwrap_or(0);
         if took > 0 {
-            marks.push(Mark {
-                letter,
-                name,
-                from_ms: at,
-                to_ms: to,
-            });
+            marks.push(Mark { letter, name, from_ms: at, to_ms: to });
         }
         at = to;
     }
     let applied_us = shut_us + (phase("drain_ms") + phase("apply_ms")) * 1000;
     Outcome {
         applied: ended.applied(),
-        reason: ended
-            .answer
-            .as_ref()
-            .err()
-            .map(ToString::to_string)
-            .unwrap_or_default(),
+        reason: ended.answer.as_ref().err().map(ToString::to_string).unwrap_or_default(),
         felt_us: (shut_us, answered.max(applied_us)),
         marks,
-        receipt: ended
-            .status
-            .as_ref()
-            .map(crate::cli::receipt)
-            .unwrap_or_default(),
+        receipt: ended.status.as_ref().map(crate::cli::receipt).unwrap_or_default(),
     }
 }
 
@@ -123,12 +94,7 @@ pub(crate) async fn direct(cluster: &Cluster) -> Outcome {
         applied: result.is_ok(),
         reason: result.err().map(|e| e.to_string()).unwrap_or_default(),
         felt_us: (sent, answered),
-        marks: vec![Mark {
-            letter: 'c',
-            name: "change",
-            from_ms: 0,
-            to_ms: took_ms,
-        }],
+        marks: vec![Mark { letter: 'c', name: "change", from_ms: 0, to_ms: took_ms }],
         receipt: Vec::new(),
     }
 }
@@ -145,11 +111,7 @@ pub(crate) async fn verify(cluster: &Cluster) -> Result<(), DemoError> {
             "filler text false, tier smallint true",
             "the table does not have its new columns",
         ),
-        (
-            "SELECT count(DISTINCT tier) || ' ' || min(tier) FROM account_overview",
-            "1 1",
-            "the view is not the new one",
-        ),
+        ("SELECT count(DISTINCT tier) || ' ' || min(tier) FROM account_overview", "1 1", "the view is not the new one"),
         (
             "SELECT (SELECT sum(abalance) FROM pgbench_accounts) = (SELECT coalesce(sum(delta), 0) FROM pgbench_history)",
             "t",
@@ -166,8 +128,6 @@ pub(crate) async fn verify(cluster: &Cluster) -> Result<(), DemoError> {
 
 /// Microseconds of the wall clock since 1970.
 pub(crate) fn unix_us(time: SystemTime) -> u64 {
-    let since = time
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }

@@ -16,8 +16,7 @@ use super::observe::{Fates, Log, read_fates, read_log};
 use super::setup::{APP, DATABASE, SCALE, SESSION_APP};
 
 /// Reads of the view that the change swaps, by all its columns.
-const READ: &str =
-    "\\set aid random(1, 100000 * :scale)\nSELECT * FROM account_overview WHERE aid = :aid;\n";
+const READ: &str = "\\set aid random(1, 100000 * :scale)\nSELECT * FROM account_overview WHERE aid = :aid;\n";
 
 /// A transaction that thinks for 200 ms while it is open.
 const SLOW: &str = "\\set aid random(1, 100000 * :scale)\n\\set delta random(-5000, 5000)\nBEGIN;\n\
@@ -26,8 +25,7 @@ const SLOW: &str = "\\set aid random(1, 100000 * :scale)\n\\set delta random(-50
     INSERT INTO pgbench_history (tid, bid, aid, delta, mtime) VALUES (1, 1, :aid, :delta, CURRENT_TIMESTAMP);\nCOMMIT;\n";
 
 /// A report that keeps its transaction open for 3 s.
-const REPORT: &str =
-    "BEGIN;\nSELECT count(*) FROM pgbench_accounts WHERE abalance < 0;\n\\sleep 3 s\nCOMMIT;\n";
+const REPORT: &str = "BEGIN;\nSELECT count(*) FROM pgbench_accounts WHERE abalance < 0;\n\\sleep 3 s\nCOMMIT;\n";
 
 /// Clients that behave alike.
 #[derive(Debug, Clone, Copy)]
@@ -67,14 +65,7 @@ const PLAIN: Group = Group {
 /// Who works all the time, with and without a proxy: 32 clients in three protocol modes, and 4 with long transactions.
 pub(crate) const GROUPS: [Group; 4] = [
     PLAIN,
-    Group {
-        name: "tpcb",
-        does: "TPC-B",
-        mode: "extended",
-        script: None,
-        rate: 300,
-        ..PLAIN
-    },
+    Group { name: "tpcb", does: "TPC-B", mode: "extended", script: None, rate: 300, ..PLAIN },
     Group {
         name: "session",
         does: "TPC-B, session",
@@ -85,27 +76,13 @@ pub(crate) const GROUPS: [Group; 4] = [
         rate: 200,
         ..PLAIN
     },
-    Group {
-        name: "slow",
-        does: "slow, 200 ms",
-        clients: 4,
-        script: Some(SLOW),
-        rate: 0,
-        own_ms: 200,
-        ..PLAIN
-    },
+    Group { name: "slow", does: "slow, 200 ms", clients: 4, script: Some(SLOW), rate: 0, own_ms: 200, ..PLAIN },
 ];
 
 /// Clients that read what the change alters by named statements: they need the healing of prepared statements,
 /// so they take part only where there is no proxy, to show what happens to them.
-pub(crate) const NAMED: Group = Group {
-    name: "named",
-    does: "named reads",
-    clients: 4,
-    mode: "prepared",
-    rate: 100,
-    ..PLAIN
-};
+pub(crate) const NAMED: Group =
+    Group { name: "named", does: "named reads", clients: 4, mode: "prepared", rate: 100, ..PLAIN };
 
 /// One report, begun just before the change.
 pub(crate) const ONE_REPORT: Group = Group {
@@ -146,25 +123,13 @@ pub(crate) fn start(group: Group, site: &Site<'_>, seconds: u64) -> Result<Runni
     let folder = site.folder.to_owned();
     let file = |end: &str| folder.join(format!("{}.{end}", group.name));
     let mut command = Command::from(site.cluster.tool("pgbench")?);
-    command
-        .env("PGHOST", "127.0.0.1")
-        .env("PGPORT", site.port.to_string());
+    command.env("PGHOST", "127.0.0.1").env("PGPORT", site.port.to_string());
     command
         .env("PGUSER", group.user)
         .env("PGAPPNAME", group.name)
         .env("PGSSLMODE", "disable")
         .env("PGGSSENCMODE", "disable");
-    command.args([
-        "-n",
-        "-M",
-        group.mode,
-        "-c",
-        &group.clients.to_string(),
-        "-j",
-        "1",
-        "-l",
-        "--failures-detailed",
-    ]);
+    command.args(["-n", "-M", group.mode, "-c", &group.clients.to_string(), "-j", "1", "-l", "--failures-detailed"]);
     command.arg("--log-prefix").arg(file("log"));
     if group.once {
         command.args(["-t", "1"]);
@@ -176,29 +141,16 @@ pub(crate) fn start(group: Group, site: &Site<'_>, seconds: u64) -> Result<Runni
     }
     if let Some(script) = group.script {
         std::fs::write(file("sql"), script)?;
-        command
-            .arg("-s")
-            .arg(SCALE.to_string())
-            .arg("-f")
-            .arg(file("sql"));
+        command.arg("-s").arg(SCALE.to_string()).arg("-f").arg(file("sql"));
     } else {
         command.args(["-b", "tpcb-like"]);
     }
     command.arg(DATABASE).current_dir(&folder);
     // A process group of its own: Ctrl-C is for us, and we end it.
-    command
-        .stdin(Stdio::null())
-        .process_group(0)
-        .kill_on_drop(true);
-    command
-        .stdout(std::fs::File::create(file("out"))?)
-        .stderr(std::fs::File::create(file("err"))?);
+    command.stdin(Stdio::null()).process_group(0).kill_on_drop(true);
+    command.stdout(std::fs::File::create(file("out"))?).stderr(std::fs::File::create(file("err"))?);
     let child = command.spawn()?;
-    Ok(Running {
-        group,
-        child,
-        folder,
-    })
+    Ok(Running { group, child, folder })
 }
 
 impl Running {
@@ -215,10 +167,7 @@ impl Running {
         let read = |end: &str| read_lossy(&self.folder.join(format!("{}.{end}", self.group.name)));
         let mut fates = read_fates(&read("out"), &read("err"), good_exit);
         if ended.is_err() {
-            fates.words.push(format!(
-                "did not end within {} s and was killed",
-                limit.as_secs()
-            ));
+            fates.words.push(format!("did not end within {} s and was killed", limit.as_secs()));
         }
         let mut log = Log::default();
         let prefix = format!("{}.log.", self.group.name);
@@ -231,11 +180,7 @@ impl Running {
                 log.odd += part.odd;
             }
         }
-        Ok(Seen {
-            group: self.group,
-            log,
-            fates,
-        })
+        Ok(Seen { group: self.group, log, fates })
     }
 
     /// Whether it has ended already, which before its time means trouble.
@@ -245,9 +190,7 @@ impl Running {
 }
 
 fn read_lossy(path: &Path) -> String {
-    std::fs::read(path)
-        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-        .unwrap_or_default()
+    std::fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -256,20 +199,12 @@ mod tests {
 
     #[test]
     fn the_load_is_what_is_promised() {
-        let working: u32 = GROUPS
-            .iter()
-            .filter(|g| g.own_ms == 0)
-            .map(|g| g.clients)
-            .sum();
+        let working: u32 = GROUPS.iter().filter(|g| g.own_ms == 0).map(|g| g.clients).sum();
         assert_eq!(working, 32);
         for mode in ["simple", "extended", "prepared"] {
             assert!(GROUPS.iter().any(|g| g.mode == mode), "{mode}");
         }
-        let mut names: Vec<_> = GROUPS
-            .iter()
-            .chain([&NAMED, &ONE_REPORT])
-            .map(|g| g.name)
-            .collect();
+        let mut names: Vec<_> = GROUPS.iter().chain([&NAMED, &ONE_REPORT]).map(|g| g.name).collect();
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), 6);

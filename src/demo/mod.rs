@@ -1,6 +1,6 @@
 //! `pglull demo`: a schema change under live load on a throwaway Postgres, seen from the clients.
 //!
-//! It ends by itself, within [`LIMIT`] whatever happens, and leaves nothing behind: every process is killed when
+//! It ends by itself, within 90 s whatever happens, and leaves nothing behind: every process is killed when
 //! what owns it is dropped, on Ctrl-C and on failure as well, and all files stand in the cluster's folder.
 
 pub mod cluster;
@@ -112,10 +112,7 @@ struct Story(Instant);
 
 impl Story {
     fn say(&self, what: &str) {
-        out(&format!(
-            "{:>6.1} s  {what}\n",
-            self.0.elapsed().as_secs_f64()
-        ));
+        out(&format!("{:>6.1} s  {what}\n", self.0.elapsed().as_secs_f64()));
     }
 }
 
@@ -131,46 +128,25 @@ async fn show(args: &DemoArgs) -> Result<bool, DemoError> {
         .await
         .map_err(|_| DemoError::Stuck("starting Postgres"))??;
     let folder = setup::folder(&cluster)?;
-    story.say(&format!(
-        "filling pgbench_accounts with {} x 100,000 rows",
-        setup::SCALE
-    ));
+    story.say(&format!("filling pgbench_accounts with {} x 100,000 rows", setup::SCALE));
     setup::fill(&cluster).await?;
     let working_s = args.seconds - AROUND;
     if args.against_direct {
-        let site = load::Site {
-            cluster: &cluster,
-            port: cluster.port(),
-            folder: &folder,
-        };
+        let site = load::Site { cluster: &cluster, port: cluster.port(), folder: &folder };
         return against_direct(&story, &site, working_s).await;
     }
-    story.say(&format!(
-        "starting the proxy with {} servers for each user",
-        setup::POOL
-    ));
+    story.say(&format!("starting the proxy with {} servers for each user", setup::POOL));
     let mut proxy = setup::Proxy::start(&cluster, &folder).await?;
-    let site = load::Site {
-        cluster: &cluster,
-        port: proxy.port,
-        folder: &folder,
-    };
+    let site = load::Site { cluster: &cluster, port: proxy.port, folder: &folder };
     let mut groups = begin(&story, &site, &GROUPS, working_s)?;
     sleep(Duration::from_millis(working_s * 450)).await;
     if !proxy.runs() {
-        return Err(DemoError::Proxy {
-            how: "it ended under load".to_owned(),
-            log: proxy.log_tail(),
-        });
+        return Err(DemoError::Proxy { how: "it ended under load".to_owned(), log: proxy.log_tail() });
     }
     early_end(&mut groups).await?;
     announce(&story, "the change, in a window:");
     let outcome = change::in_window(&proxy.console, View::choose(args.plain)).await?;
-    story.say(if outcome.applied {
-        "applied; the clients go on"
-    } else {
-        "not applied; the clients go on"
-    });
+    story.say(if outcome.applied { "applied; the clients go on" } else { "not applied; the clients go on" });
     let seen = end(groups, working_s).await?;
     let verified = change::verify(&cluster).await;
     let log = proxy.log_tail();
@@ -187,11 +163,7 @@ async fn show(args: &DemoArgs) -> Result<bool, DemoError> {
 }
 
 /// The contrast: no proxy, no window, and two things more that such days have.
-async fn against_direct(
-    story: &Story,
-    site: &load::Site<'_>,
-    working_s: u64,
-) -> Result<bool, DemoError> {
+async fn against_direct(story: &Story, site: &load::Site<'_>, working_s: u64) -> Result<bool, DemoError> {
     let mut all = GROUPS.to_vec();
     all.push(NAMED);
     let mut groups = begin(story, site, &all, working_s)?;
@@ -203,11 +175,7 @@ async fn against_direct(
     sleep(Duration::from_millis(400)).await;
     announce(story, "the change, straight on Postgres:");
     let outcome = change::direct(site.cluster).await;
-    story.say(if outcome.applied {
-        "applied"
-    } else {
-        "not applied"
-    });
+    story.say(if outcome.applied { "applied" } else { "not applied" });
     let seen = end(groups, working_s).await?;
     story.say("the load has ended");
     let sums = tell(&outcome, &seen);
@@ -230,23 +198,12 @@ async fn against_direct(
     Ok(true)
 }
 
-fn begin(
-    story: &Story,
-    site: &load::Site<'_>,
-    groups: &[Group],
-    working_s: u64,
-) -> Result<Vec<Running>, DemoError> {
+fn begin(story: &Story, site: &load::Site<'_>, groups: &[Group], working_s: u64) -> Result<Vec<Running>, DemoError> {
     story.say(&format!("load for {working_s} s:"));
     for group in groups {
-        out(&format!(
-            "          {:>2} clients, {:<8} protocol: {}\n",
-            group.clients, group.mode, group.does
-        ));
+        out(&format!("          {:>2} clients, {:<8} protocol: {}\n", group.clients, group.mode, group.does));
     }
-    groups
-        .iter()
-        .map(|group| load::start(*group, site, working_s))
-        .collect()
+    groups.iter().map(|group| load::start(*group, site, working_s)).collect()
 }
 
 /// A group that has ended before the change has nothing to say about it.
@@ -255,18 +212,12 @@ async fn early_end(groups: &mut Vec<Running>) -> Result<(), DemoError> {
         return Ok(());
     };
     let seen = groups.swap_remove(at).finish(OVERTIME).await?;
-    Err(DemoError::Load {
-        name: seen.group.name,
-        words: seen.fates.words.join("; "),
-    })
+    Err(DemoError::Load { name: seen.group.name, words: seen.fates.words.join("; ") })
 }
 
 fn announce(story: &Story, title: &str) {
     story.say(title);
-    let text: String = change::CHANGE
-        .lines()
-        .map(|line| format!("          {line}\n"))
-        .collect();
+    let text: String = change::CHANGE.lines().map(|line| format!("          {line}\n")).collect();
     out(&text);
 }
 
@@ -283,24 +234,13 @@ async fn end(groups: Vec<Running>, working_s: u64) -> Result<Vec<Seen>, DemoErro
 /// Prints what the clients saw.
 fn tell(outcome: &Outcome, seen: &[Seen]) -> Sums {
     let all = everybody(seen);
-    out(&format!(
-        "\nWhat the clients saw\n{}\n{}",
-        clients(seen),
-        stall(outcome, &all)
-    ));
-    out(&format!(
-        "\nThe timeline; 0 is the start of the change\n{}",
-        timeline(outcome, &all)
-    ));
+    out(&format!("\nWhat the clients saw\n{}\n{}", clients(seen), stall(outcome, &all)));
+    out(&format!("\nThe timeline; 0 is the start of the change\n{}", timeline(outcome, &all)));
     sums(seen)
 }
 
 fn verdict(outcome: &Outcome, sums: Sums, verified: Result<(), DemoError>) -> bool {
-    let applied = if outcome.applied {
-        "applied"
-    } else {
-        "NOT applied"
-    };
+    let applied = if outcome.applied { "applied" } else { "NOT applied" };
     out(&format!(
         "\nThe change is {applied}. {} clients made {} transactions: {} errors, {} disconnects.\n",
         sums.clients, sums.transactions, sums.errors, sums.disconnects
@@ -310,13 +250,9 @@ fn verdict(outcome: &Outcome, sums: Sums, verified: Result<(), DemoError>) -> bo
         return false;
     }
     match verified {
-        Ok(()) => out(
-            "The database has the new column, type and view, and the accounts add up to their history.\n",
-        ),
+        Ok(()) => out("The database has the new column, type and view, and the accounts add up to their history.\n"),
         Err(error) => {
-            out(&format!(
-                "But the database is not as it should be: {error}\n"
-            ));
+            out(&format!("But the database is not as it should be: {error}\n"));
             return false;
         }
     }

@@ -31,19 +31,13 @@ pub(crate) fn read_log(text: &str, own_us: u64) -> Log {
     for line in text.lines() {
         let fields: Vec<&str> = line.split_ascii_whitespace().collect();
         let number = |at: usize| fields.get(at).and_then(|f| f.parse::<u64>().ok());
-        let when = number(4)
-            .zip(number(5))
-            .map(|(s, us)| s.saturating_mul(1_000_000).saturating_add(us));
+        let when = number(4).zip(number(5)).map(|(s, us)| s.saturating_mul(1_000_000).saturating_add(us));
         match (number(2), when) {
             (Some(time), Some(end_us)) => {
-                let took_us = time
-                    .saturating_sub(number(6).unwrap_or(0))
-                    .saturating_sub(own_us);
+                let took_us = time.saturating_sub(number(6).unwrap_or(0)).saturating_sub(own_us);
                 log.transactions.push(Transaction { end_us, took_us });
             }
-            (None, Some(_)) if matches!(fields[2], "failed" | "serialization" | "deadlock") => {
-                log.failed += 1
-            }
+            (None, Some(_)) if matches!(fields[2], "failed" | "serialization" | "deadlock") => log.failed += 1,
             (None, Some(_)) if fields[2] == "skipped" => {}
             _ => log.odd += 1,
         }
@@ -78,27 +72,17 @@ pub(crate) fn read_fates(output: &str, complaints: &str, good_exit: bool) -> Fat
     // A client that loses its connection may be complained about twice.
     let mut clients: BTreeMap<u64, bool> = BTreeMap::new();
     let mut nobody_lost = 0;
-    for line in complaints
-        .lines()
-        .map(|l| l.trim_start_matches("pgbench: ").trim())
-    {
+    for line in complaints.lines().map(|l| l.trim_start_matches("pgbench: ").trim()) {
         let lost = LOST.iter().any(|words| line.contains(words));
-        let client = line
-            .split("client ")
-            .nth(1)
-            .and_then(|rest| rest.split_whitespace().next()?.parse().ok());
+        let client = line.split("client ").nth(1).and_then(|rest| rest.split_whitespace().next()?.parse().ok());
         match client {
-            Some(client) if lost || line.contains("aborted") => {
-                *clients.entry(client).or_default() |= lost
-            }
+            Some(client) if lost || line.contains("aborted") => *clients.entry(client).or_default() |= lost,
             _ if lost && line.starts_with("error") => nobody_lost += 1,
             _ if line.contains("Run was aborted") => continue,
             _ if line.starts_with("error") || line.starts_with("fatal") => {}
             _ => continue,
         }
-        let words = line
-            .split_once(": ERROR:")
-            .or_else(|| line.split_once(": FATAL:"));
+        let words = line.split_once(": ERROR:").or_else(|| line.split_once(": FATAL:"));
         let words = words.map_or(line, |(_, what)| what.trim()).to_owned();
         if fates.words.len() < 5 && !fates.words.contains(&words) {
             fates.words.push(words);
@@ -106,12 +90,8 @@ pub(crate) fn read_fates(output: &str, complaints: &str, good_exit: bool) -> Fat
     }
     fates.disconnects = nobody_lost + clients.values().filter(|lost| **lost).count() as u64;
     fates.errors = clients.values().filter(|lost| !**lost).count() as u64;
-    let failed = output
-        .lines()
-        .find_map(|l| l.strip_prefix("number of failed transactions: "));
-    fates.errors += failed
-        .and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok())
-        .unwrap_or(0);
+    let failed = output.lines().find_map(|l| l.strip_prefix("number of failed transactions: "));
+    fates.errors += failed.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0);
     if !good_exit && fates.errors + fates.disconnects == 0 {
         fates.errors = 1;
         fates.words.push("pgbench ended with an error".to_owned());
@@ -129,18 +109,10 @@ pub(crate) struct Bucket {
 }
 
 /// The transactions by steps of `step_us`, from `from_us` on; those outside are left out.
-pub(crate) fn series(
-    transactions: &[Transaction],
-    from_us: u64,
-    step_us: u64,
-    steps: usize,
-) -> Vec<Bucket> {
+pub(crate) fn series(transactions: &[Transaction], from_us: u64, step_us: u64, steps: usize) -> Vec<Bucket> {
     let mut out = vec![Bucket::default(); steps];
     for transaction in transactions {
-        let at = transaction
-            .end_us
-            .checked_sub(from_us)
-            .map(|after| after / step_us.max(1));
+        let at = transaction.end_us.checked_sub(from_us).map(|after| after / step_us.max(1));
         if let Some(bucket) = at.and_then(|at| out.get_mut(usize::try_from(at).ok()?)) {
             bucket.count += 1;
             bucket.worst_us = bucket.worst_us.max(transaction.took_us);
@@ -162,34 +134,19 @@ pub(crate) struct Waiting {
 
 /// Who waited in the worst of many moments between these two: the one where the waits add up to the most.
 /// The moment is searched for because two clocks and a busy machine never agree to the millisecond.
-pub(crate) fn worst_moment(
-    transactions: &[Transaction],
-    from_us: u64,
-    to_us: u64,
-) -> Option<Waiting> {
+pub(crate) fn worst_moment(transactions: &[Transaction], from_us: u64, to_us: u64) -> Option<Waiting> {
     const MOMENTS: u64 = 50;
     let begin = |t: &Transaction| t.end_us.saturating_sub(t.took_us);
-    let near: Vec<&Transaction> = transactions
-        .iter()
-        .filter(|t| t.end_us >= from_us && begin(t) <= to_us)
-        .collect();
+    let near: Vec<&Transaction> = transactions.iter().filter(|t| t.end_us >= from_us && begin(t) <= to_us).collect();
     let waits_at = |moment: u64| {
-        let there = near
-            .iter()
-            .filter(|t| begin(t) <= moment && moment < t.end_us);
+        let there = near.iter().filter(|t| begin(t) <= moment && moment < t.end_us);
         there.map(|t| t.took_us).collect::<Vec<u64>>()
     };
     let moments = (0..=MOMENTS).map(|n| from_us + to_us.saturating_sub(from_us) * n / MOMENTS);
-    let mut waits = moments
-        .map(waits_at)
-        .max_by_key(|waits| waits.iter().sum::<u64>())?;
+    let mut waits = moments.map(waits_at).max_by_key(|waits| waits.iter().sum::<u64>())?;
     waits.sort_unstable();
     let (median_us, longest_us) = (*waits.get(waits.len() / 2)?, *waits.last()?);
-    Some(Waiting {
-        count: waits.len(),
-        median_us,
-        longest_us,
-    })
+    Some(Waiting { count: waits.len(), median_us, longest_us })
 }
 
 /// The median wait of these transactions, in microseconds.
@@ -209,37 +166,19 @@ mod tests {
                     2 9 skipped 0 1795361580 000001 5\n2 9 deadlock 0 1795361580 1\nnonsense\n3 1 35";
         let log = read_log(text, 0);
         let expect = [
-            Transaction {
-                end_us: 1_795_361_579_229_804,
-                took_us: 3539,
-            },
-            Transaction {
-                end_us: 1_795_361_579_241_398,
-                took_us: 3528,
-            },
+            Transaction { end_us: 1_795_361_579_229_804, took_us: 3539 },
+            Transaction { end_us: 1_795_361_579_241_398, took_us: 3528 },
         ];
-        assert_eq!(
-            (log.transactions.as_slice(), log.failed, log.odd),
-            (&expect[..], 2, 2)
-        );
-        assert_eq!(
-            read_log("0 1 203612 0 1 0", 200_000).transactions[0].took_us,
-            3612
-        );
-        assert_eq!(
-            read_log("0 1 100 0 1 0", 200_000).transactions[0].took_us,
-            0
-        );
+        assert_eq!((log.transactions.as_slice(), log.failed, log.odd), (&expect[..], 2, 2));
+        assert_eq!(read_log("0 1 203612 0 1 0", 200_000).transactions[0].took_us, 3612);
+        assert_eq!(read_log("0 1 100 0 1 0", 200_000).transactions[0].took_us, 0);
     }
 
     #[test]
     fn fates_of_clients() {
         let good = "number of failed transactions: 0 (0.000%)\n";
         assert_eq!(read_fates(good, "", true), Fates::default());
-        assert_eq!(
-            read_fates(good, "pgbench: warning: something\n", true),
-            Fates::default()
-        );
+        assert_eq!(read_fates(good, "pgbench: warning: something\n", true), Fates::default());
         let cases = [
             (
                 "pgbench: error: client 0 script 0 aborted in command 1 query 0: ERROR:  cached plan must not change result type\n\
@@ -266,37 +205,25 @@ mod tests {
             assert_eq!((fates.errors, fates.disconnects), expect, "{complaints}");
             assert_eq!(fates.words[0], words);
         }
-        assert_eq!(
-            read_fates("number of failed transactions: 3 (0.1%)", "", true).errors,
-            3
-        );
+        assert_eq!(read_fates("number of failed transactions: 3 (0.1%)", "", true).errors, 3);
         assert_eq!(read_fates("", "", false).errors, 1);
     }
 
     fn transactions(list: &[(u64, u64)]) -> Vec<Transaction> {
-        list.iter()
-            .map(|&(end_us, took_us)| Transaction { end_us, took_us })
-            .collect()
+        list.iter().map(|&(end_us, took_us)| Transaction { end_us, took_us }).collect()
     }
 
     #[test]
     fn steps_of_the_timeline() {
         let given = transactions(&[(99, 1), (100, 5), (199, 9), (200, 2), (399, 7), (400, 1)]);
-        let found: Vec<_> = series(&given, 100, 100, 3)
-            .iter()
-            .map(|b| (b.count, b.worst_us))
-            .collect();
+        let found: Vec<_> = series(&given, 100, 100, 3).iter().map(|b| (b.count, b.worst_us)).collect();
         assert_eq!(found, [(2, 9), (1, 2), (1, 7)]);
     }
 
     #[test]
     fn who_waits_in_the_worst_moment() {
         let given = transactions(&[(90, 50), (150, 60), (200, 150), (200, 99), (210, 120)]);
-        let expect = Waiting {
-            count: 4,
-            median_us: 120,
-            longest_us: 150,
-        };
+        let expect = Waiting { count: 4, median_us: 120, longest_us: 150 };
         assert_eq!(worst_moment(&given, 90, 250), Some(expect));
         assert_eq!(worst_moment(&given, 500, 600), None);
         assert_eq!(median_us(given.into_iter()), Some(99));

@@ -11,13 +11,8 @@ const ROWS: u64 = 6;
 /// Bars in eighths of a character, empty first.
 const EIGHTHS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 /// Rows of the latency line: where each starts, in microseconds, the slowest first.
-const DECADES: [(u64, &str); 5] = [
-    (10_000_000, "10 s"),
-    (1_000_000, "1 s"),
-    (100_000, "100 ms"),
-    (10_000, "10 ms"),
-    (1_000, "1 ms"),
-];
+const DECADES: [(u64, &str); 5] =
+    [(10_000_000, "10 s"), (1_000_000, "1 s"), (100_000, "100 ms"), (10_000, "10 ms"), (1_000, "1 ms")];
 
 /// A stretch of time that is marked below the bars.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,10 +44,7 @@ pub(crate) struct Timeline<'a> {
 pub(crate) fn scale(stretch_ms: u64, width: usize) -> (u64, usize) {
     let columns = width.saturating_sub(MARGIN).max(1) as u64;
     let step_ms = stretch_ms.div_ceil(columns).div_ceil(100).max(1) * 100;
-    (
-        step_ms,
-        usize::try_from(stretch_ms.div_ceil(step_ms)).unwrap_or(1),
-    )
+    (step_ms, usize::try_from(stretch_ms.div_ceil(step_ms)).unwrap_or(1))
 }
 
 /// The drawing, line by line.
@@ -125,18 +117,10 @@ fn line(buckets: &[Bucket]) -> Vec<String> {
 fn marks(timeline: &Timeline<'_>) -> String {
     let step = timeline.step_ms as i64;
     let cells = (0..timeline.buckets.len() as i64).map(|column| {
-        let (from, to) = (
-            timeline.from_ms + column * step,
-            timeline.from_ms + (column + 1) * step,
-        );
+        let (from, to) = (timeline.from_ms + column * step, timeline.from_ms + (column + 1) * step);
         // The longest of those that touch this column; ties go to the first.
         let overlap = |m: &Mark| m.to_ms.min(to) - m.from_ms.max(from);
-        let best = timeline
-            .marks
-            .iter()
-            .filter(|m| overlap(m) > 0)
-            .rev()
-            .max_by_key(|m| overlap(m));
+        let best = timeline.marks.iter().filter(|m| overlap(m) > 0).rev().max_by_key(|m| overlap(m));
         best.map_or('─', |m| m.letter)
     });
     format!("{:>7} ┼{}", "", String::from_iter(cells))
@@ -145,14 +129,7 @@ fn marks(timeline: &Timeline<'_>) -> String {
 fn legend(marks: &[Mark]) -> String {
     let known: Vec<String> = marks
         .iter()
-        .map(|m| {
-            format!(
-                "{} {} {} ms",
-                m.letter,
-                m.name,
-                m.to_ms.saturating_sub(m.from_ms).max(0)
-            )
-        })
+        .map(|m| format!("{} {} {} ms", m.letter, m.name, m.to_ms.saturating_sub(m.from_ms).max(0)))
         .collect();
     format!("{:>9}{}", "", known.join("   "))
 }
@@ -174,11 +151,7 @@ fn axis(timeline: &Timeline<'_>) -> [String; 2] {
             break;
         }
         ruler[at] = '┴';
-        let text = if at_ms == 0 {
-            "0".to_owned()
-        } else {
-            format!("{:+} s", at_ms / 1000)
-        };
+        let text = if at_ms == 0 { "0".to_owned() } else { format!("{:+} s", at_ms / 1000) };
         if at + text.len() <= columns {
             for (cell, c) in labels[at..].iter_mut().zip(text.chars()) {
                 *cell = c;
@@ -186,10 +159,7 @@ fn axis(timeline: &Timeline<'_>) -> [String; 2] {
         }
         at_ms += every_ms;
     }
-    [
-        format!("{:>7} └{}", "", String::from_iter(ruler)),
-        format!("{:>9}{}", "", String::from_iter(labels)),
-    ]
+    [format!("{:>7} └{}", "", String::from_iter(ruler)), format!("{:>9}{}", "", String::from_iter(labels))]
 }
 
 #[cfg(test)]
@@ -197,44 +167,18 @@ mod tests {
     use super::*;
 
     fn buckets(list: &[(u64, u64)]) -> Vec<Bucket> {
-        list.iter()
-            .map(|&(count, worst_us)| Bucket { count, worst_us })
-            .collect()
+        list.iter().map(|&(count, worst_us)| Bucket { count, worst_us }).collect()
     }
 
     #[test]
     fn a_timeline_as_it_is_seen() {
-        let list = [
-            (10, 2500),
-            (10, 5000),
-            (5, 900),
-            (0, 0),
-            (0, 0),
-            (1, 2_100_000),
-            (20, 250_000),
-            (11, 10_000),
-        ];
+        let list = [(10, 2500), (10, 5000), (5, 900), (0, 0), (0, 0), (1, 2_100_000), (20, 250_000), (11, 10_000)];
         let marks = [
-            Mark {
-                letter: 'd',
-                name: "drain",
-                from_ms: 0,
-                to_ms: 40,
-            },
-            Mark {
-                letter: 'a',
-                name: "apply",
-                from_ms: 40,
-                to_ms: 260,
-            },
+            Mark { letter: 'd', name: "drain", from_ms: 0, to_ms: 40 },
+            Mark { letter: 'a', name: "apply", from_ms: 40, to_ms: 260 },
         ];
         let given = buckets(&list);
-        let drawn = draw(&Timeline {
-            buckets: &given,
-            step_ms: 100,
-            from_ms: -200,
-            marks: &marks,
-        });
+        let drawn = draw(&Timeline { buckets: &given, step_ms: 100, from_ms: -200, marks: &marks });
         let expect = "\
 transactions in each 100 ms
      20 │      █
@@ -262,19 +206,8 @@ slowest answer
             let (step_ms, columns) = scale(stretch, 80);
             assert!(step_ms % 100 == 0 && step_ms >= 100);
             assert!(step_ms * columns as u64 >= stretch);
-            let given = vec![
-                Bucket {
-                    count: 9_999_999,
-                    worst_us: 1
-                };
-                columns
-            ];
-            for line in draw(&Timeline {
-                buckets: &given,
-                step_ms,
-                from_ms: -2_000,
-                marks: &[],
-            }) {
+            let given = vec![Bucket { count: 9_999_999, worst_us: 1 }; columns];
+            for line in draw(&Timeline { buckets: &given, step_ms, from_ms: -2_000, marks: &[] }) {
                 assert!(line.chars().count() <= 80, "{stretch}: {line}");
             }
         }
@@ -283,38 +216,16 @@ slowest answer
     #[test]
     fn a_peak_is_cut_off_and_says_so() {
         let given = buckets(&[(10, 1), (10, 1), (10, 1), (500, 1)]);
-        let drawn = draw(&Timeline {
-            buckets: &given,
-            step_ms: 100,
-            from_ms: 0,
-            marks: &[],
-        });
-        assert_eq!(
-            (drawn[1].as_str(), drawn[6].as_str()),
-            ("    >25 │   █", "      0 │████")
-        );
+        let drawn = draw(&Timeline { buckets: &given, step_ms: 100, from_ms: 0, marks: &[] });
+        assert_eq!((drawn[1].as_str(), drawn[6].as_str()), ("    >25 │   █", "      0 │████"));
         assert_eq!(drawn[4], "        │▃▃▃█");
     }
 
     #[test]
     fn nothing_at_all_is_drawn_as_nothing() {
         let given = buckets(&[(0, 0); 30]);
-        let drawn = draw(&Timeline {
-            buckets: &given,
-            step_ms: 100,
-            from_ms: 0,
-            marks: &[],
-        });
+        let drawn = draw(&Timeline { buckets: &given, step_ms: 100, from_ms: 0, marks: &[] });
         assert!(drawn.iter().take(7).all(|l| !l.contains('▁')));
-        assert_eq!(
-            draw(&Timeline {
-                buckets: &[],
-                step_ms: 100,
-                from_ms: -100,
-                marks: &[]
-            })
-            .len(),
-            17
-        );
+        assert_eq!(draw(&Timeline { buckets: &[], step_ms: 100, from_ms: -100, marks: &[] }).len(), 17);
     }
 }

@@ -39,14 +39,7 @@ pub(crate) fn sums(seen: &[Seen]) -> Sums {
 
 /// One line for each group of clients, and what went wrong in its own words.
 pub(crate) fn clients(seen: &[Seen]) -> String {
-    let columns = [
-        "clients",
-        "work",
-        "transactions",
-        "errors",
-        "disconnects",
-        "median",
-    ];
+    let columns = ["clients", "work", "transactions", "errors", "disconnects", "median"];
     let rows = seen.iter().map(|group| {
         let median = median_us(group.log.transactions.iter().copied());
         [
@@ -58,14 +51,8 @@ pub(crate) fn clients(seen: &[Seen]) -> String {
             median.map(millis).unwrap_or_default(),
         ]
     });
-    let rows = rows
-        .map(|row| row.into_iter().map(Some).collect())
-        .collect();
-    let table = Rows {
-        columns: columns.map(str::to_owned).to_vec(),
-        rows,
-        tag: String::new(),
-    };
+    let rows = rows.map(|row| row.into_iter().map(Some).collect()).collect();
+    let table = Rows { columns: columns.map(str::to_owned).to_vec(), rows, tag: String::new() };
     let mut text = render(&table, usize::MAX);
     for group in seen {
         for words in &group.fates.words {
@@ -98,18 +85,8 @@ pub(crate) fn timeline(outcome: &Outcome, all: &[Transaction]) -> String {
     let (from_us, to_us) = outcome.felt_us;
     let change_ms = (to_us.saturating_sub(from_us) / 1000).min(CHANGE_MAX_MS);
     let (step_ms, columns) = scale(BEFORE_MS + change_ms + AFTER_MS, WIDTH);
-    let buckets = series(
-        all,
-        from_us.saturating_sub(BEFORE_MS * 1000),
-        step_ms * 1000,
-        columns,
-    );
-    let timeline = Timeline {
-        buckets: &buckets,
-        step_ms,
-        from_ms: -(BEFORE_MS as i64),
-        marks: &outcome.marks,
-    };
+    let buckets = series(all, from_us.saturating_sub(BEFORE_MS * 1000), step_ms * 1000, columns);
+    let timeline = Timeline { buckets: &buckets, step_ms, from_ms: -(BEFORE_MS as i64), marks: &outcome.marks };
     let mut text = draw(&timeline).join("\n");
     text.push('\n');
     text
@@ -117,9 +94,7 @@ pub(crate) fn timeline(outcome: &Outcome, all: &[Transaction]) -> String {
 
 /// All transactions of these groups; the sleeps of the scripts are no waiting and are taken off already.
 pub(crate) fn everybody(seen: &[Seen]) -> Vec<Transaction> {
-    seen.iter()
-        .flat_map(|group| group.log.transactions.iter().copied())
-        .collect()
+    seen.iter().flat_map(|group| group.log.transactions.iter().copied()).collect()
 }
 
 fn millis(us: u64) -> String {
@@ -135,54 +110,23 @@ mod tests {
 
     fn seen() -> Vec<Seen> {
         let log = Log {
-            transactions: (0..100)
-                .map(|n| Transaction {
-                    end_us: 10_000_000 + n * 50_000,
-                    took_us: 2_000,
-                })
-                .collect(),
+            transactions: (0..100).map(|n| Transaction { end_us: 10_000_000 + n * 50_000, took_us: 2_000 }).collect(),
             ..Log::default()
         };
         let words = vec!["cached plan must not change result type".to_owned()];
         vec![
-            Seen {
-                group: GROUPS[0],
-                log,
-                fates: Fates::default(),
-            },
-            Seen {
-                group: NAMED,
-                log: Log::default(),
-                fates: Fates {
-                    errors: 4,
-                    disconnects: 1,
-                    words,
-                },
-            },
+            Seen { group: GROUPS[0], log, fates: Fates::default() },
+            Seen { group: NAMED, log: Log::default(), fates: Fates { errors: 4, disconnects: 1, words } },
         ]
     }
 
     #[test]
     fn the_clients_table() {
         let text = clients(&seen());
-        assert!(
-            text.contains("|          100 |      0 |           0 | 2.0 ms\n"),
-            "{text}"
-        );
-        assert!(
-            text.ends_with("  named reads: cached plan must not change result type\n"),
-            "{text}"
-        );
+        assert!(text.contains("|          100 |      0 |           0 | 2.0 ms\n"), "{text}");
+        assert!(text.ends_with("  named reads: cached plan must not change result type\n"), "{text}");
         assert!(text.lines().all(|l| l.chars().count() <= 80), "{text}");
-        assert_eq!(
-            sums(&seen()),
-            Sums {
-                clients: 16,
-                transactions: 100,
-                errors: 4,
-                disconnects: 1
-            }
-        );
+        assert_eq!(sums(&seen()), Sums { clients: 16, transactions: 100, errors: 4, disconnects: 1 });
     }
 
     #[test]
@@ -191,24 +135,13 @@ mod tests {
             applied: true,
             reason: String::new(),
             felt_us: (12_000_000, 13_500_000),
-            marks: vec![Mark {
-                letter: 'a',
-                name: "apply",
-                from_ms: 0,
-                to_ms: 1500,
-            }],
+            marks: vec![Mark { letter: 'a', name: "apply", from_ms: 0, to_ms: 1500 }],
             receipt: vec![("outcome".to_owned(), "applied".to_owned())],
         };
         let mut all = everybody(&seen());
-        all.push(Transaction {
-            end_us: 13_500_000,
-            took_us: 1_400_000,
-        });
+        all.push(Transaction { end_us: 13_500_000, took_us: 1_400_000 });
         let text = stall(&outcome, &all);
-        assert!(
-            text.contains("1 waited for the change, 1.40 s in the median"),
-            "{text}"
-        );
+        assert!(text.contains("1 waited for the change, 1.40 s in the median"), "{text}");
         assert!(text.ends_with("outcome | applied\n"));
         let drawn = timeline(&outcome, &all);
         assert!(drawn.contains("aaaaaaaaaaaaaaa─"), "{drawn}");

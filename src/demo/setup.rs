@@ -39,8 +39,7 @@ const PROXY_LIMIT: Duration = Duration::from_secs(15);
 const GOODBYE: Duration = Duration::from_secs(3);
 
 /// The view as it is before the change.
-const VIEW: &str =
-    "CREATE VIEW account_overview AS SELECT aid, bid, abalance, filler FROM pgbench_accounts";
+const VIEW: &str = "CREATE VIEW account_overview AS SELECT aid, bid, abalance, filler FROM pgbench_accounts";
 
 /// Makes roles and database, fills pgbench's tables, adds the view.
 pub(crate) async fn fill(cluster: &Cluster) -> Result<(), DemoError> {
@@ -53,46 +52,22 @@ pub(crate) async fn fill(cluster: &Cluster) -> Result<(), DemoError> {
         psql(cluster, (cluster.superuser(), "postgres"), &statement).await?;
     }
     let mut pgbench = Command::from(cluster.tool("pgbench")?);
-    pgbench
-        .env("PGUSER", APP)
-        .args(["-i", "-q", "-s", &SCALE.to_string(), DATABASE]);
+    pgbench.env("PGUSER", APP).args(["-i", "-q", "-s", &SCALE.to_string(), DATABASE]);
     finished("pgbench -i", pgbench, FILL_LIMIT).await?;
     psql(cluster, (APP, DATABASE), VIEW).await?;
     Ok(())
 }
 
 /// Runs statements as this user in this database, in one transaction; answers what psql prints.
-pub(crate) async fn psql(
-    cluster: &Cluster,
-    (user, database): (&str, &str),
-    sql: &str,
-) -> Result<String, DemoError> {
+pub(crate) async fn psql(cluster: &Cluster, (user, database): (&str, &str), sql: &str) -> Result<String, DemoError> {
     let mut command = Command::from(cluster.tool("psql")?);
-    command.env("PGUSER", user).args([
-        "-X",
-        "-q",
-        "-A",
-        "-t",
-        "-v",
-        "ON_ERROR_STOP=1",
-        "-d",
-        database,
-        "-c",
-        sql,
-    ]);
+    command.env("PGUSER", user).args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", database, "-c", sql]);
     finished("psql", command, STATEMENT_LIMIT).await
 }
 
 /// Runs a program to its end and answers its output; its complaints are the error.
-async fn finished(
-    name: &'static str,
-    mut command: Command,
-    limit: Duration,
-) -> Result<String, DemoError> {
-    command
-        .stdin(Stdio::null())
-        .process_group(0)
-        .kill_on_drop(true);
+async fn finished(name: &'static str, mut command: Command, limit: Duration) -> Result<String, DemoError> {
+    command.stdin(Stdio::null()).process_group(0).kill_on_drop(true);
     let failed = |why: String| DemoError::Tool { name, why };
     let done = timeout(limit, command.output())
         .await
@@ -101,9 +76,7 @@ async fn finished(
     if done.status.success() {
         Ok(String::from_utf8_lossy(&done.stdout).trim().to_owned())
     } else {
-        Err(failed(
-            String::from_utf8_lossy(&done.stderr).trim().to_owned(),
-        ))
+        Err(failed(String::from_utf8_lossy(&done.stderr).trim().to_owned()))
     }
 }
 
@@ -129,23 +102,10 @@ impl Proxy {
         let output = fs::File::create(&log)?;
         let mut command = tied(&std::env::current_exe()?);
         command.arg("run").arg(&file).current_dir(folder);
-        command
-            .stdin(Stdio::null())
-            .stdout(output.try_clone()?)
-            .stderr(output)
-            .process_group(0)
-            .kill_on_drop(true);
+        command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output).process_group(0).kill_on_drop(true);
         let child = command.spawn()?;
-        let console = Site::find(&ConsoleArgs {
-            socket: Some(socket),
-            ..ConsoleArgs::default()
-        });
-        let mut proxy = Self {
-            child,
-            log,
-            port,
-            console,
-        };
+        let console = Site::find(&ConsoleArgs { socket: Some(socket), ..ConsoleArgs::default() });
+        let mut proxy = Self { child, log, port, console };
         proxy.wait_until_ready().await?;
         Ok(proxy)
     }
@@ -162,10 +122,7 @@ impl Proxy {
             let ended = self.child.try_wait()?;
             if ended.is_some() || Instant::now() >= until {
                 let how = ended.map_or(last, |status| format!("it ended with {status}"));
-                return Err(DemoError::Proxy {
-                    how,
-                    log: self.log_tail(),
-                });
+                return Err(DemoError::Proxy { how, log: self.log_tail() });
             }
             sleep(Duration::from_millis(20)).await;
         }
@@ -178,9 +135,7 @@ impl Proxy {
 
     /// The last lines that it logged.
     pub(crate) fn log_tail(&self) -> String {
-        let text = fs::read(&self.log)
-            .map(|b| String::from_utf8_lossy(&b).into_owned())
-            .unwrap_or_default();
+        let text = fs::read(&self.log).map(|b| String::from_utf8_lossy(&b).into_owned()).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(12)..].join("\n")
     }
@@ -189,10 +144,7 @@ impl Proxy {
     pub(crate) async fn stop(mut self) -> Result<(), DemoError> {
         if let Some(pid) = self.child.id().and_then(|id| i32::try_from(id).ok()) {
             // It may have ended in this moment: then there is nobody to ask.
-            let _ = nix::sys::signal::kill(
-                nix::unistd::Pid::from_raw(pid),
-                nix::sys::signal::Signal::SIGINT,
-            );
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGINT);
         }
         if timeout(GOODBYE, self.child.wait()).await.is_err() {
             self.child.kill().await?;
@@ -203,9 +155,7 @@ impl Proxy {
 
 /// A command that dies with us, even if we are killed, where `setpriv` is there to arrange it.
 fn tied(program: &Path) -> Command {
-    let known = ["/usr/bin/setpriv", "/bin/setpriv"]
-        .into_iter()
-        .find(|path| Path::new(path).exists());
+    let known = ["/usr/bin/setpriv", "/bin/setpriv"].into_iter().find(|path| Path::new(path).exists());
     let Some(setpriv) = known else {
         return Command::new(program);
     };
@@ -215,11 +165,7 @@ fn tied(program: &Path) -> Command {
 }
 
 fn config(postgres: u16, port: u16, metrics: u16, socket: &Path) -> String {
-    let socket = socket
-        .display()
-        .to_string()
-        .replace('\\', "\\\\")
-        .replace('"', "\\\"");
+    let socket = socket.display().to_string().replace('\\', "\\\\").replace('"', "\\\"");
     format!(
         r#"[pglull]
 listen_addr = "127.0.0.1"
@@ -252,12 +198,7 @@ fn userlist(password: &str) -> String {
 
 fn write_secret(path: &Path, text: &str) -> std::io::Result<()> {
     use std::io::Write;
-    fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?
-        .write_all(text.as_bytes())
+    fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?.write_all(text.as_bytes())
 }
 
 /// A folder of our own that vanishes with the cluster, whatever ends us.
@@ -270,9 +211,7 @@ pub(crate) fn folder(cluster: &Cluster) -> std::io::Result<PathBuf> {
 
 /// A port that nobody listens on now.
 fn free_port() -> std::io::Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
-        .local_addr()?
-        .port())
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
 #[cfg(test)]
@@ -283,15 +222,9 @@ mod tests {
     fn the_configuration_is_toml() {
         let text = config(1, 2, 3, Path::new("/tmp/a\"b/admin.sock"));
         let value: toml::Table = text.parse().unwrap();
-        assert_eq!(
-            value["pglull"]["admin_socket"].as_str(),
-            Some("/tmp/a\"b/admin.sock")
-        );
+        assert_eq!(value["pglull"]["admin_socket"].as_str(), Some("/tmp/a\"b/admin.sock"));
         assert_eq!(value["databases"][DATABASE]["port"].as_integer(), Some(1));
-        assert_eq!(
-            value["users"][SESSION_APP]["pool_mode"].as_str(),
-            Some("session")
-        );
+        assert_eq!(value["users"][SESSION_APP]["pool_mode"].as_str(), Some("session"));
     }
 
     #[test]

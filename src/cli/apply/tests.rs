@@ -63,10 +63,7 @@ async fn converse(mut stream: UnixStream, play: Play, looks: Arc<AtomicUsize>) -
     stream.write_all(&welcome).await.ok()?;
     while let Some(query) = read(&mut stream, false).await {
         let answer = if query.starts_with("WINDOW APPLY") {
-            assert_eq!(
-                query,
-                "WINDOW APPLY bench WITH (id='w-1') AS $$SELECT 1$$\0"
-            );
+            assert_eq!(query, "WINDOW APPLY bench WITH (id='w-1') AS $$SELECT 1$$\0");
             while looks.load(Ordering::SeqCst) == 0 {
                 tokio::task::yield_now().await;
             }
@@ -74,11 +71,7 @@ async fn converse(mut stream: UnixStream, play: Play, looks: Arc<AtomicUsize>) -
             stream.write_all(&notice).await.ok()?;
             match play {
                 Play::Applies => rows(&["id", "outcome"], &[&["w-1", "applied"]], "WINDOW"),
-                Play::Refuses => [
-                    message(b'E', b"SERROR\0C55000\0Mw-1: refused\0\0"),
-                    message(b'Z', b"I"),
-                ]
-                .concat(),
+                Play::Refuses => [message(b'E', b"SERROR\0C55000\0Mw-1: refused\0\0"), message(b'Z', b"I")].concat(),
                 Play::Breaks(_) => return None,
             }
         } else {
@@ -89,11 +82,7 @@ async fn converse(mut stream: UnixStream, play: Play, looks: Arc<AtomicUsize>) -
                 Play::Refuses => "refused",
                 Play::Breaks(outcome) => outcome,
             };
-            rows(
-                &["key", "value"],
-                &[&["id", "w-1"], &["outcome", outcome]],
-                "SHOW",
-            )
+            rows(&["key", "value"], &[&["id", "w-1"], &["outcome", outcome]], "SHOW")
         };
         stream.write_all(&answer).await.ok()?;
     }
@@ -108,26 +97,15 @@ fn console(path: &Path, play: Play) -> Site {
             tokio::spawn(converse(stream, play, Arc::clone(&looks)));
         }
     });
-    let login = Login {
-        user: "someone".into(),
-        password: None,
-    };
-    Site {
-        endpoint: Endpoint::Unix(path.to_owned()),
-        login,
-    }
+    let login = Login { user: "someone".into(), password: None };
+    Site { endpoint: Endpoint::Unix(path.to_owned()), login }
 }
 
 async fn ended(play: Play) -> Ended {
     let dir = tempfile::tempdir().unwrap();
     let site = console(&dir.path().join("a"), play);
     let bounds = BoundsArgs::default();
-    let change = Change {
-        database: "bench",
-        bounds: &bounds,
-        id: "w-1",
-        sql: "SELECT 1",
-    };
+    let change = Change { database: "bench", bounds: &bounds, id: "w-1", sql: "SELECT 1" };
     apply(&site, &change, View::Lines).await.unwrap()
 }
 

@@ -3,15 +3,8 @@
 use super::*;
 
 fn status(pairs: &[(&str, &str)]) -> Status {
-    let rows = pairs
-        .iter()
-        .map(|(k, v)| vec![Some((*k).to_owned()), Some((*v).to_owned())])
-        .collect();
-    Status::from_rows(&Rows {
-        columns: vec!["key".into(), "value".into()],
-        rows,
-        tag: String::new(),
-    })
+    let rows = pairs.iter().map(|(k, v)| vec![Some((*k).to_owned()), Some((*v).to_owned())]).collect();
+    Status::from_rows(&Rows { columns: vec!["key".into(), "value".into()], rows, tag: String::new() })
 }
 
 const DRAINING: &[(&str, &str)] = &[
@@ -53,19 +46,12 @@ fn a_frame_as_it_is_seen() {
 #[test]
 fn every_frame_has_as_many_lines_and_none_is_too_wide() {
     let full = status(DRAINING);
-    let aborting = status(&[
-        ("phase", "aborting"),
-        ("drain_ms", "9000"),
-        ("drain_limit_ms", "2000"),
-    ]);
+    let aborting = status(&[("phase", "aborting"), ("drain_ms", "9000"), ("drain_limit_ms", "2000")]);
     for state in [&full, &aborting, &Status::default()] {
         for width in [10, 40, 79, 200] {
             let lines = frame(state, width, Style::Plain);
             assert_eq!(lines.len(), 10);
-            assert!(
-                lines.iter().all(|l| l.chars().count() <= width),
-                "{width}: {lines:#?}"
-            );
+            assert!(lines.iter().all(|l| l.chars().count() <= width), "{width}: {lines:#?}");
         }
     }
     assert!(frame(&aborting, 100, Style::Plain)[1].ends_with("> [aborting]"));
@@ -74,35 +60,17 @@ fn every_frame_has_as_many_lines_and_none_is_too_wide() {
 
 #[test]
 fn ansi_adds_only_bold_and_dim() {
-    let plain = frame(&status(DRAINING), 80, Style::Plain)
-        .join("\n")
-        .replace(['[', ']'], "");
+    let plain = frame(&status(DRAINING), 80, Style::Plain).join("\n").replace(['[', ']'], "");
     let ansi = frame(&status(DRAINING), 80, Style::Ansi).join("\n");
-    let bare = ansi
-        .replace("\x1b[1m", "")
-        .replace("\x1b[2m", "")
-        .replace("\x1b[0m", "")
-        .replace('[', "");
+    let bare = ansi.replace("\x1b[1m", "").replace("\x1b[2m", "").replace("\x1b[0m", "").replace('[', "");
     assert_eq!(bare, plain);
     assert!(ansi.contains("\x1b[1mdraining\x1b[0m"));
 }
 
 #[test]
 fn nonsense_in_the_answer_is_shown_as_nothing() {
-    let odd = status(&[
-        ("drain_ms", "soon"),
-        ("blockers", "{"),
-        ("apply_ms", "-3"),
-        ("hold_ms", "NaN"),
-    ]);
-    assert_eq!(
-        (
-            odd.number("drain_ms"),
-            odd.number("apply_ms"),
-            odd.number("hold_ms")
-        ),
-        (None, None, None)
-    );
+    let odd = status(&[("drain_ms", "soon"), ("blockers", "{"), ("apply_ms", "-3"), ("hold_ms", "NaN")]);
+    assert_eq!((odd.number("drain_ms"), odd.number("apply_ms"), odd.number("hold_ms")), (None, None, None));
     assert_eq!(frame(&odd, 80, Style::Plain).len(), 10);
 }
 
@@ -121,13 +89,7 @@ fn receipts() {
         ("receipt", ""),
     ]);
     let lines = receipt(&closed);
-    let value = |key: &str| {
-        lines
-            .iter()
-            .find(|(k, _)| k == key)
-            .map(|(_, v)| v.as_str())
-            .unwrap()
-    };
+    let value = |key: &str| lines.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str()).unwrap();
     assert_eq!(value("drain"), "2.00 s of 2.00 s");
     assert_eq!(value("stall"), "1.90 s median, 2.00 s p99, 2.00 s longest");
     assert_eq!(value(""), "waits for app · 2.10 s");
