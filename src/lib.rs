@@ -19,3 +19,6 @@ pub mod admin {
     pub mod command;
 }
 pub mod telemetry;
+
+pub mod cli;
+pub mod demo;
