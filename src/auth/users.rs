@@ -20,6 +20,12 @@ pub enum Challenge {
     Md5([u8; 4], Option<String>),
 }
 
+impl std::fmt::Debug for Users {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Users").field("names", &self.secrets.keys()).finish_non_exhaustive()
+    }
+}
+
 /// The users. Verifiers of plain passwords are computed once and kept.
 pub struct Users {
     auth_type: AuthType,
@@ -46,6 +52,14 @@ impl Users {
             UserSecret::Plain(secret) => Some(secret.clone()),
             UserSecret::Md5(_) | UserSecret::Scram(_) => None,
         }
+    }
+
+    /// The user whose plain password is known, if there is just one.
+    #[must_use]
+    pub fn only_with_password(&self) -> Option<String> {
+        let mut known = self.secrets.iter().filter(|(_, secret)| matches!(secret, UserSecret::Plain(_)));
+        let (name, _) = known.next()?;
+        known.next().is_none().then(|| name.clone())
     }
 
     /// Whether this user is in the list.

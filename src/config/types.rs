@@ -184,6 +184,10 @@ section!(
         user: Option<String> = OptText("");
         /// Password of that user; by default its secret in auth_file.
         password: Option<Secret> = Secret("");
+        /// Role that applies changes in windows; by default `user`, or the only user of auth_file with a plain password.
+        apply_user: Option<String> = OptText("");
+        /// Password of that role; by default its secret in auth_file.
+        apply_password: Option<Secret> = Secret("");
         /// Most servers of one pool; by default default_pool_size.
         pool_size: Option<usize> = OptSize("");
         /// Servers kept open; by default the global min_pool_size.
