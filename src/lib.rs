@@ -14,10 +14,8 @@ pub mod server;
 pub mod session;
 pub mod window;
 
-pub mod admin {
-    //! The console.
-    pub mod command;
-}
+pub mod admin;
+pub mod app;
 pub mod telemetry;
 
 pub mod cli;

@@ -317,6 +317,16 @@ impl Pool {
         self.database.books().counts(self.ix)
     }
 
+    /// The idle servers: number, process, when connected, when used last.
+    #[must_use]
+    pub fn idle_servers(&self) -> Vec<(ServerId, i32, Moment, Moment)> {
+        let describe = |rested: &Rested| {
+            let server = rested.server();
+            (server.id, server.link.key.pid, server.connected_at, server.used_at)
+        };
+        self.database.books().idle(self.ix).map(describe).collect()
+    }
+
     /// A number for a new server.
     pub(super) fn next_server(&self) -> ServerId {
         ServerId(self.database.last_server.fetch_add(1, Ordering::Relaxed) + 1)

@@ -109,7 +109,9 @@ impl Databases {
         let entry = self.config.database(name);
         let named = entry.and_then(|entry| entry.apply_user.clone().or_else(|| entry.user.clone()));
         named.or_else(|| users.only_with_password()).ok_or_else(|| {
-            format!("no role to apply changes as: set apply_user (and apply_password) in the entry of database \"{name}\"")
+            format!(
+                "no role to apply changes as: set apply_user (and apply_password) in the entry of database \"{name}\""
+            )
         })
     }
 

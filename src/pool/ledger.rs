@@ -382,6 +382,11 @@ impl<S, T> Ledger<S, T> {
         self.pools.iter().flat_map(|pool| &pool.queue).filter_map(|waiter| Some((&waiter.ticket, waiter.held?)))
     }
 
+    /// The idle servers of a pool.
+    pub fn idle(&self, pool: PoolIx) -> impl Iterator<Item = &S> {
+        self.pools.get(pool.0).into_iter().flat_map(|pool| &pool.idle)
+    }
+
     /// Tickets of all that wait in a pool, in order.
     pub fn waiting(&self, pool: PoolIx) -> impl Iterator<Item = &T> {
         self.pools.get(pool.0).into_iter().flat_map(|pool| &pool.queue).map(|waiter| &waiter.ticket)

@@ -72,7 +72,8 @@ pub async fn greet(stream: Stream, front: &Front, via: Via) -> Greeted {
     let mut guest = Guest { stream, buf: BytesMut::new(), peer, connected_at: front.clock.now() };
     let outcome = match front.config.client_login_timeout {
         Some(bound) => {
-            let late = || Err(Refusal::Say(Report::new(sqlstate::PROTOCOL_VIOLATION, "client_login_timeout"), "timeout"));
+            let late =
+                || Err(Refusal::Say(Report::new(sqlstate::PROTOCOL_VIOLATION, "client_login_timeout"), "timeout"));
             tokio::time::timeout(bound, first_packets(&mut guest, front, via)).await.unwrap_or_else(|_| late())
         }
         None => first_packets(&mut guest, front, via).await,
@@ -157,14 +158,17 @@ impl Guest {
 async fn log_in(guest: &mut Guest, front: &Front, via: Via, startup: &Startup) -> Result<Step, Refusal> {
     let name = |key| startup.parameter(key).filter(|value| !value.is_empty());
     let Some(user) = name("user") else {
-        let report = Report::new(sqlstate::INVALID_AUTHORIZATION, "no PostgreSQL user name specified in startup packet");
+        let report =
+            Report::new(sqlstate::INVALID_AUTHORIZATION, "no PostgreSQL user name specified in startup packet");
         return Err(Refusal::Say(report, "protocol_error"));
     };
     let database = name("database").unwrap_or(user);
     let user = String::from_utf8_lossy(user).into_owned();
     let database = String::from_utf8_lossy(database).into_owned();
     negotiate(guest, startup).await?;
-    if name("replication").is_some_and(|value| !matches!(&value.to_ascii_lowercase()[..], b"0" | b"off" | b"false" | b"no")) {
+    if name("replication")
+        .is_some_and(|value| !matches!(&value.to_ascii_lowercase()[..], b"0" | b"off" | b"false" | b"no"))
+    {
         let report = Report::new(sqlstate::FEATURE_NOT_SUPPORTED, "replication connections are not supported")
             .hint("Connect replication clients to Postgres itself.");
         return Err(Refusal::Say(report, "unsupported"));
@@ -218,7 +222,8 @@ async fn admin_socket(guest: &Guest, user: String, console: bool) -> Result<Step
 /// Tells a client that asked for more than protocol 3.0 what it gets, with every option that we do not know: libpq
 /// gives up if one that it sent is missing from the list.
 async fn negotiate(guest: &mut Guest, startup: &Startup) -> Result<(), Refusal> {
-    let unknown: Vec<String> = startup.protocol_options().map(|name| String::from_utf8_lossy(name).into_owned()).collect();
+    let unknown: Vec<String> =
+        startup.protocol_options().map(|name| String::from_utf8_lossy(name).into_owned()).collect();
     if startup.minor > 0 || !unknown.is_empty() {
         let mut out = BytesMut::new();
         reply::negotiate_version(unknown, &mut out);
@@ -249,4 +254,3 @@ impl welcome::Ready {
         Session::new(self.front, self.presence, self.pool, (guest.stream, Flow::new(guest.buf), self.wanted))
     }
 }
-

@@ -70,14 +70,7 @@ mod tests {
 
     #[test]
     fn a_request_ends_where_postgres_would_end_it() {
-        for (tags, left) in [
-            ("QQ", 1),
-            ("FQ", 1),
-            ("PBDESQ", 1),
-            ("PBEQSQ", 1),
-            ("SPBES", 4),
-            ("PdcHS", 0),
-        ] {
+        for (tags, left) in [("QQ", 1), ("FQ", 1), ("PBDESQ", 1), ("PBEQSQ", 1), ("SPBES", 4), ("PdcHS", 0)] {
             let mut skip = Skip::default();
             let dropped = tags.bytes().take_while(|tag| matches!(skip.judge(*tag), Ok(Verdict::Drop))).count();
             assert_eq!(tags.len() - dropped, left, "{tags}");

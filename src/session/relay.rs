@@ -226,7 +226,9 @@ impl Relay<'_> {
                 }
                 match head.tag {
                     from_client::TERMINATE => return Err(End::ClientLeft),
-                    from_client::PARSE | from_client::QUERY if body.is_empty() && head.body > 0 => return Ok(Verdict::Whole),
+                    from_client::PARSE | from_client::QUERY if body.is_empty() && head.body > 0 => {
+                        return Ok(Verdict::Whole);
+                    }
                     from_client::PARSE => *dirty |= body.first() != Some(&0),
                     _ => {}
                 }

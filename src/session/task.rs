@@ -229,7 +229,8 @@ impl Session {
                 }
             }
         }
-        let report = Report::new(sqlstate::CONNECTION_FAILURE, "servers close their connections as soon as they are used");
+        let report =
+            Report::new(sqlstate::CONNECTION_FAILURE, "servers close their connections as soon as they are used");
         self.reject(&report).await.map(|()| None)
     }
 

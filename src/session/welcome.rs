@@ -86,7 +86,8 @@ fn canonical(name: &str, value: Vec<u8>) -> Vec<u8> {
     if name != "client_encoding" {
         return value;
     }
-    let bare: Vec<u8> = value.iter().copied().filter(u8::is_ascii_alphanumeric).map(|byte| byte.to_ascii_uppercase()).collect();
+    let bare: Vec<u8> =
+        value.iter().copied().filter(u8::is_ascii_alphanumeric).map(|byte| byte.to_ascii_uppercase()).collect();
     match &bare[..] {
         b"UTF8" | b"UNICODE" => b"UTF8".to_vec(),
         _ => value,
@@ -147,11 +148,14 @@ mod tests {
     #[test]
     fn a_client_gets_what_it_asked_for_and_defaults_for_the_rest() {
         let mut server = Parameters::default();
-        for (name, value) in [("client_encoding", "UTF8"), ("TimeZone", "UTC"), ("application_name", "pglull"), ("server_version", "15")] {
+        for (name, value) in
+            [("client_encoding", "UTF8"), ("TimeZone", "UTC"), ("application_name", "pglull"), ("server_version", "15")]
+        {
             server.set(name.as_bytes(), value.as_bytes());
         }
         let pair = |name: &'static str, value: &'static str| (name.into(), value.into());
-        let parameters = vec![pair("user", "a"), pair("client_encoding", "'utf-8'"), pair("timezone", "CET"), pair("x", "y")];
+        let parameters =
+            vec![pair("user", "a"), pair("client_encoding", "'utf-8'"), pair("timezone", "CET"), pair("x", "y")];
         let wanted = wanted(&Startup { minor: 0, parameters }, &server);
         let value = |name: &str| wanted.value(name.as_bytes()).map(|value| value.as_ref().to_vec());
         assert_eq!(value("client_encoding"), Some(b"UTF8".to_vec()));

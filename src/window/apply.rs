@@ -41,7 +41,10 @@ pub(super) async fn prepare(target: Target, clock: Clock, sql: Arc<str>) -> Resu
     let rested = connect(&target, ServerId(0), clock.now(), ERRAND).await;
     let mut server = rested.map_err(|failure| format!("cannot connect to apply the change: {failure}"))?.wake();
     let asked = "SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('default_transaction_read_only')";
-    let answer = server.query_within(asked.as_bytes(), ERRAND).await.map_err(|failure| format!("cannot ask the database: {failure}"))?;
+    let answer = server
+        .query_within(asked.as_bytes(), ERRAND)
+        .await
+        .map_err(|failure| format!("cannot ask the database: {failure}"))?;
     match (value(&answer, 0).as_deref(), value(&answer, 1).as_deref()) {
         (Some("f"), Some("off")) => Ok(Change { server, target, clock, sql }),
         (Some("t"), _) => Err("the server is in recovery: it is a standby and takes no changes".to_owned()),
@@ -67,7 +70,12 @@ fn lost(failure: &Failure) -> Verdict {
 
 impl Change {
     /// Runs it, to be committed by `deadline`. `stop` ends it earlier; until COMMIT has been sent that means rolled back.
-    pub(super) async fn run(mut self, deadline: Moment, stop: Arc<Notify>, notice: impl FnMut(Report) + Send) -> Verdict {
+    pub(super) async fn run(
+        mut self,
+        deadline: Moment,
+        stop: Arc<Notify>,
+        notice: impl FnMut(Report) + Send,
+    ) -> Verdict {
         let left = millis(deadline.since(self.clock.now())).max(1);
         let begin = format!(
             "BEGIN; SET LOCAL lock_timeout = {left}; SET LOCAL statement_timeout = {left}; \
@@ -121,7 +129,9 @@ impl Change {
         }
         match tokio::time::timeout_at(gives_up, query).await {
             // The cancel came when the last statement had just ended: it is not committed, and it will not be.
-            Ok(Ok(_)) => Err(Failure::Refused(Report::new(sqlstate::QUERY_CANCELED, "the change was stopped before COMMIT"))),
+            Ok(Ok(_)) => {
+                Err(Failure::Refused(Report::new(sqlstate::QUERY_CANCELED, "the change was stopped before COMMIT")))
+            }
             Ok(Err(failure)) => Err(failure),
             Err(_) => Err(Failure::Late(ERRAND)),
         }
@@ -130,7 +140,8 @@ impl Change {
     /// COMMIT was sent and its answer did not come: asks the database what became of the transaction.
     async fn ask(&self, transaction: &str, failure: &Failure) -> Verdict {
         let sql = format!("SELECT pg_catalog.pg_xact_status('{transaction}'::pg_catalog.xid8)");
-        let unknown = || Verdict::Unknown(format!("the answer to COMMIT was lost ({failure}), transaction {transaction}"));
+        let unknown =
+            || Verdict::Unknown(format!("the answer to COMMIT was lost ({failure}), transaction {transaction}"));
         for _ in 0..ASK_TIMES {
             let Ok(rested) = connect(&self.target, ServerId(0), self.clock.now(), ERRAND).await else {
                 tokio::time::sleep(ASK_AGAIN).await;

@@ -106,13 +106,16 @@ impl Driver {
     fn look(&self) -> Option<Event> {
         let phase = self.phase();
         let pulses: Vec<_> = self.handle.databases.iter().map(|database| database.pulse()).collect();
-        let ours = |(gate, epoch): (&Gate, &Epoch)| matches!(gate, Gate::Shut { epoch: current, .. } if current == epoch);
+        let ours =
+            |(gate, epoch): (&Gate, &Epoch)| matches!(gate, Gate::Shut { epoch: current, .. } if current == epoch);
         if phase.gate_shut() && !matches!(phase, Phase::Aborting { .. }) {
             if !pulses.iter().map(|(gate, ..)| gate).zip(&self.epochs).all(ours) {
                 return Some(Event::GateLost);
             }
             let held: u64 = pulses.iter().map(|(.., held)| held).sum();
-            if matches!(phase, Phase::Draining { .. } | Phase::Holding | Phase::Applying { .. }) && held > self.max_held() {
+            if matches!(phase, Phase::Draining { .. } | Phase::Holding | Phase::Applying { .. })
+                && held > self.max_held()
+            {
                 return Some(Event::Overheld);
             }
         }
@@ -136,9 +139,12 @@ impl Driver {
             return;
         }
         let edge = after.phase.as_str() != before.phase.as_str();
-        let blocked = edge && matches!(before.phase, Phase::Draining { .. }) && !matches!(after.phase, Phase::Holding | Phase::Applying { .. });
+        let blocked = edge
+            && matches!(before.phase, Phase::Draining { .. })
+            && !matches!(after.phase, Phase::Holding | Phase::Applying { .. });
         let straggling = effects.iter().any(|effect| matches!(effect, Effect::Straggle(_)));
-        let blockers = if blocked || straggling { blockers(&self.registry, &self.handle.databases) } else { Vec::new() };
+        let blockers =
+            if blocked || straggling { blockers(&self.registry, &self.handle.databases) } else { Vec::new() };
         if edge {
             tracing::info!(
                 window = %self.handle.id, from = before.phase.as_str(), to = after.phase.as_str(), because = ?event,
@@ -279,7 +285,12 @@ impl Driver {
                 metrics.hold.record(Duration::from_millis(took.hold_ms));
                 let tally = database.traffic().tally;
                 metrics.held_total(tally.held);
-                let ends = [("released", tally.released), ("cancelled", tally.cancelled), ("left", tally.left), ("expired", tally.expired)];
+                let ends = [
+                    ("released", tally.released),
+                    ("cancelled", tally.cancelled),
+                    ("left", tally.left),
+                    ("expired", tally.expired),
+                ];
                 for (how, count) in ends {
                     metrics.held_ended(how, count);
                 }

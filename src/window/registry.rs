@@ -207,14 +207,19 @@ impl Registry {
             databases,
             status,
             started_at,
-            change_sha256: if sql.is_empty() { String::new() } else { hex(digest::digest(&digest::SHA256, sql.as_bytes()).as_ref()) },
+            change_sha256: if sql.is_empty() {
+                String::new()
+            } else {
+                hex(digest::digest(&digest::SHA256, sql.as_bytes()).as_ref())
+            },
             events: events.clone(),
             clock: self.clock,
             id,
         });
         books.live.push(Arc::clone(&handle));
         drop(books);
-        let driver = driver::Driver::new(Arc::clone(self), Arc::clone(&handle), (sender, events, received), Arc::from(sql));
+        let driver =
+            driver::Driver::new(Arc::clone(self), Arc::clone(&handle), (sender, events, received), Arc::from(sql));
         tokio::spawn(driver.run(first));
         Ok(handle)
     }
@@ -321,7 +326,9 @@ impl Handle {
             (Form::Open | Form::Pause, _) => None,
         };
         match why {
-            Some(why) if self.over().is_none() => Err(Denied::NotNow { id: self.id.clone(), phase: phase.as_str(), why }),
+            Some(why) if self.over().is_none() => {
+                Err(Denied::NotNow { id: self.id.clone(), phase: phase.as_str(), why })
+            }
             _ => self.send(Event::Close),
         }
     }

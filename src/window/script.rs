@@ -31,7 +31,8 @@ impl Scanner<'_> {
             '-' if self.rest.starts_with("--") => self.skip_past("\n"),
             '/' if self.rest.starts_with("/*") => self.skip_comment(),
             '\'' => {
-                let escapes = self.words.ends_with('E') && !self.words.ends_with(|c: char| c.is_alphanumeric() && c != 'E');
+                let escapes =
+                    self.words.ends_with('E') && !self.words.ends_with(|c: char| c.is_alphanumeric() && c != 'E');
                 self.skip_quoted('\'', escapes);
             }
             '"' => self.skip_quoted('"', false),
@@ -151,7 +152,9 @@ fn object(statement: &str) -> Option<String> {
             "the window runs the change in one transaction of its own: leave it out"
         }
         "SAVEPOINT" | "RELEASE" => return None,
-        "PREPARE" if words.get(1) == Some(&"TRANSACTION") => "a prepared transaction would outlive the window: leave it out",
+        "PREPARE" if words.get(1) == Some(&"TRANSACTION") => {
+            "a prepared transaction would outlive the window: leave it out"
+        }
         "CREATE" | "DROP" | "REINDEX" | "REFRESH" if has("CONCURRENTLY") && words.first() != Some(&"REFRESH") => {
             "it cannot run in a transaction and does not need a window: run it beside, before or after"
         }
@@ -161,10 +164,14 @@ fn object(statement: &str) -> Option<String> {
         "VACUUM" | "CLUSTER" if words.len() == 1 || words.first() == Some(&"VACUUM") => {
             "it cannot run in a transaction: run it beside, after the window"
         }
-        "CREATE" | "DROP" | "ALTER" if matches!(words.get(1), Some(&("DATABASE" | "TABLESPACE" | "SYSTEM" | "SUBSCRIPTION"))) => {
+        "CREATE" | "DROP" | "ALTER"
+            if matches!(words.get(1), Some(&("DATABASE" | "TABLESPACE" | "SYSTEM" | "SUBSCRIPTION"))) =>
+        {
             "it cannot run in a transaction, or changes more than this database: run it beside"
         }
-        "COPY" if has("STDIN") || has("STDOUT") => "there is nobody to give or take its data: use INSERT, or a table filled before",
+        "COPY" if has("STDIN") || has("STDOUT") => {
+            "there is nobody to give or take its data: use INSERT, or a table filled before"
+        }
         _ => return None,
     };
     let shown: String = statement.chars().take(60).collect();
@@ -194,17 +201,32 @@ mod tests {
     #[test]
     fn what_cannot_run_in_a_window_is_found() {
         for sql in [
-            "", "-- nothing", "begin; alter table a add b int; commit", "COMMIT", "create index concurrently i on t (a)",
-            "create unique index /* x */ concurrently i on t (a)", "vacuum full t", "drop database x", "alter system set a = 1",
-            "copy t from stdin", "prepare transaction 'x'", "alter table p detach partition q concurrently", "cluster",
+            "",
+            "-- nothing",
+            "begin; alter table a add b int; commit",
+            "COMMIT",
+            "create index concurrently i on t (a)",
+            "create unique index /* x */ concurrently i on t (a)",
+            "vacuum full t",
+            "drop database x",
+            "alter system set a = 1",
+            "copy t from stdin",
+            "prepare transaction 'x'",
+            "alter table p detach partition q concurrently",
+            "cluster",
             "select 1; end",
         ] {
             assert!(objection(sql).is_some(), "{sql}");
         }
         for sql in [
-            "alter table a add begin_at timestamptz", "create index i on t (a)", "do $$ begin perform 1; end $$",
-            "create function f() returns int language sql as $$ select 1; $$", "insert into log values ('commit; vacuum')",
-            "savepoint a; release a", "cluster t using i", "refresh materialized view concurrently v",
+            "alter table a add begin_at timestamptz",
+            "create index i on t (a)",
+            "do $$ begin perform 1; end $$",
+            "create function f() returns int language sql as $$ select 1; $$",
+            "insert into log values ('commit; vacuum')",
+            "savepoint a; release a",
+            "cluster t using i",
+            "refresh materialized view concurrently v",
             "create view v as select 'concurrently'",
         ] {
             assert_eq!(objection(sql), None, "{sql}");
