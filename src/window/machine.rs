@@ -201,6 +201,10 @@ impl Window {
 
     /// Opens the gate with an outcome.
     fn release(mut self, outcome: Outcome, now: Moment, effects: &mut Vec<Effect>) -> Self {
+        // What may be committed is healed like what is: nobody must run against what may be stale.
+        if matches!(outcome, Outcome::Unknown(_)) {
+            effects.push(Effect::Heal);
+        }
         effects.push(Effect::Open);
         self.times.opened = Some(now);
         self.phase = Phase::Releasing {
@@ -256,6 +260,10 @@ fn earliest(a: Option<Moment>, b: Option<Moment>) -> Option<Moment> {
         (Some(a), Some(b)) => Some(a.min(b)),
         (one, None) | (None, one) => one,
     }
+}
+
+fn reached(deadline: Option<Moment>, now: Moment) -> bool {
+    deadline.is_some_and(|deadline| now >= deadline)
 }
 
 /// One step. What is to be done is appended to `effects`; a stale or pointless event changes nothing.
@@ -314,6 +322,10 @@ fn drained(mut window: Window, now: Moment, effects: &mut Vec<Effect>) -> Window
     if !matches!(window.phase, Phase::Draining { .. }) {
         return window;
     }
+    // Late news: the owner or the hold bound has ended this already, and a change must not start that cannot end in time.
+    if reached(window.tenure_until, now) || reached(window.back_from(), now) {
+        return tick(window, now, effects);
+    }
     window.times.drained = Some(now);
     match window.form {
         Form::Open | Form::Pause => window.phase = Phase::Holding,
@@ -342,8 +354,13 @@ fn apply_ended(
             outcome: Outcome::Unknown(_),
             deadline,
         } => {
+            window.times.apply_ended = Some(now);
             let outcome = match verdict {
-                Verdict::Applied => Outcome::Applied,
+                Verdict::Applied => {
+                    // The healing at the release may have come before the commit.
+                    effects.push(Effect::Heal);
+                    Outcome::Applied
+                }
                 Verdict::Failed { sqlstate, message } => {
                     Outcome::Aborted(Reason::ApplyFailed { sqlstate, message })
                 }
@@ -353,6 +370,15 @@ fn apply_ended(
                 outcome,
                 deadline: *deadline,
             };
+            return window;
+        }
+        // Too late even for the receipt, which stays as it was handed out.
+        Phase::Closed {
+            outcome: Outcome::Unknown(_),
+        } => {
+            if verdict == Verdict::Applied {
+                effects.push(Effect::Heal);
+            }
             return window;
         }
         _ => return window,
@@ -407,7 +433,7 @@ fn gate_lost(mut window: Window, now: Moment, effects: &mut Vec<Effect>) -> Wind
 }
 
 fn tick(mut window: Window, now: Moment, effects: &mut Vec<Effect>) -> Window {
-    let reached = |deadline: Option<Moment>| deadline.is_some_and(|deadline| now >= deadline);
+    let reached = |deadline| reached(deadline, now);
     if window.tenure_counts() && reached(window.tenure_until) {
         return window.abort(Reason::TenureOver, now, effects);
     }
