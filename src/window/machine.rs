@@ -271,10 +271,10 @@ fn reached(deadline: Option<Moment>, now: Moment) -> bool {
 pub fn step(mut window: Window, event: Event, now: Moment, effects: &mut Vec<Effect>) -> Window {
     match event {
         Event::Passed => passed(window, now, effects),
-        Event::Refused(why) => match window.phase {
-            Phase::Preflight => window.close(Outcome::Refused(why), now),
-            _ => window,
-        },
+        Event::Refused(why) if window.phase == Phase::Preflight => {
+            window.close(Outcome::Refused(why), now)
+        }
+        Event::Refused(_) => window,
         Event::Drained => drained(window, now, effects),
         Event::ApplyEnded(verdict) => apply_ended(window, verdict, now, effects),
         Event::Close => closed_by_operator(window, now, effects),
@@ -286,17 +286,17 @@ pub fn step(mut window: Window, event: Event, now: Moment, effects: &mut Vec<Eff
             window.tenure_until = window.bounds.tenure.map(|tenure| now.plus(tenure));
             window
         }
-        Event::Healed => match window.phase {
-            Phase::Healing { .. } => window.release(Outcome::Applied, now, effects),
-            _ => window,
-        },
-        Event::Released => match window.phase {
-            Phase::Releasing { ref outcome, .. } => {
+        Event::Healed if matches!(window.phase, Phase::Healing { .. }) => {
+            window.release(Outcome::Applied, now, effects)
+        }
+        Event::Healed => window,
+        Event::Released => {
+            if let Phase::Releasing { outcome, .. } = &window.phase {
                 let outcome = outcome.clone();
-                window.close(outcome, now)
+                return window.close(outcome, now);
             }
-            _ => window,
-        },
+            window
+        }
         Event::GateLost => gate_lost(window, now, effects),
         Event::Tick => tick(window, now, effects),
     }
@@ -381,7 +381,12 @@ fn apply_ended(
             }
             return window;
         }
-        _ => return window,
+        Phase::Preflight
+        | Phase::Draining { .. }
+        | Phase::Holding
+        | Phase::Healing { .. }
+        | Phase::Releasing { .. }
+        | Phase::Closed { .. } => return window,
     };
     window.times.apply_ended = Some(now);
     match (verdict, told) {
