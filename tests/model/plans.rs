@@ -35,6 +35,7 @@ fn plan(name: &'static str, windows: Vec<(Form, Bounds)>) -> Plan {
     }
 }
 
+#[expect(clippy::too_many_lines, reason = "a table")]
 pub(crate) fn plans() -> Vec<Plan> {
     let apply = (Form::Apply, bounds());
     let open = (
@@ -124,10 +125,17 @@ pub(crate) fn plans() -> Vec<Plan> {
         },
         Plan {
             begins: [1, 0, 0],
-            trouble: 1,
+            trouble: 2,
+            words: &[],
             ..slow(
                 "tight hold, terminate, slow driver",
-                vec![(Form::Apply, strict(Stragglers::Terminate))],
+                vec![(
+                    Form::Apply,
+                    Bounds {
+                        drain: Some(secs(4)),
+                        ..strict(Stragglers::Terminate)
+                    },
+                )],
             )
         },
         Plan {
