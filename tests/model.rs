@@ -30,8 +30,8 @@ use world::{Plan, World};
 
 /// More states than any plan has; a plan that grows past this is a mistake.
 const MOST: usize = 500_000;
-/// A seeded bug is looked for in so many states of each plan.
-const MOST_FOR_A_BUG: usize = 100_000;
+/// A seeded bug is looked for in so many states of each plan, then in more.
+const MOST_FOR_A_BUG: [usize; 3] = [3_000, 20_000, 100_000];
 
 /// Each of these happens on some path, so the rules are not true of nothing.
 const SOMETIMES: &[&str] = &[
@@ -121,11 +121,14 @@ fn every_seeded_bug_is_found() {
         plan.begins.iter().sum::<u8>() + plan.trouble + 2 * u8::from(!plan.prompt)
     });
     for mutant in MUTANTS {
-        let found = plans.iter().cloned().find_map(|plan| {
-            let name = plan.name;
-            let broken = run(plan, *mutant, MOST_FOR_A_BUG).0.err()?;
-            (broken.rule != TOO_MANY).then_some((name, broken))
-        });
+        let look = |most: &usize| {
+            plans.iter().cloned().find_map(|plan| {
+                let name = plan.name;
+                let broken = run(plan, *mutant, *most).0.err()?;
+                (broken.rule != TOO_MANY).then_some((name, broken))
+            })
+        };
+        let found = MOST_FOR_A_BUG.iter().find_map(look);
         match found {
             Some((plan, broken)) => {
                 println!(
