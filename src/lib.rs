@@ -1,1 +1,6 @@
 //! x
+
+/// What the demo needs and the tests borrow.
+pub mod demo {
+    pub mod cluster;
+}
