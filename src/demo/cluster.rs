@@ -108,7 +108,9 @@ pub enum ClusterError {
         looked_in: String,
     },
     /// We are root, Postgres must not be, and there is no user `nobody` to run it as.
-    #[error("PostgreSQL cannot run as root, and this machine has no user \"nobody\": run this as another user")]
+    #[error(
+        "PostgreSQL cannot run as root, and this machine has no user \"nobody\": run this as another user"
+    )]
     NoUser,
     /// The system refused something.
     #[error("{what}: {source}")]
@@ -164,8 +166,18 @@ impl Cluster {
         let mut tries = 1;
         loop {
             match launch(&bin, &owner, dir.path()) {
-                Ok((server, guard, port)) => return Ok(Self { server, guard, dir, port, options }),
-                Err(ClusterError::Failed { output, .. }) if tries < PORT_TRIES && output.contains("Address already in use") => {
+                Ok((server, guard, port)) => {
+                    return Ok(Self {
+                        server,
+                        guard,
+                        dir,
+                        port,
+                        options,
+                    });
+                }
+                Err(ClusterError::Failed { output, .. })
+                    if tries < PORT_TRIES && output.contains("Address already in use") =>
+                {
                     tries += 1;
                 }
                 Err(error) => return Err(error),
@@ -268,8 +280,13 @@ impl Owner {
     }
 
     fn give(&self, path: &Path) -> Result<(), ClusterError> {
-        let Some((uid, gid)) = self.0 else { return Ok(()) };
-        chown(path, Some(uid), Some(gid)).map_err(io_error(format!("cannot give {} to nobody", path.display())))
+        let Some((uid, gid)) = self.0 else {
+            return Ok(());
+        };
+        chown(path, Some(uid), Some(gid)).map_err(io_error(format!(
+            "cannot give {} to nobody",
+            path.display()
+        )))
     }
 
     /// A command that runs as the owner, in `dir`, in a process group of its own.
@@ -279,7 +296,10 @@ impl Owner {
         if let Some((uid, gid)) = self.0 {
             command.uid(uid).gid(gid);
         }
-        command.current_dir(dir).stdin(Stdio::null()).process_group(0);
+        command
+            .current_dir(dir)
+            .stdin(Stdio::null())
+            .process_group(0);
         command
     }
 }
@@ -299,11 +319,20 @@ fn clean_command(program: &Path) -> Command {
 fn init(bin: &Path, owner: &Owner, dir: &Path, options: &Options) -> Result<(), ClusterError> {
     let secret = dir.join("pw");
     fs::write(&secret, &options.password).map_err(io_error("cannot write the password file"))?;
-    fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).map_err(io_error("cannot protect the password file"))?;
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o600))
+        .map_err(io_error("cannot protect the password file"))?;
     owner.give(&secret)?;
     let output = owner
         .command(&bin.join("initdb"), dir)
-        .args(["-D", "data", "-E", "UTF8", "--locale=C", "--no-sync", "--pwfile=pw"])
+        .args([
+            "-D",
+            "data",
+            "-E",
+            "UTF8",
+            "--locale=C",
+            "--no-sync",
+            "--pwfile=pw",
+        ])
         .args(["-A", options.auth.keyword(), "-U", &options.superuser])
         .output()
         .map_err(io_error("cannot run initdb"))?;
@@ -350,7 +379,9 @@ fn prepend(file: &Path, lines: &[String]) -> Result<(), ClusterError> {
 fn launch(bin: &Path, owner: &Owner, dir: &Path) -> Result<(Child, Child, u16), ClusterError> {
     let port = free_port()?;
     let log = fs::File::create(dir.join("log")).map_err(io_error("cannot make the log file"))?;
-    let same = log.try_clone().map_err(io_error("cannot share the log file"))?;
+    let same = log
+        .try_clone()
+        .map_err(io_error("cannot share the log file"))?;
     let mut server = owner
         .command(&bin.join("postgres"), dir)
         .args(["-D", "data", "-p", &port.to_string(), "-k"])
@@ -360,7 +391,13 @@ fn launch(bin: &Path, owner: &Owner, dir: &Path) -> Result<(Child, Child, u16), 
         .spawn()
         .map_err(io_error("cannot start postgres"))?;
     let guard = Command::new("sh")
-        .args([OsStr::new("-c"), OsStr::new(GUARD), OsStr::new("pglull-guard"), OsStr::new(&server.id().to_string()), dir.as_os_str()])
+        .args([
+            OsStr::new("-c"),
+            OsStr::new(GUARD),
+            OsStr::new("pglull-guard"),
+            OsStr::new(&server.id().to_string()),
+            dir.as_os_str(),
+        ])
         .current_dir("/")
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
@@ -389,18 +426,34 @@ fn launch(bin: &Path, owner: &Owner, dir: &Path) -> Result<(Child, Child, u16), 
 
 /// Waits for the word that the postmaster writes into its pid file when it accepts connections.
 fn wait_ready(server: &mut Child, dir: &Path) -> Result<(), ClusterError> {
-    let failed = |what: String| Err(ClusterError::Failed { what, output: tail(&dir.join("log")) });
+    let failed = |what: String| {
+        Err(ClusterError::Failed {
+            what,
+            output: tail(&dir.join("log")),
+        })
+    };
     for _ in 0..READY_LIMIT.as_millis() / READY_STEP.as_millis() {
-        if let Some(status) = server.try_wait().map_err(io_error("cannot look at postgres"))? {
+        if let Some(status) = server
+            .try_wait()
+            .map_err(io_error("cannot look at postgres"))?
+        {
             return failed(format!("postgres ended at its start with {status}"));
         }
-        let pid_file = fs::read_to_string(dir.join("data").join("postmaster.pid")).unwrap_or_default();
-        if pid_file.lines().nth(7).is_some_and(|word| word.trim() == "ready") {
+        let pid_file =
+            fs::read_to_string(dir.join("data").join("postmaster.pid")).unwrap_or_default();
+        if pid_file
+            .lines()
+            .nth(7)
+            .is_some_and(|word| word.trim() == "ready")
+        {
             return Ok(());
         }
         std::thread::sleep(READY_STEP);
     }
-    failed(format!("postgres was not ready after {} s", READY_LIMIT.as_secs()))
+    failed(format!(
+        "postgres was not ready after {} s",
+        READY_LIMIT.as_secs()
+    ))
 }
 
 /// A port that nobody listens on now.
@@ -443,8 +496,15 @@ fn bin_dir() -> Result<PathBuf, ClusterError> {
 }
 
 fn missing(tool: &str, places: &[PathBuf]) -> ClusterError {
-    let looked_in = places.iter().map(|place| place.display().to_string()).collect::<Vec<_>>().join(", ");
-    ClusterError::Missing { tool: tool.to_owned(), looked_in }
+    let looked_in = places
+        .iter()
+        .map(|place| place.display().to_string())
+        .collect::<Vec<_>>()
+        .join(", ");
+    ClusterError::Missing {
+        tool: tool.to_owned(),
+        looked_in,
+    }
 }
 
 /// Where Postgres' programs may be, best first. `PG_BIN` is an order: nothing else is looked at then.
@@ -453,16 +513,26 @@ fn places() -> Vec<PathBuf> {
         return vec![PathBuf::from(folder)];
     }
     let mut places = Vec::new();
-    if let Ok(output) = Command::new("pg_config").arg("--bindir").stderr(Stdio::null()).output()
+    if let Ok(output) = Command::new("pg_config")
+        .arg("--bindir")
+        .stderr(Stdio::null())
+        .output()
         && output.status.success()
     {
-        places.push(PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()));
+        places.push(PathBuf::from(
+            String::from_utf8_lossy(&output.stdout).trim(),
+        ));
     }
     let mut versions: Vec<(u32, PathBuf)> = fs::read_dir("/usr/lib/postgresql")
         .into_iter()
         .flatten()
         .filter_map(Result::ok)
-        .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path().join("bin"))))
+        .filter_map(|entry| {
+            Some((
+                entry.file_name().to_str()?.parse().ok()?,
+                entry.path().join("bin"),
+            ))
+        })
         .collect();
     versions.sort_by_key(|(version, _)| std::cmp::Reverse(*version));
     places.extend(versions.into_iter().map(|(_, folder)| folder));

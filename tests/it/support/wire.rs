@@ -559,6 +559,15 @@ impl Wire {
         cancel(&self.addr, self.pid, &self.key);
     }
 
+    /// Ends one direction of the connection.
+    pub(crate) fn shutdown(&self, how: std::net::Shutdown) {
+        // The peer may have closed already.
+        let _ = match &self.stream {
+            Stream::Tcp(stream) => stream.shutdown(how),
+            Stream::Unix(stream) => stream.shutdown(how),
+        };
+    }
+
     /// Says goodbye and waits for the peer to close, so that it is really gone.
     pub(crate) fn close(mut self) {
         if self.send(&msg_of(b'X', b"")).is_ok() {
