@@ -165,8 +165,8 @@ fn shows_tell_the_truth() {
         "{clients:?}"
     );
     let servers = proxy.admin("SHOW SERVERS").maps();
-    assert_eq!(servers.len(), 1, "{servers:?}");
-    assert_eq!(servers[0]["state"], "active");
+    let active = servers.iter().filter(|row| row["state"] == "active");
+    assert_eq!(active.count(), 1, "{servers:?}");
     let databases = proxy.admin("SHOW DATABASES").maps();
     let row = databases.iter().find(|row| row["name"] == db.name).unwrap();
     assert_eq!(
@@ -237,7 +237,7 @@ fn admin_users_reach_the_console_over_the_listeners_and_nobody_else() {
 }
 
 #[test]
-fn the_console_answers_to_the_name_pgbouncer_too() {
+fn the_console_answers_to_both_its_names() {
     let db = Db::new();
     let proxy = Spec::of(&db).start();
     let mut wire = Target {

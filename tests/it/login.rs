@@ -91,7 +91,7 @@ fn check_refusals(proxy: &Proxy, db: &Db) {
     });
     let unknown = refused(&Target {
         user: "stranger".to_owned(),
-        ..client.clone()
+        ..client
     });
     assert_eq!(wrong.code, "28P01");
     assert_eq!(empty, wrong);
@@ -135,7 +135,7 @@ fn scram_answers_an_unknown_user_like_a_known_one() {
 
 #[test]
 fn a_stored_scram_secret_and_a_stored_md5_hash_are_enough() {
-    let db = Db::with("SET password_encryption = 'md5'");
+    let db = Db::new();
     let scram = db.one(&format!(
         "SELECT rolpassword FROM pg_authid WHERE rolname = '{}'",
         db.user

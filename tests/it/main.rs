@@ -9,6 +9,7 @@
 )]
 
 mod bad_input;
+mod bad_input_login;
 mod cancel;
 mod config_files;
 mod console;
@@ -18,8 +19,11 @@ mod pgbench;
 mod pooling;
 mod postgres;
 mod relay;
+mod relay_copy;
+mod relay_size;
 mod support;
 mod truth;
+mod truth_bank;
 mod window;
 mod window_by_hand;
 mod window_faults;

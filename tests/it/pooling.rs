@@ -163,10 +163,9 @@ fn a_client_that_vanishes_in_a_transaction_leaves_a_clean_server() {
             "after {name}"
         );
         next.close();
-        assert!(
-            db.servers() <= 1,
-            "after {name}: more servers than the pool has"
-        );
+        eventually(&format!("after {name}: one server"), secs(5), || {
+            db.servers() <= 1
+        });
     }
 }
 
@@ -302,29 +301,18 @@ fn the_pool_is_used_up_and_never_exceeded() {
 }
 
 #[test]
-fn min_pool_size_is_there_before_the_first_query() {
+fn min_pool_size_is_kept_without_load() {
     let db = Db::new();
     let proxy = Spec::of(&db).num("min_pool_size", 3).start();
+    proxy.still_serves();
     eventually("three servers wait", secs(10), || db.servers() == 3);
+    // One that is lost is replaced, though nobody asks for it.
+    db.sql(&format!(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{}' LIMIT 1",
+        db.user
+    ));
+    eventually("three servers wait again", secs(10), || db.servers() == 3);
     proxy.still_serves();
-}
-
-#[test]
-fn idle_servers_and_old_servers_are_closed() {
-    let db = Db::new();
-    let proxy = Spec::of(&db).text("server_idle_timeout", "1s").start();
-    proxy.still_serves();
-    assert_eq!(db.servers(), 1);
-    eventually("the idle server is closed", secs(10), || db.servers() == 0);
-    proxy.still_serves();
-    drop(proxy);
-
-    let proxy = Spec::of(&db).pool(1).text("server_lifetime", "1s").start();
-    let mut wire = proxy.client().login();
-    let old = pid(&mut wire);
-    eventually("the old server is replaced", secs(10), || {
-        pid(&mut wire) != old
-    });
 }
 
 #[test]

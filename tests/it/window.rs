@@ -229,7 +229,7 @@ fn a_session_mode_client_is_held_at_its_boundary_and_keeps_its_session() {
     let mut window = proxy.apply(
         "session",
         "drain='10s'",
-        &format!("SELECT pg_sleep(0.3); {ADD}"),
+        &format!("SELECT pg_sleep(1); {ADD}"),
     );
     proxy.until_phase("session", "draining");
     idle.start("SELECT extra FROM accounts WHERE id = 1")

@@ -143,7 +143,7 @@ fn work(
 pub(crate) fn short_work(worker: usize, wire: &mut Wire, round: u64) -> Result<(), WireError> {
     // Each client has its row: the clients wait for the proxy, never for each other.
     let update = format!("UPDATE accounts SET n = n + 1 WHERE id = {worker}");
-    if round % 2 == 0 {
+    if round.is_multiple_of(2) {
         wire.query(&update)?;
     } else {
         wire.query("BEGIN")?;

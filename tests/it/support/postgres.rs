@@ -29,6 +29,8 @@ pub(crate) fn cluster() -> &'static Cluster {
             .to_vec(),
             settings: vec![
                 setting("max_connections", "400"),
+                // initdb makes this md5 where the method is md5.
+                setting("password_encryption", "scram-sha-256"),
                 setting("shared_buffers", "64MB"),
                 // It would take locks that the tests did not ask for.
                 setting("autovacuum", "off"),

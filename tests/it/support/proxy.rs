@@ -3,7 +3,6 @@
 //! `PGLULL_BIN` runs another build of it, for example the release build.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::fs;
 use std::io::{Read, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -16,6 +15,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::postgres::{Db, cluster};
+pub(crate) use super::spec::Spec;
 use super::wait::{eventually, secs, until};
 use super::wire::{Addr, DbError, Reply, Target, Wire, WireError};
 
@@ -54,146 +54,7 @@ pub(crate) fn binary() -> Command {
     ))
 }
 
-/// The configuration of a proxy that is not yet started.
-pub(crate) struct Spec {
-    main: BTreeMap<String, String>,
-    window: BTreeMap<String, String>,
-    databases: BTreeMap<String, BTreeMap<String, String>>,
-    users: String,
-    userlist: Vec<(String, String)>,
-    client: (String, String, String),
-    alone: bool,
-}
-
 impl Spec {
-    /// A proxy for this database, under its own name, with a pool of 20; clients are trusted.
-    pub(crate) fn of(db: &Db) -> Self {
-        let mut spec = Self {
-            main: BTreeMap::new(),
-            window: BTreeMap::new(),
-            databases: BTreeMap::new(),
-            users: String::new(),
-            userlist: vec![
-                (db.user.clone(), db.password.clone()),
-                ("boss".to_owned(), "boss pw".to_owned()),
-                ("scribe".to_owned(), "scribe pw".to_owned()),
-            ],
-            client: (db.user.clone(), db.password.clone(), db.name.clone()),
-            alone: false,
-        };
-        spec = spec
-            .text("listen_addr", "127.0.0.1")
-            .text("auth_type", "trust")
-            .text("auth_file", "userlist.txt")
-            .text("admin_users", "boss")
-            .text("stats_users", "scribe")
-            .num("default_pool_size", 20);
-        spec.also(db)
-    }
-
-    /// Serves one more database.
-    pub(crate) fn also(mut self, db: &Db) -> Self {
-        let entry = [
-            ("host", "127.0.0.1".to_owned()),
-            ("dbname", db.name.clone()),
-            ("user", db.user.clone()),
-            ("password", db.password.clone()),
-        ];
-        let mut entry: BTreeMap<_, _> = entry
-            .into_iter()
-            .map(|(key, value)| (key.to_owned(), format!("{value:?}")))
-            .collect();
-        entry.insert("port".to_owned(), cluster().port().to_string());
-        self.databases.insert(db.name.clone(), entry);
-        if !self.userlist.iter().any(|(name, _)| *name == db.user) {
-            self.userlist.push((db.user.clone(), db.password.clone()));
-        }
-        self
-    }
-
-    pub(crate) fn text(mut self, key: &str, value: &str) -> Self {
-        self.main.insert(key.to_owned(), format!("{value:?}"));
-        self
-    }
-
-    pub(crate) fn num(mut self, key: &str, value: u32) -> Self {
-        self.main.insert(key.to_owned(), value.to_string());
-        self
-    }
-
-    pub(crate) fn pool(self, size: u32) -> Self {
-        self.num("default_pool_size", size)
-    }
-
-    pub(crate) fn session(self) -> Self {
-        self.text("pool_mode", "session")
-    }
-
-    /// A default of every window.
-    pub(crate) fn window(mut self, key: &str, value: &str) -> Self {
-        self.window.insert(key.to_owned(), format!("{value:?}"));
-        self
-    }
-
-    pub(crate) fn window_num(mut self, key: &str, value: u32) -> Self {
-        self.window.insert(key.to_owned(), value.to_string());
-        self
-    }
-
-    /// A key of the database entry; the value is TOML.
-    pub(crate) fn entry(mut self, db: &Db, key: &str, value: &str) -> Self {
-        let entry = self.databases.get_mut(&db.name).unwrap();
-        entry.insert(key.to_owned(), value.to_owned());
-        self
-    }
-
-    /// Puts a line into userlist.txt.
-    pub(crate) fn user(mut self, name: &str, secret: &str) -> Self {
-        self.userlist.retain(|(known, _)| known != name);
-        self.userlist.push((name.to_owned(), secret.to_owned()));
-        self
-    }
-
-    /// A `[users.NAME]` section; the lines are TOML.
-    pub(crate) fn user_section(mut self, name: &str, lines: &str) -> Self {
-        let _ = writeln!(self.users, "[users.{name}]\n{lines}");
-        self
-    }
-
-    /// No other test runs beside this one: it measures time.
-    pub(crate) const fn alone(mut self) -> Self {
-        self.alone = true;
-        self
-    }
-
-    fn write(&self, dir: &Path) -> PathBuf {
-        let mut text = String::from("[pglull]\n");
-        let section = |text: &mut String, keys: &BTreeMap<String, String>| {
-            for (key, value) in keys {
-                let _ = writeln!(text, "{key} = {value}");
-            }
-        };
-        section(&mut text, &self.main);
-        if !self.window.is_empty() {
-            text.push_str("\n[pglull.window]\n");
-            section(&mut text, &self.window);
-        }
-        for (name, keys) in &self.databases {
-            let _ = writeln!(text, "\n[databases.{name}]");
-            section(&mut text, keys);
-        }
-        let _ = writeln!(text, "\n{}", self.users);
-        let list: String = self
-            .userlist
-            .iter()
-            .map(|(name, secret)| format!("\"{name}\" \"{secret}\"\n"))
-            .collect();
-        fs::write(dir.join("userlist.txt"), list).unwrap();
-        let file = dir.join("pglull.toml");
-        fs::write(&file, text).unwrap();
-        file
-    }
-
     /// Starts the proxy and waits until its console answers.
     pub(crate) fn start(mut self) -> Proxy {
         cluster();
@@ -301,9 +162,10 @@ impl Proxy {
         Target::new(Addr::Tcp(self.port), &db.user, &db.password, &db.name)
     }
 
-    /// The console, over its own socket.
+    /// The console, over its own socket, by the name that PgBouncer has for it too: what does not
+    /// concern windows can then be run against PgBouncer, to check the tests themselves.
     pub(crate) fn console(&self) -> Target {
-        Target::new(Addr::Unix(self.admin.clone()), "it", "", "pglull")
+        Target::new(Addr::Unix(self.admin.clone()), "it", "", "pgbouncer")
     }
 
     /// The folder of the console's socket, as `psql -h` wants it.
