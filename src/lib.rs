@@ -1,6 +1,22 @@
-//! x
+#![doc = include_str!("ARCHITECTURE.md")]
 
-/// What the demo needs and the tests borrow.
-pub mod demo {
-    pub mod cluster;
-}
+pub mod clock;
+pub mod ids;
+
+pub mod auth;
+pub mod config;
+pub mod net;
+pub mod wire;
+
+pub mod clients;
+pub mod pool;
+pub mod server;
+pub mod session;
+pub mod window;
+
+pub mod admin;
+pub mod app;
+pub mod telemetry;
+
+pub mod cli;
+pub mod demo;

@@ -113,9 +113,7 @@ pub enum ClusterError {
         looked_in: String,
     },
     /// We are root, Postgres must not be, and there is no user `nobody` to run it as.
-    #[error(
-        "PostgreSQL cannot run as root, and this machine has no user \"nobody\": run this as another user"
-    )]
+    #[error("PostgreSQL cannot run as root, and this machine has no user \"nobody\": run this as another user")]
     NoUser,
     /// The system refused something.
     #[error("{what}: {source}")]
@@ -172,13 +170,7 @@ impl Cluster {
         loop {
             match launch(&bin, &owner, dir.path()) {
                 Ok((server, guard, port)) => {
-                    return Ok(Self {
-                        server,
-                        guard,
-                        dir,
-                        port,
-                        options,
-                    });
+                    return Ok(Self { server, guard, dir, port, options });
                 }
                 Err(ClusterError::Failed { output, .. })
                     if tries < PORT_TRIES && output.contains("Address already in use") =>
@@ -288,10 +280,7 @@ impl Owner {
         let Some((uid, gid)) = self.0 else {
             return Ok(());
         };
-        chown(path, Some(uid), Some(gid)).map_err(io_error(format!(
-            "cannot give {} to nobody",
-            path.display()
-        )))
+        chown(path, Some(uid), Some(gid)).map_err(io_error(format!("cannot give {} to nobody", path.display())))
     }
 
     /// A command that runs as the owner, in `dir`, in a process group of its own.
@@ -301,10 +290,7 @@ impl Owner {
         if let Some((uid, gid)) = self.0 {
             command.uid(uid).gid(gid);
         }
-        command
-            .current_dir(dir)
-            .stdin(Stdio::null())
-            .process_group(0);
+        command.current_dir(dir).stdin(Stdio::null()).process_group(0);
         command
     }
 }
@@ -329,15 +315,7 @@ fn init(bin: &Path, owner: &Owner, dir: &Path, options: &Options) -> Result<(), 
     owner.give(&secret)?;
     let output = owner
         .command(&bin.join("initdb"), dir)
-        .args([
-            "-D",
-            "data",
-            "-E",
-            "UTF8",
-            "--locale=C",
-            "--no-sync",
-            "--pwfile=pw",
-        ])
+        .args(["-D", "data", "-E", "UTF8", "--locale=C", "--no-sync", "--pwfile=pw"])
         .args(["-A", options.auth.keyword(), "-U", &options.superuser])
         .output()
         .map_err(io_error("cannot run initdb"))?;
@@ -384,9 +362,7 @@ fn prepend(file: &Path, lines: &[String]) -> Result<(), ClusterError> {
 fn launch(bin: &Path, owner: &Owner, dir: &Path) -> Result<(Child, Child, u16), ClusterError> {
     let port = free_port()?;
     let log = fs::File::create(dir.join("log")).map_err(io_error("cannot make the log file"))?;
-    let same = log
-        .try_clone()
-        .map_err(io_error("cannot share the log file"))?;
+    let same = log.try_clone().map_err(io_error("cannot share the log file"))?;
     let mut server = owner
         .command(&bin.join("postgres"), dir)
         .args(["-D", "data", "-p", &port.to_string(), "-k"])
@@ -431,34 +407,18 @@ fn launch(bin: &Path, owner: &Owner, dir: &Path) -> Result<(Child, Child, u16), 
 
 /// Waits for the word that the postmaster writes into its pid file when it accepts connections.
 fn wait_ready(server: &mut Child, dir: &Path) -> Result<(), ClusterError> {
-    let failed = |what: String| {
-        Err(ClusterError::Failed {
-            what,
-            output: tail(&dir.join("log")),
-        })
-    };
+    let failed = |what: String| Err(ClusterError::Failed { what, output: tail(&dir.join("log")) });
     for _ in 0..READY_LIMIT.as_millis() / READY_STEP.as_millis() {
-        if let Some(status) = server
-            .try_wait()
-            .map_err(io_error("cannot look at postgres"))?
-        {
+        if let Some(status) = server.try_wait().map_err(io_error("cannot look at postgres"))? {
             return failed(format!("postgres ended at its start with {status}"));
         }
-        let pid_file =
-            fs::read_to_string(dir.join("data").join("postmaster.pid")).unwrap_or_default();
-        if pid_file
-            .lines()
-            .nth(7)
-            .is_some_and(|word| word.trim() == "ready")
-        {
+        let pid_file = fs::read_to_string(dir.join("data").join("postmaster.pid")).unwrap_or_default();
+        if pid_file.lines().nth(7).is_some_and(|word| word.trim() == "ready") {
             return Ok(());
         }
         std::thread::sleep(READY_STEP);
     }
-    failed(format!(
-        "postgres was not ready after {} s",
-        READY_LIMIT.as_secs()
-    ))
+    failed(format!("postgres was not ready after {} s", READY_LIMIT.as_secs()))
 }
 
 /// A port that nobody listens on now.

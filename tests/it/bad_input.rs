@@ -39,11 +39,7 @@ fn random_bytes() {
     let proxy = Spec::of(&db).pool(3).start();
     let mut rng = Rng::new(seed("random_bytes"));
     for case in 0..300 {
-        let mut wire = if case % 3 == 0 {
-            raw(&proxy)
-        } else {
-            proxy.client().login()
-        };
+        let mut wire = if case % 3 == 0 { raw(&proxy) } else { proxy.client().login() };
         let count = 1 + usize::try_from(rng.below(200)).unwrap();
         let mut bytes = rng.bytes(count);
         if case % 3 == 2 {
@@ -62,9 +58,7 @@ fn random_bytes() {
         }
     }
     proxy.still_serves();
-    eventually("every server has come back", secs(10), || {
-        proxy.pools("sv_active") == 0
-    });
+    eventually("every server has come back", secs(10), || proxy.pools("sv_active") == 0);
 }
 
 #[test]
@@ -78,14 +72,10 @@ fn impossible_lengths_after_login() {
             if in_transaction {
                 wire.ok("BEGIN; INSERT INTO t VALUES (1)");
             }
-            wire.send(&[&[tag][..], &length.to_be_bytes()].concat())
-                .unwrap();
+            wire.send(&[&[tag][..], &length.to_be_bytes()].concat()).unwrap();
             // Only a length that is too large may be waited for, where streaming has begun; not here:
             // no message may be as long as that.
-            ends(
-                &mut wire,
-                &format!("{:?} with length {length}", tag as char),
-            );
+            ends(&mut wire, &format!("{:?} with length {length}", tag as char));
         }
         proxy.still_serves();
     }
@@ -115,16 +105,7 @@ fn messages_in_a_wrong_state() {
     }
     // Copy messages out of place are ignored by Postgres, and so by us.
     let mut wire = proxy.client().login();
-    wire.send(
-        &[
-            msg_of(b'd', b"1\n"),
-            msg_of(b'c', b""),
-            msg_of(b'f', b"no\0"),
-            query("SELECT 5"),
-        ]
-        .concat(),
-    )
-    .unwrap();
+    wire.send(&[msg_of(b'd', b"1\n"), msg_of(b'c', b""), msg_of(b'f', b"no\0"), query("SELECT 5")].concat()).unwrap();
     assert_eq!(wire.finish().unwrap().one(), "5");
     proxy.still_serves();
 }
@@ -141,9 +122,7 @@ fn a_session_in_one_byte_segments_gets_the_same_answers() {
     .concat();
     let play = |slice: usize| {
         let mut wire = raw(&proxy);
-        session
-            .chunks(slice)
-            .for_each(|part| wire.send(part).unwrap());
+        session.chunks(slice).for_each(|part| wire.send(part).unwrap());
         let mut answers = wire.recv_until(b'Z', 3).unwrap();
         // The cancel key is the client's own.
         answers.retain(|msg| msg.tag != b'K');
@@ -175,12 +154,8 @@ fn a_session_cut_after_each_byte() {
         drop(wire);
     }
     proxy.still_serves();
-    eventually("every server has come back", secs(5), || {
-        proxy.pools("sv_active") == 0
-    });
-    eventually("descriptors are given back", secs(5), || {
-        proxy.descriptors() <= before + 4
-    });
+    eventually("every server has come back", secs(5), || proxy.pools("sv_active") == 0);
+    eventually("descriptors are given back", secs(5), || proxy.descriptors() <= before + 4);
     assert_eq!(db.one("SELECT count(*) FROM t"), "0");
 }
 
@@ -203,10 +178,7 @@ fn a_gibibyte_that_is_declared_and_not_sent_costs_nothing() {
     let cpu = proxy.cpu_ticks();
     let_run(ms(500));
     let spun = proxy.cpu_ticks() - cpu;
-    assert!(
-        spun < 20,
-        "busy with nothing: {spun} ticks of 10 ms in half a second"
-    );
+    assert!(spun < 20, "busy with nothing: {spun} ticks of 10 ms in half a second");
     let grown = proxy.rss_kib().saturating_sub(before);
     assert!(grown < 20 * 1024, "memory grew by {grown} KiB");
     drop(open);
@@ -220,14 +192,12 @@ fn the_console_survives_bad_input_too() {
     let mut rng = Rng::new(seed("the_console_survives_bad_input_too"));
     for length in LENGTHS {
         let mut wire = proxy.console().login();
-        wire.send(&[&b"Q"[..], &length.to_be_bytes()].concat())
-            .unwrap();
+        wire.send(&[&b"Q"[..], &length.to_be_bytes()].concat()).unwrap();
         ends(&mut wire, &format!("length {length} on the console"));
     }
     for _ in 0..50 {
         let mut wire = proxy.console().login();
-        wire.send(&msg_of(b'Q', &[rng.bytes(60), vec![0]].concat()))
-            .unwrap();
+        wire.send(&msg_of(b'Q', &[rng.bytes(60), vec![0]].concat())).unwrap();
         wire.shutdown(Shutdown::Write);
         wire.limit(secs(5));
         wire.recv_to_end().unwrap();

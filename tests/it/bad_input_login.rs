@@ -28,45 +28,21 @@ fn malformed_startup_packets() {
     let long = "x".repeat(10_001 - 8 - 7);
     let cases: Vec<(&str, Vec<u8>)> = vec![
         ("no NUL", untagged(&[&version[..], b"user"].concat())),
-        (
-            "name without value",
-            untagged(&[&version[..], b"user\0"].concat()),
-        ),
-        (
-            "value without NUL",
-            untagged(&[&version[..], b"user\0app"].concat()),
-        ),
-        (
-            "no last NUL",
-            untagged(&[&version[..], b"user\0app\0"].concat()),
-        ),
+        ("name without value", untagged(&[&version[..], b"user\0"].concat())),
+        ("value without NUL", untagged(&[&version[..], b"user\0app"].concat())),
+        ("no last NUL", untagged(&[&version[..], b"user\0app\0"].concat())),
         ("no user", startup(&[("database", &db.name)])),
         ("no parameters", untagged(&version)),
-        (
-            "empty user",
-            startup(&[("user", ""), ("database", &db.name)]),
-        ),
+        ("empty user", startup(&[("user", ""), ("database", &db.name)])),
         ("10001 bytes", startup(&[("user", &long)])),
         ("HTTP", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec()),
-        (
-            "TLS",
-            b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec(),
-        ),
+        ("TLS", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec()),
         ("SSH", b"SSH-2.0-OpenSSH_9.2\r\n".to_vec()),
         ("zeros", vec![0; 64]),
-        (
-            "protocol 2.0",
-            untagged(&[&131_072_u32.to_be_bytes()[..], b"user\0app\0\0"].concat()),
-        ),
-        (
-            "protocol 9.9",
-            untagged(&[&(9_u32 << 16 | 9).to_be_bytes()[..], b"user\0app\0\0"].concat()),
-        ),
+        ("protocol 2.0", untagged(&[&131_072_u32.to_be_bytes()[..], b"user\0app\0\0"].concat())),
+        ("protocol 9.9", untagged(&[&(9_u32 << 16 | 9).to_be_bytes()[..], b"user\0app\0\0"].concat())),
         ("short cancel", untagged(&80_877_102_u32.to_be_bytes())),
-        (
-            "long cancel",
-            untagged(&[&80_877_102_u32.to_be_bytes()[..], &[7; 600]].concat()),
-        ),
+        ("long cancel", untagged(&[&80_877_102_u32.to_be_bytes()[..], &[7; 600]].concat())),
     ];
     for (what, bytes) in cases {
         let mut wire = raw(&proxy);
@@ -82,10 +58,7 @@ fn definite(wire: &mut Wire, what: &str, negotiates: bool) {
     loop {
         match wire.recv() {
             Ok(msg) if msg.tag == b'Z' => {
-                assert!(
-                    negotiated || !negotiates,
-                    "{what}: accepted without saying what is not"
-                );
+                assert!(negotiated || !negotiates, "{what}: accepted without saying what is not");
                 return;
             }
             Ok(msg) => negotiated |= msg.tag == b'v',
@@ -107,55 +80,25 @@ fn unusual_startup_packets_get_a_definite_answer() {
         bytes[7] = minor;
         bytes
     };
-    let many: Vec<(String, String)> = (0..300)
-        .map(|n| (format!("x{n}.y"), "1".to_owned()))
-        .collect();
+    let many: Vec<(String, String)> = (0..300).map(|n| (format!("x{n}.y"), "1".to_owned())).collect();
     let many: Vec<(&str, &str)> = many.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
     let cases = [
         ("options -c=", with(&[("options", "-c=")]), false),
-        (
-            "options garbage",
-            with(&[("options", "-c a=\\ --- -- \\")]),
-            false,
-        ),
+        ("options garbage", with(&[("options", "-c a=\\ --- -- \\")]), false),
         ("many parameters", with(&many), false),
-        (
-            "a key twice",
-            with(&[
-                ("user", "other"),
-                ("application_name", "a"),
-                ("application_name", "b"),
-            ]),
-            false,
-        ),
-        (
-            "control bytes",
-            with(&[("application_name", "\x1b[31mred\r\nlevel=ERROR forged")]),
-            false,
-        ),
+        ("a key twice", with(&[("user", "other"), ("application_name", "a"), ("application_name", "b")]), false),
+        ("control bytes", with(&[("application_name", "\x1b[31mred\r\nlevel=ERROR forged")]), false),
         ("protocol 3.1", minor(1, &[]), true),
         ("protocol 3.2", minor(2, &[]), true),
-        (
-            "a protocol option",
-            minor(2, &[("_pq_.test_protocol_negotiation", "1")]),
-            true,
-        ),
+        ("a protocol option", minor(2, &[("_pq_.test_protocol_negotiation", "1")]), true),
     ];
     for (what, bytes, negotiates) in cases {
         let mut wire = raw(&proxy);
         wire.send(&bytes).unwrap();
         definite(&mut wire, what, negotiates);
     }
-    assert!(
-        !proxy.log().contains('\x1b'),
-        "escape codes of a client in the log"
-    );
-    assert!(
-        !proxy
-            .log()
-            .lines()
-            .any(|line| line.starts_with("level=ERROR forged"))
-    );
+    assert!(!proxy.log().contains('\x1b'), "escape codes of a client in the log");
+    assert!(!proxy.log().lines().any(|line| line.starts_with("level=ERROR forged")));
     proxy.still_serves();
 }
 
@@ -177,10 +120,7 @@ fn nothing_but_a_password_is_taken_while_logging_in() {
         ("an empty message", msg_of(b'p', b"")),
         ("no mechanism", msg_of(b'p', b"PLAIN\0\0\0\0\x01x")),
         ("an empty nonce", msg_of(b'p', first)),
-        (
-            "a length that lies",
-            msg_of(b'p', b"SCRAM-SHA-256\0\x7f\xff\xff\xffn,,n=,r=abc"),
-        ),
+        ("a length that lies", msg_of(b'p', b"SCRAM-SHA-256\0\x7f\xff\xff\xffn,,n=,r=abc")),
         ("a long password", msg_of(b'p', &[b'x'; 70_000])),
     ];
     for (what, bytes) in cases {
@@ -200,22 +140,11 @@ fn nothing_but_a_password_is_taken_while_logging_in() {
         }
     }
     // The same between the two steps of SCRAM.
-    for proof in [
-        "c=biws,r=wrong,p=AAAA",
-        "c=biws,p=AAAA",
-        "r=x",
-        "",
-        "c=biws,r=,p=",
-        "\u{0}",
-    ] {
+    for proof in ["c=biws,r=wrong,p=AAAA", "c=biws,p=AAAA", "r=x", "", "c=biws,r=,p=", "\u{0}"] {
         let mut wire = raw(&proxy);
         wire.send(&login).unwrap();
         wire.recv_ok().unwrap();
-        wire.send(&msg_of(
-            b'p',
-            b"SCRAM-SHA-256\0\0\0\0\x20n,,n=,r=rOprNGfwEbeRWgbNEkqOabcd",
-        ))
-        .unwrap();
+        wire.send(&msg_of(b'p', b"SCRAM-SHA-256\0\0\0\0\x20n,,n=,r=rOprNGfwEbeRWgbNEkqOabcd")).unwrap();
         wire.recv_ok().unwrap();
         wire.send(&msg_of(b'p', proof.as_bytes())).unwrap();
         ends(&mut wire, proof);
@@ -228,14 +157,7 @@ fn nothing_but_a_password_is_taken_while_logging_in() {
 fn names_of_any_bytes_are_answered() {
     let db = Db::new();
     let proxy = Spec::of(&db).start();
-    for name in [
-        &b"\xff\xfe"[..],
-        b"a'b\"c",
-        b"\x1b[2J",
-        b"${jndi}",
-        b"%n%s",
-        &[b'x'; 5000],
-    ] {
+    for name in [&b"\xff\xfe"[..], b"a'b\"c", b"\x1b[2J", b"${jndi}", b"%n%s", &[b'x'; 5000]] {
         for key in [&b"user\0"[..], b"database\0"] {
             let mut body = 196_608_u32.to_be_bytes().to_vec();
             if key == b"database\0" {
@@ -250,9 +172,6 @@ fn names_of_any_bytes_are_answered() {
             ends(&mut wire, &String::from_utf8_lossy(name));
         }
     }
-    assert!(
-        !proxy.log().contains('\x1b'),
-        "escape codes of a client in the log"
-    );
+    assert!(!proxy.log().contains('\x1b'), "escape codes of a client in the log");
     proxy.still_serves();
 }

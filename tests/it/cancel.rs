@@ -27,8 +27,7 @@ fn a_cancel_works_over_the_unix_socket_and_in_extended_queries() {
     let db = Db::new();
     let proxy = Spec::of(&db).start();
     let mut wire = proxy.unix_client().login();
-    wire.send(&[extended("SELECT pg_sleep(20)", &[]), sync()].concat())
-        .unwrap();
+    wire.send(&[extended("SELECT pg_sleep(20)", &[]), sync()].concat()).unwrap();
     eventually("it runs", secs(5), || db.running("pg_sleep").len() == 1);
     wire.cancel();
     let answer = wire.recv_until(b'Z', 1).unwrap();
@@ -63,9 +62,7 @@ fn a_waiting_batch_that_is_cancelled_gets_one_ready_for_query() {
     let mut first = proxy.client().login();
     first.ok("BEGIN");
     let mut waiter = proxy.client().login();
-    waiter
-        .send(&[extended("INSERT INTO t VALUES (1)", &[]), sync()].concat())
-        .unwrap();
+    waiter.send(&[extended("INSERT INTO t VALUES (1)", &[]), sync()].concat()).unwrap();
     eventually("it waits", secs(5), || proxy.pools("cl_waiting") == 1);
     waiter.cancel();
     let answer = waiter.recv_until(b'Z', 1).unwrap();
@@ -129,11 +126,7 @@ fn keys_cannot_be_told_from_one_another() {
     // With any byte the same in all keys, guessing would be easier.
     for byte in 0..4 {
         let values: std::collections::BTreeSet<_> = keys.iter().map(|key| key[byte]).collect();
-        assert!(
-            values.len() > 20,
-            "byte {byte} takes only {} values",
-            values.len()
-        );
+        assert!(values.len() > 20, "byte {byte} takes only {} values", values.len());
     }
 }
 

@@ -75,10 +75,7 @@ fn check_reports_all_mistakes_at_once_and_run_starts_nothing() {
         ] {
             names(&report, "bad.toml", line, key);
         }
-        assert!(
-            TcpStream::connect(("127.0.0.1", port)).is_err(),
-            "something listens"
-        );
+        assert!(TcpStream::connect(("127.0.0.1", port)).is_err(), "something listens");
         assert!(!admin.exists(), "the admin socket was made");
     }
 }
@@ -87,16 +84,8 @@ fn check_reports_all_mistakes_at_once_and_run_starts_nothing() {
 fn mistakes_of_the_user_list_are_reported_too() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("a.toml");
-    fs::write(
-        dir.path().join("users.txt"),
-        "\"good\" \"pw\"\n\"no secret\nnonsense\n",
-    )
-    .unwrap();
-    fs::write(
-        &file,
-        "[pglull]\nauth_file = \"users.txt\"\n[databases.x]\nhost = \"127.0.0.1\"\n",
-    )
-    .unwrap();
+    fs::write(dir.path().join("users.txt"), "\"good\" \"pw\"\n\"no secret\nnonsense\n").unwrap();
+    fs::write(&file, "[pglull]\nauth_file = \"users.txt\"\n[databases.x]\nhost = \"127.0.0.1\"\n").unwrap();
     let output = run("check", &file);
     let report = text(&output);
     assert_eq!(output.status.code(), Some(2), "{report}");
@@ -118,11 +107,7 @@ fn a_file_that_is_not_there_or_not_text_is_said_so() {
     assert_eq!(run("check", &binary_file).status.code(), Some(2));
 
     let broken = dir.path().join("c.toml");
-    fs::write(
-        &broken,
-        "[pglull]\nlisten_port = 1\n\nlisten_addr = \"unclosed\n",
-    )
-    .unwrap();
+    fs::write(&broken, "[pglull]\nlisten_port = 1\n\nlisten_addr = \"unclosed\n").unwrap();
     let output = run("check", &broken);
     assert_eq!(output.status.code(), Some(2));
     names(&text(&output), "c.toml", 4, "");
@@ -138,25 +123,13 @@ fn a_good_toml_file_and_a_good_ini_file_pass() {
     fs::write(&ini, ";; comment\n[databases]\nbench = host=127.0.0.1 port=5433 dbname=bench\n* = host=127.0.0.1\n\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = 6432\nauth_type = md5\nauth_file = userlist.txt\npool_mode = transaction\nquery_wait_timeout = 120\n").unwrap();
     for file in [toml, ini] {
         let output = run("check", &file);
-        assert_eq!(
-            output.status.code(),
-            Some(0),
-            "{}: {}",
-            file.display(),
-            text(&output)
-        );
+        assert_eq!(output.status.code(), Some(0), "{}: {}", file.display(), text(&output));
     }
 }
 
 #[test]
 fn wrong_usage_is_exit_code_2() {
-    for args in [
-        &["frobnicate"][..],
-        &["run"],
-        &["check"],
-        &["window", "apply"],
-        &["--no-such-option"],
-    ] {
+    for args in [&["frobnicate"][..], &["run"], &["check"], &["window", "apply"], &["--no-such-option"]] {
         let output = binary().args(args).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{args:?}: {}", text(&output));
     }

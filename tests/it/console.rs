@@ -48,17 +48,7 @@ const SHOWS: [(&str, &[&str]); 9] = [
     ),
     ("CLIENTS", &["type", "user", "database"]),
     ("SERVERS", &["type", "user", "database"]),
-    (
-        "DATABASES",
-        &[
-            "name",
-            "host",
-            "port",
-            "database",
-            "force_user",
-            "pool_size",
-        ],
-    ),
+    ("DATABASES", &["name", "host", "port", "database", "force_user", "pool_size"]),
     ("STATS", &["database"]),
     ("LISTS", &["list", "items"]),
     ("CONFIG", &["key", "value"]),
@@ -85,10 +75,7 @@ fn psql_shows_everything_over_the_admin_socket() {
         assert!(output.status.success(), "SHOW {what}: {}", text(&output));
     }
     let help = text(&psql(&host, &proxy, "anybody", "", "SHOW HELP"));
-    assert!(
-        help.contains("PAUSE") && help.contains("WINDOW APPLY"),
-        "{help}"
-    );
+    assert!(help.contains("PAUSE") && help.contains("WINDOW APPLY"), "{help}");
 }
 
 #[test]
@@ -117,16 +104,7 @@ fn the_columns_of_windows_held_and_blockers_are_those_of_the_contract() {
     );
     assert_eq!(
         proxy.admin("SHOW HELD").columns,
-        [
-            "database",
-            "user",
-            "application_name",
-            "addr",
-            "port",
-            "held_ms",
-            "id",
-            "window"
-        ]
+        ["database", "user", "application_name", "addr", "port", "held_ms", "id", "window"]
     );
     assert_eq!(
         proxy.admin("SHOW BLOCKERS").columns,
@@ -156,23 +134,13 @@ fn shows_tell_the_truth() {
     assert_eq!(proxy.pools("sv_active"), 1);
     assert_eq!(proxy.pools("cl_waiting"), 0);
     let clients = proxy.admin("SHOW CLIENTS").maps();
-    assert_eq!(
-        clients
-            .iter()
-            .filter(|row| row["database"] == db.name)
-            .count(),
-        2,
-        "{clients:?}"
-    );
+    assert_eq!(clients.iter().filter(|row| row["database"] == db.name).count(), 2, "{clients:?}");
     let servers = proxy.admin("SHOW SERVERS").maps();
     let active = servers.iter().filter(|row| row["state"] == "active");
     assert_eq!(active.count(), 1, "{servers:?}");
     let databases = proxy.admin("SHOW DATABASES").maps();
     let row = databases.iter().find(|row| row["name"] == db.name).unwrap();
-    assert_eq!(
-        (row["pool_size"].as_str(), row["force_user"].as_str()),
-        ("7", db.user.as_str())
-    );
+    assert_eq!((row["pool_size"].as_str(), row["force_user"].as_str()), ("7", db.user.as_str()));
     busy.ok("COMMIT");
     idle.close();
     busy.close();
@@ -185,10 +153,7 @@ fn shows_tell_the_truth() {
 #[test]
 fn no_secret_is_shown_or_logged() {
     let db = Db::new();
-    let proxy = Spec::of(&db)
-        .text("auth_type", "scram-sha-256")
-        .text("log_level", "debug")
-        .start();
+    let proxy = Spec::of(&db).text("auth_type", "scram-sha-256").text("log_level", "debug").start();
     proxy.still_serves();
     let mut all = proxy.log();
     for (what, _) in SHOWS {
@@ -204,34 +169,20 @@ fn no_secret_is_shown_or_logged() {
 fn admin_users_reach_the_console_over_the_listeners_and_nobody_else() {
     let db = Db::new();
     let proxy = Spec::of(&db).text("auth_type", "scram-sha-256").start();
-    let run = |user: &str, password: &str, command: &str| {
-        psql("127.0.0.1", &proxy, user, password, command)
-    };
+    let run = |user: &str, password: &str, command: &str| psql("127.0.0.1", &proxy, user, password, command);
     let boss = run("boss", "boss pw", "SHOW VERSION");
     assert!(boss.status.success(), "{}", text(&boss));
     assert!(!run("boss", "wrong", "SHOW VERSION").status.success());
     let user = run(&db.user, &db.password, "SHOW VERSION");
-    assert!(
-        !user.status.success(),
-        "an ordinary user is on the console: {}",
-        text(&user)
-    );
+    assert!(!user.status.success(), "an ordinary user is on the console: {}", text(&user));
     assert!(!run("stranger", "", "SHOW VERSION").status.success());
     // stats_users may look and not touch.
     let scribe = run("scribe", "scribe pw", "SHOW POOLS");
     assert!(scribe.status.success(), "{}", text(&scribe));
-    for command in [
-        "PAUSE".to_owned(),
-        "RESUME".to_owned(),
-        "SHUTDOWN".to_owned(),
-        format!("WINDOW OPEN {}", db.name),
-    ] {
+    for command in ["PAUSE".to_owned(), "RESUME".to_owned(), "SHUTDOWN".to_owned(), format!("WINDOW OPEN {}", db.name)]
+    {
         let output = run("scribe", "scribe pw", &command);
-        assert!(
-            !output.status.success(),
-            "{command} by a stats user: {}",
-            text(&output)
-        );
+        assert!(!output.status.success(), "{command} by a stats user: {}", text(&output));
     }
     proxy.still_serves();
 }
@@ -240,11 +191,7 @@ fn admin_users_reach_the_console_over_the_listeners_and_nobody_else() {
 fn the_console_answers_to_both_its_names() {
     let db = Db::new();
     let proxy = Spec::of(&db).start();
-    let mut wire = Target {
-        database: "pgbouncer".to_owned(),
-        ..proxy.console()
-    }
-    .login();
+    let mut wire = Target { database: "pgbouncer".to_owned(), ..proxy.console() }.login();
     assert_eq!(wire.ok("SHOW VERSION").rows.len(), 1);
     assert_eq!(wire.ok("show version;").rows.len(), 1);
 }
@@ -254,8 +201,7 @@ fn extended_queries_work_on_the_console() {
     let db = Db::new();
     let proxy = Spec::of(&db).start();
     let mut wire = proxy.console().login();
-    wire.send(&[extended("SHOW VERSION", &[]), sync()].concat())
-        .unwrap();
+    wire.send(&[extended("SHOW VERSION", &[]), sync()].concat()).unwrap();
     let answer = wire.recv_until(b'Z', 1).unwrap();
     let tags: Vec<u8> = answer.iter().map(|msg| msg.tag).collect();
     assert_eq!(tags, b"12TDCZ", "{answer:?}");
@@ -273,14 +219,8 @@ fn a_wrong_command_is_a_clear_error_and_the_console_goes_on() {
         ("WINDOW OPEN nowhere", "nowhere"),
         ("SHOW WINDOW nothing", "nothing"),
         ("WINDOW APPLY", ""),
-        (
-            &format!("WINDOW OPEN {} WITH (dryness='2s')", db.name),
-            "dryness",
-        ),
-        (
-            &format!("WINDOW OPEN {} WITH (drain='soon')", db.name),
-            "soon",
-        ),
+        (&format!("WINDOW OPEN {} WITH (dryness='2s')", db.name), "dryness"),
+        (&format!("WINDOW OPEN {} WITH (drain='soon')", db.name), "soon"),
         (&format!("WINDOW APPLY {} AS $$ no end", db.name), ""),
     ] {
         let error = wire.query(command).expect_err(command).db();
@@ -298,9 +238,7 @@ fn the_admin_socket_is_for_its_owner_only() {
     use std::os::unix::fs::PermissionsExt;
     let db = Db::new();
     let proxy = Spec::of(&db).start();
-    let Addr::Unix(path) = proxy.console().addr else {
-        unreachable!()
-    };
+    let Addr::Unix(path) = proxy.console().addr else { unreachable!() };
     let mode = std::fs::metadata(path).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
 }
@@ -315,14 +253,8 @@ fn metrics_and_health_answer_over_http() {
         assert!(status.contains("200"), "{path}: {status} {body}");
     }
     let text = proxy.metrics_text();
-    assert!(
-        text.lines().any(|line| line.starts_with("pglull_")),
-        "{text}"
-    );
-    for line in text
-        .lines()
-        .filter(|line| !line.starts_with('#') && !line.is_empty())
-    {
+    assert!(text.lines().any(|line| line.starts_with("pglull_")), "{text}");
+    for line in text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
         let value = line.rsplit_once(' ').expect(line).1;
         assert!(value.parse::<f64>().is_ok(), "{line}");
     }
@@ -334,12 +266,7 @@ fn one_of_many_bad_http_requests_disturbs_nobody() {
     use std::io::Write;
     let db = Db::new();
     let proxy = Spec::of(&db).start();
-    for bytes in [
-        &b"\0\0\0\0"[..],
-        b"GET\r\n\r\n",
-        b"GET / HTTP/9\r\n\r\n",
-        &[b'A'; 100_000],
-    ] {
+    for bytes in [&b"\0\0\0\0"[..], b"GET\r\n\r\n", b"GET / HTTP/9\r\n\r\n", &[b'A'; 100_000]] {
         let mut stream = std::net::TcpStream::connect(("127.0.0.1", proxy.metrics)).unwrap();
         let _ = stream.write_all(bytes);
     }

@@ -2,11 +2,7 @@
 //!
 //! They need the programs of a Postgres installation (found by `PG_BIN`, `pg_config`, the usual
 //! folders, `PATH`). `PGLULL_BIN` runs another build of the proxy; `IT_SEED` repeats a random run.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test fails by panicking"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod bad_input;
 mod bad_input_login;

@@ -15,16 +15,8 @@ fn a_thousand_idle_clients_stay_below_40_mib() {
         wire.ok("SELECT repeat('x', 20000)");
     }
     let worked = proxy.rss_kib();
-    println!(
-        "resident: empty {empty} KiB, 1000 clients {idle} KiB, after a query each {worked} KiB"
-    );
-    assert!(
-        idle < 40 * 1024,
-        "{idle} KiB with 1000 idle clients (empty: {empty} KiB)"
-    );
-    assert!(
-        worked < 40 * 1024,
-        "{worked} KiB after each has run a query (before: {idle} KiB)"
-    );
+    println!("resident: empty {empty} KiB, 1000 clients {idle} KiB, after a query each {worked} KiB");
+    assert!(idle < 40 * 1024, "{idle} KiB with 1000 idle clients (empty: {empty} KiB)");
+    assert!(worked < 40 * 1024, "{worked} KiB after each has run a query (before: {idle} KiB)");
     assert_eq!(clients[999].one("SELECT 1"), "1");
 }

@@ -19,11 +19,7 @@ fn pgbench(db: &Db, port: u16, args: &[&str]) -> Output {
 fn prepared() -> Db {
     let db = Db::new();
     let output = pgbench(&db, cluster().port(), &["-i", "-q", "-s", "2"]);
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     db
 }
 
@@ -33,25 +29,12 @@ fn runs(db: &Db, proxy: &Proxy, clients: u32, each: u32, args: &[&str]) {
     let mut all = vec!["-n", "-j", "2", "-c", &clients_text, "-t", &each_text];
     all.extend(args);
     let output = pgbench(db, proxy.port, &all);
-    let (out, err) = (
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr),
-    );
-    assert!(
-        output.status.success(),
-        "pgbench {all:?}: {}\n{out}\n{err}",
-        output.status
-    );
-    assert!(
-        !err.to_lowercase().contains("error"),
-        "pgbench {all:?}:\n{err}"
-    );
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "pgbench {all:?}: {}\n{out}\n{err}", output.status);
+    assert!(!err.to_lowercase().contains("error"), "pgbench {all:?}:\n{err}");
     let done = format!("transactions actually processed: {0}/{0}", clients * each);
     assert!(out.contains(&done), "pgbench {all:?}:\n{out}\n{err}");
-    assert!(
-        out.contains("number of failed transactions: 0 "),
-        "pgbench {all:?}:\n{out}"
-    );
+    assert!(out.contains("number of failed transactions: 0 "), "pgbench {all:?}:\n{out}");
 }
 
 /// After TPC-B, the sums of its three tables and of its history agree.
@@ -117,10 +100,7 @@ fn a_new_connection_for_each_transaction() {
 #[test]
 fn by_scram_and_over_the_unix_socket() {
     let db = prepared();
-    let proxy = Spec::of(&db)
-        .pool(10)
-        .text("auth_type", "scram-sha-256")
-        .start();
+    let proxy = Spec::of(&db).pool(10).text("auth_type", "scram-sha-256").start();
     runs(&db, &proxy, 10, 20, &["-S"]);
     let dir = proxy.dir().to_string_lossy().into_owned();
     runs(&db, &proxy, 10, 20, &["-S", "-h", &dir]);

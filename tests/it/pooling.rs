@@ -36,11 +36,7 @@ fn a_transaction_keeps_its_server_to_the_end() {
     a.ok("INSERT INTO t VALUES (1)");
     let mut b = proxy.client().login();
     for _ in 0..5 {
-        assert_ne!(
-            pid(&mut b),
-            mine,
-            "a server in a transaction was given away"
-        );
+        assert_ne!(pid(&mut b), mine, "a server in a transaction was given away");
         assert_eq!(b.one("SELECT count(*) FROM t"), "0");
         assert_eq!(pid(&mut a), mine);
     }
@@ -60,8 +56,7 @@ fn waiters_are_served_in_the_order_of_their_coming() {
     let mut queue = vec![];
     for who in 0..12 {
         let mut wire = proxy.client().login();
-        wire.start(&format!("INSERT INTO t(who) VALUES ({who})"))
-            .unwrap();
+        wire.start(&format!("INSERT INTO t(who) VALUES ({who})")).unwrap();
         eventually("it waits", secs(5), || proxy.pools("cl_waiting") == who + 1);
         queue.push(wire);
     }
@@ -86,9 +81,7 @@ fn a_waiter_that_leaves_is_forgotten_and_its_query_never_runs() {
     second.start("INSERT INTO t VALUES ('second')").unwrap();
     eventually("both wait", secs(5), || proxy.pools("cl_waiting") == 2);
     drop(leaver);
-    eventually("the leaver is forgotten", secs(5), || {
-        proxy.pools("cl_waiting") == 1
-    });
+    eventually("the leaver is forgotten", secs(5), || proxy.pools("cl_waiting") == 1);
     first.ok("COMMIT");
     second.finish().unwrap();
     assert_eq!(db.one("SELECT string_agg(who, ' ') FROM t"), "second");
@@ -97,10 +90,7 @@ fn a_waiter_that_leaves_is_forgotten_and_its_query_never_runs() {
 #[test]
 fn waiting_ends_at_query_wait_timeout() {
     let db = Db::new();
-    let proxy = Spec::of(&db)
-        .pool(1)
-        .text("query_wait_timeout", "400ms")
-        .start();
+    let proxy = Spec::of(&db).pool(1).text("query_wait_timeout", "400ms").start();
     let mut first = proxy.client().login();
     first.ok("BEGIN");
     let mut waiter = proxy.client().login();
@@ -123,21 +113,13 @@ fn a_client_that_vanishes_in_a_transaction_leaves_a_clean_server() {
         ("failed transaction", |wire| {
             wire.query("SELECT 1/0").unwrap_err();
         }),
-        ("query running", |wire| {
-            wire.start("SELECT pg_sleep(30)").unwrap()
-        }),
-        ("answer not read", |wire| {
-            wire.start("SELECT repeat('x', 1000) FROM generate_series(1, 50000)")
-                .unwrap()
-        }),
+        ("query running", |wire| wire.start("SELECT pg_sleep(30)").unwrap()),
+        ("answer not read", |wire| wire.start("SELECT repeat('x', 1000) FROM generate_series(1, 50000)").unwrap()),
         ("half a message", |wire| {
             let bytes = query("SELECT 'only the first half of this was sent'");
             wire.send(&bytes[..20]).unwrap();
         }),
-        ("no Sync", |wire| {
-            wire.send(&extended("INSERT INTO t VALUES (2)", &[]))
-                .unwrap()
-        }),
+        ("no Sync", |wire| wire.send(&extended("INSERT INTO t VALUES (2)", &[])).unwrap()),
         ("in COPY", |wire| {
             wire.start("COPY t FROM STDIN").unwrap();
             wire.recv_until(b'G', 1).unwrap();
@@ -152,20 +134,10 @@ fn a_client_that_vanishes_in_a_transaction_leaves_a_clean_server() {
         let mut next = proxy.client().login();
         next.limit(secs(10));
         assert_eq!(next.one("SELECT 'mine'"), "mine", "after {name}");
-        assert_eq!(
-            next.one("SELECT count(*) FROM t"),
-            "0",
-            "after {name}: not rolled back"
-        );
-        assert_eq!(
-            next.one("SELECT (txid_current_if_assigned() IS NULL)::text"),
-            "true",
-            "after {name}"
-        );
+        assert_eq!(next.one("SELECT count(*) FROM t"), "0", "after {name}: not rolled back");
+        assert_eq!(next.one("SELECT (txid_current_if_assigned() IS NULL)::text"), "true", "after {name}");
         next.close();
-        eventually(&format!("after {name}: one server"), secs(5), || {
-            db.servers() <= 1
-        });
+        eventually(&format!("after {name}: one server"), secs(5), || db.servers() <= 1);
     }
 }
 
@@ -175,9 +147,7 @@ fn session_mode_keeps_the_server_and_cleans_it_for_the_next() {
     let proxy = Spec::of(&db).session().pool(1).start();
     let mut first = proxy.client().login();
     let server = pid(&mut first);
-    first.ok(
-        "SET work_mem = '7MB'; CREATE TEMP TABLE mine(a int); LISTEN news; PREPARE p AS SELECT 1",
-    );
+    first.ok("SET work_mem = '7MB'; CREATE TEMP TABLE mine(a int); LISTEN news; PREPARE p AS SELECT 1");
     first.ok("SELECT pg_advisory_lock(4711)");
     assert_eq!(first.one("SHOW work_mem"), "7MB");
     assert_eq!(first.one("SELECT count(*) FROM mine"), "0");
@@ -185,34 +155,15 @@ fn session_mode_keeps_the_server_and_cleans_it_for_the_next() {
 
     let mut second = proxy.client().login();
     second.start("SELECT 1").unwrap();
-    assert!(
-        second.silent(ms(200)),
-        "the only server belongs to the first client"
-    );
+    assert!(second.silent(ms(200)), "the only server belongs to the first client");
     first.close();
     second.finish().unwrap();
-    assert_eq!(
-        pid(&mut second),
-        server,
-        "the server was thrown away instead of reset"
-    );
+    assert_eq!(pid(&mut second), server, "the server was thrown away instead of reset");
     assert_ne!(second.one("SHOW work_mem"), "7MB");
-    assert_eq!(
-        second.one("SELECT (to_regclass('mine') IS NULL)::text"),
-        "true"
-    );
-    assert_eq!(
-        second.one("SELECT count(*) FROM pg_listening_channels()"),
-        "0"
-    );
-    assert_eq!(
-        second.one("SELECT count(*) FROM pg_prepared_statements"),
-        "0"
-    );
-    assert_eq!(
-        second.one("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"),
-        "0"
-    );
+    assert_eq!(second.one("SELECT (to_regclass('mine') IS NULL)::text"), "true");
+    assert_eq!(second.one("SELECT count(*) FROM pg_listening_channels()"), "0");
+    assert_eq!(second.one("SELECT count(*) FROM pg_prepared_statements"), "0");
+    assert_eq!(second.one("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"), "0");
 }
 
 #[test]
@@ -221,20 +172,11 @@ fn named_statements_live_as_long_as_a_session() {
     let proxy = Spec::of(&db).session().start();
     let mut wire = proxy.client().login();
     use crate::support::wire::{bind, execute, parse};
-    wire.send(&[parse("plan", "SELECT $1::int * 2"), sync()].concat())
-        .unwrap();
+    wire.send(&[parse("plan", "SELECT $1::int * 2"), sync()].concat()).unwrap();
     wire.recv_until(b'Z', 1).unwrap();
     for n in 0..5 {
         let value = n.to_string();
-        wire.send(
-            &[
-                bind("", "plan", &[Some(value.as_bytes())]),
-                execute("", 0),
-                sync(),
-            ]
-            .concat(),
-        )
-        .unwrap();
+        wire.send(&[bind("", "plan", &[Some(value.as_bytes())]), execute("", 0), sync()].concat()).unwrap();
         let answer = wire.recv_until(b'Z', 1).unwrap();
         assert_eq!(answer[1].values(), [Some((n * 2).to_string())]);
     }
@@ -252,10 +194,7 @@ fn a_server_killed_while_idle_is_replaced_unnoticed() {
         if round > 0 {
             eventually("it is gone", secs(5), || proxy.pools("sv_idle") == 0);
         }
-        let new = wire
-            .query("SELECT pg_backend_pid()")
-            .expect("the client notices nothing")
-            .one();
+        let new = wire.query("SELECT pg_backend_pid()").expect("the client notices nothing").one();
         assert_ne!(new, old);
     }
 }
@@ -292,9 +231,7 @@ fn the_pool_is_used_up_and_never_exceeded() {
         db.name
     );
     load.progress(1);
-    let most = (0..200)
-        .map(|_| eye.one(&sql).parse::<u32>().unwrap())
-        .max();
+    let most = (0..200).map(|_| eye.one(&sql).parse::<u32>().unwrap()).max();
     load.progress(5);
     load.stop().assert_clean();
     assert_eq!(most, Some(3));
@@ -307,10 +244,7 @@ fn min_pool_size_is_kept_without_load() {
     proxy.still_serves();
     eventually("three servers wait", secs(10), || db.servers() == 3);
     // One that is lost is replaced, though nobody asks for it.
-    db.sql(&format!(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{}' LIMIT 1",
-        db.user
-    ));
+    db.sql(&format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{}' LIMIT 1", db.user));
     eventually("three servers wait again", secs(10), || db.servers() == 3);
     proxy.still_serves();
 }
@@ -363,7 +297,5 @@ fn clients_that_come_and_go_lose_nothing() {
     assert_eq!(receiver.iter().count(), 8, "a client failed");
     assert_eq!(db.one("SELECT count(DISTINCT a) FROM t"), "200");
     // Three servers may stay, and the console's connection comes and goes.
-    eventually("descriptors are given back", secs(5), || {
-        proxy.descriptors() <= before + 5
-    });
+    eventually("descriptors are given back", secs(5), || proxy.descriptors() <= before + 5);
 }

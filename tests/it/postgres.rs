@@ -27,15 +27,8 @@ fn a_cluster_serves_and_leaves_nothing_behind() {
         assert_eq!(wire.one("SHOW work_mem"), "7MB");
         let wrong = target(&cluster, "wrong").connect();
         assert_eq!(wrong.is_ok(), auth == AuthMethod::Trust, "{auth:?}");
-        let socket = cluster
-            .socket_dir()
-            .join(format!(".s.PGSQL.{}", cluster.port()));
-        let unix = Target::new(
-            Addr::Unix(socket),
-            "postgres",
-            "a 'quoted' word",
-            "postgres",
-        );
+        let socket = cluster.socket_dir().join(format!(".s.PGSQL.{}", cluster.port()));
+        let unix = Target::new(Addr::Unix(socket), "postgres", "a 'quoted' word", "postgres");
         assert_eq!(unix.login().one("SELECT 1"), "1");
 
         let (dir, pid) = (cluster.socket_dir().to_owned(), cluster.pid());
@@ -63,25 +56,16 @@ fn a_cluster_ends_with_a_panic() {
 fn a_cluster_ends_with_a_killed_owner() {
     // This binary again, as the owner: it starts a cluster and waits to be killed.
     let mut owner = std::process::Command::new(std::env::current_exe().unwrap())
-        .args([
-            "--exact",
-            "postgres::owner_to_be_killed",
-            "--ignored",
-            "--nocapture",
-        ])
+        .args(["--exact", "postgres::owner_to_be_killed", "--ignored", "--nocapture"])
         .stdout(std::process::Stdio::piped())
         .spawn()
         .unwrap();
     let mut lines = std::io::BufRead::lines(std::io::BufReader::new(owner.stdout.take().unwrap()));
     let line = lines.find_map(|line| {
         let line = line.unwrap();
-        line.split_once("cluster at ")
-            .map(|(_, rest)| rest.to_owned())
+        line.split_once("cluster at ").map(|(_, rest)| rest.to_owned())
     });
-    let (pid, dir) = line
-        .as_deref()
-        .and_then(|line| line.split_once(' '))
-        .unwrap();
+    let (pid, dir) = line.as_deref().and_then(|line| line.split_once(' ')).unwrap();
     assert!(Path::new(dir).exists());
     owner.kill().unwrap();
     owner.wait().unwrap();
@@ -93,22 +77,14 @@ fn a_cluster_ends_with_a_killed_owner() {
 #[ignore = "the other half of a_cluster_ends_with_a_killed_owner"]
 fn owner_to_be_killed() {
     let cluster = Cluster::start(Options::default()).unwrap();
-    println!(
-        "cluster at {} {}",
-        cluster.pid(),
-        cluster.socket_dir().display()
-    );
+    println!("cluster at {} {}", cluster.pid(), cluster.socket_dir().display());
     eventually("we are killed", secs(60), || false);
 }
 
 #[test]
 fn a_setting_that_postgres_refuses_is_an_error_with_its_log() {
     let settings = vec![("no_such_setting".to_owned(), "1".to_owned())];
-    let error = Cluster::start(Options {
-        settings,
-        ..Options::default()
-    })
-    .unwrap_err();
+    let error = Cluster::start(Options { settings, ..Options::default() }).unwrap_err();
     assert!(error.to_string().contains("no_such_setting"), "{error}");
 }
 
@@ -125,12 +101,7 @@ fn the_raw_client_speaks_the_protocol() {
     assert_eq!(wire.query("SELECT 1/0").unwrap_err().db().code, "22012");
     assert_eq!(wire.ok("BEGIN").status, b'T');
 
-    let batch = [
-        parse("", "SELECT $1::text"),
-        bind("", "", &[Some(b"x")]),
-        execute("", 0),
-        sync(),
-    ];
+    let batch = [parse("", "SELECT $1::text"), bind("", "", &[Some(b"x")]), execute("", 0), sync()];
     wire.send(&batch.concat()).unwrap();
     let answers = wire.recv_until(b'Z', 1).unwrap();
     let tags: Vec<u8> = answers.iter().map(|msg| msg.tag).collect();
@@ -155,7 +126,6 @@ fn the_raw_client_sees_every_failure() {
     db.sql(&format!("SELECT pg_terminate_backend({pid})"));
     assert_eq!(victim.query("SELECT 1").unwrap_err().db().code, "57P01");
     let mut wire = Wire::open(&db.direct().addr).unwrap();
-    wire.send(&startup(&[("user", "nobody_such"), ("database", &db.name)]))
-        .unwrap();
+    wire.send(&startup(&[("user", "nobody_such"), ("database", &db.name)])).unwrap();
     assert!(wire.authenticate("nobody_such", "x").is_err());
 }

@@ -4,9 +4,7 @@
 use crate::support::postgres::Db;
 use crate::support::proxy::{Proxy, Spec};
 use crate::support::wait::{eventually, secs};
-use crate::support::wire::{
-    Msg, Target, bind, close, describe, execute, extended, flush, msg_of, parse, query, sync,
-};
+use crate::support::wire::{Msg, Target, bind, close, describe, execute, extended, flush, msg_of, parse, query, sync};
 
 /// What a script does next: sends bytes, or reads up to the n-th message with a tag.
 pub(crate) enum Step {
@@ -29,23 +27,15 @@ impl Bench {
     }
 
     pub(crate) fn play(&self, target: &Target, script: &[Step], slice: usize) -> Vec<Msg> {
-        self.db.setup(&format!(
-            "DROP SCHEMA public CASCADE; CREATE SCHEMA public; {}",
-            self.setup
-        ));
+        self.db.setup(&format!("DROP SCHEMA public CASCADE; CREATE SCHEMA public; {}", self.setup));
         let mut wire = target.login();
         let mut answers = vec![];
         for step in script {
             match step {
-                Send(bytes) => bytes
-                    .chunks(slice)
-                    .for_each(|part| wire.send(part).unwrap()),
+                Send(bytes) => bytes.chunks(slice).for_each(|part| wire.send(part).unwrap()),
                 Until(tag, count) => match wire.recv_until(*tag, *count) {
                     Ok(more) => answers.extend(more.into_iter().map(without_oids)),
-                    Err(error) => panic!(
-                        "{error}, waiting for {count} x {} after {answers:?}",
-                        *tag as char
-                    ),
+                    Err(error) => panic!("{error}, waiting for {count} x {} after {answers:?}", *tag as char),
                 },
             }
         }
@@ -59,23 +49,12 @@ impl Bench {
     fn check(&self, script: &[Step]) {
         let direct = self.play(&self.db.direct(), script, usize::MAX);
         let last = &direct[direct.len() - 3];
-        assert_eq!(
-            last.values(),
-            [Some("in step".to_owned())],
-            "the script itself is wrong: {direct:?}"
-        );
-        for (slice, how) in [
-            (usize::MAX, "whole"),
-            (1, "byte by byte"),
-            (7, "in slices of 7"),
-        ] {
+        assert_eq!(last.values(), [Some("in step".to_owned())], "the script itself is wrong: {direct:?}");
+        for (slice, how) in [(usize::MAX, "whole"), (1, "byte by byte"), (7, "in slices of 7")] {
             let proxied = self.play(&self.proxy.client(), script, slice);
             let first = direct.iter().zip(&proxied).position(|(a, b)| a != b);
             if let Some(at) = first {
-                panic!(
-                    "sent {how}, message {at} differs:\ndirect  {:?}\nproxied {:?}",
-                    direct[at], proxied[at]
-                );
+                panic!("sent {how}, message {at} differs:\ndirect  {:?}\nproxied {:?}", direct[at], proxied[at]);
             }
             assert_eq!(direct.len(), proxied.len(), "sent {how}: {proxied:?}");
         }
@@ -165,26 +144,14 @@ fn multi_statement_queries() {
 
 #[test]
 fn many_queries_sent_at_once() {
-    let many: Vec<u8> = (0..200)
-        .flat_map(|n| query(&format!("SELECT {n}")))
-        .collect();
+    let many: Vec<u8> = (0..200).flat_map(|n| query(&format!("SELECT {n}"))).collect();
     check("", &[Send(many), Until(b'Z', 200)]);
 }
 
 #[test]
 fn text_that_is_not_utf8_passes_as_bytes() {
     let latin1 = msg_of(b'Q', b"SELECT 'caf\xe9' AS \"\xfc\"\0");
-    check(
-        "",
-        &[
-            q("BEGIN; SET LOCAL client_encoding = 'LATIN1'"),
-            Z,
-            Send(latin1),
-            Z,
-            q("COMMIT"),
-            Z,
-        ],
-    );
+    check("", &[q("BEGIN; SET LOCAL client_encoding = 'LATIN1'"), Z, Send(latin1), Z, q("COMMIT"), Z]);
 }
 
 #[test]
@@ -192,13 +159,7 @@ fn extended_queries() {
     check(
         "CREATE TABLE t(a int, b text)",
         &[
-            Send(
-                [
-                    extended("SELECT $1::int + 1, $2::text", &["41", "x"]),
-                    sync(),
-                ]
-                .concat(),
-            ),
+            Send([extended("SELECT $1::int + 1, $2::text", &["41", "x"]), sync()].concat()),
             Z,
             Send(
                 [
@@ -212,16 +173,7 @@ fn extended_queries() {
                 .concat(),
             ),
             Z,
-            Send(
-                [
-                    parse("", ""),
-                    bind("", "", &[]),
-                    describe(b'P', ""),
-                    execute("", 0),
-                    sync(),
-                ]
-                .concat(),
-            ),
+            Send([parse("", ""), bind("", "", &[]), describe(b'P', ""), execute("", 0), sync()].concat()),
             Z,
             Send(
                 [
@@ -259,14 +211,8 @@ fn a_named_statement_within_a_transaction() {
             Send([parse("plan", "SELECT $1::int * 2"), sync()].concat()),
             Z,
             Send(
-                [
-                    bind("p", "plan", &[Some(b"4")]),
-                    describe(b'P', "p"),
-                    execute("p", 0),
-                    close(b'S', "plan"),
-                    sync(),
-                ]
-                .concat(),
+                [bind("p", "plan", &[Some(b"4")]), describe(b'P', "p"), execute("p", 0), close(b'S', "plan"), sync()]
+                    .concat(),
             ),
             Z,
             q("COMMIT"),
@@ -279,19 +225,9 @@ fn a_named_statement_within_a_transaction() {
 fn pipelines_with_many_syncs_in_flight() {
     let batch = |n: usize| [extended("SELECT $1::text", &[&n.to_string()]), sync()].concat();
     let many: Vec<u8> = (0..100).flat_map(batch).collect();
-    let mixed = [
-        batch(1),
-        query("SELECT 'between'"),
-        batch(2),
-        batch(3),
-        query("SELECT 1; SELECT 2"),
-        batch(4),
-    ]
-    .concat();
-    check(
-        "",
-        &[Send(many), Until(b'Z', 100), Send(mixed), Until(b'Z', 6)],
-    );
+    let mixed =
+        [batch(1), query("SELECT 'between'"), batch(2), batch(3), query("SELECT 1; SELECT 2"), batch(4)].concat();
+    check("", &[Send(many), Until(b'Z', 100), Send(mixed), Until(b'Z', 6)]);
 }
 
 #[test]
@@ -307,10 +243,7 @@ fn a_pipeline_with_transactions_in_it() {
         run("ROLLBACK"),
         run("SELECT count(*) FROM t"),
     ];
-    check(
-        "CREATE TABLE t(a int)",
-        &[Send(script.concat()), Until(b'Z', 8)],
-    );
+    check("CREATE TABLE t(a int)", &[Send(script.concat()), Until(b'Z', 8)]);
 }
 
 #[test]
@@ -337,31 +270,9 @@ fn after_an_error_everything_up_to_sync_is_skipped() {
     check(
         "",
         &[
-            Send(
-                [
-                    good.clone(),
-                    bad.clone(),
-                    good.clone(),
-                    good.clone(),
-                    sync(),
-                ]
-                .concat(),
-            ),
+            Send([good.clone(), bad.clone(), good.clone(), good.clone(), sync()].concat()),
             Z,
-            Send(
-                [
-                    bad.clone(),
-                    sync(),
-                    good.clone(),
-                    sync(),
-                    bad,
-                    good.clone(),
-                    sync(),
-                    good.clone(),
-                    sync(),
-                ]
-                .concat(),
-            ),
+            Send([bad.clone(), sync(), good.clone(), sync(), bad, good.clone(), sync(), good.clone(), sync()].concat()),
             Until(b'Z', 4),
             Send([parse("", "SELEKT"), bind("", "", &[]), flush()].concat()),
             Until(b'E', 1),
@@ -383,13 +294,7 @@ fn a_portal_is_read_in_pieces() {
             q("BEGIN"),
             Z,
             Send(
-                [
-                    parse("", "SELECT generate_series(1, 5)"),
-                    bind("cur", "", &[]),
-                    execute("cur", 2),
-                    flush(),
-                ]
-                .concat(),
+                [parse("", "SELECT generate_series(1, 5)"), bind("cur", "", &[]), execute("cur", 2), flush()].concat(),
             ),
             Until(b's', 1),
             Send([execute("cur", 2), sync()].concat()),
@@ -399,15 +304,7 @@ fn a_portal_is_read_in_pieces() {
             q("COMMIT"),
             Z,
             // Without BEGIN the portal lives up to Sync only.
-            Send(
-                [
-                    parse("", "SELECT generate_series(1, 3)"),
-                    bind("", "", &[]),
-                    execute("", 1),
-                    flush(),
-                ]
-                .concat(),
-            ),
+            Send([parse("", "SELECT generate_series(1, 3)"), bind("", "", &[]), execute("", 1), flush()].concat()),
             Until(b's', 1),
             Send([execute("", 1), sync()].concat()),
             Z,
@@ -470,13 +367,8 @@ fn a_function_call_body_of_the_right_shape_is_used() {
     let db = Db::new();
     let mut wire = db.direct().login();
     let mut body = 177_u32.to_be_bytes().to_vec();
-    body.extend([
-        0, 1, 0, 1, 0, 2, 0, 0, 0, 4, 0, 0, 0, 40, 0, 0, 0, 4, 0, 0, 0, 2, 0, 1,
-    ]);
+    body.extend([0, 1, 0, 1, 0, 2, 0, 0, 0, 4, 0, 0, 0, 40, 0, 0, 0, 4, 0, 0, 0, 2, 0, 1]);
     wire.send(&msg_of(b'F', &body)).unwrap();
     let answer = wire.recv_until(b'Z', 1).unwrap();
-    assert_eq!(
-        (answer[0].tag, &answer[0].body[4..]),
-        (b'V', &[0, 0, 0, 42][..])
-    );
+    assert_eq!((answer[0].tag, &answer[0].body[4..]), (b'V', &[0, 0, 0, 42][..]));
 }

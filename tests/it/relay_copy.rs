@@ -5,9 +5,7 @@ use crate::support::wire::*;
 
 #[test]
 fn copy_in() {
-    let rows: Vec<u8> = (0..1000)
-        .flat_map(|n| copy_data(format!("{n}\tx\n").as_bytes()))
-        .collect();
+    let rows: Vec<u8> = (0..1000).flat_map(|n| copy_data(format!("{n}\tx\n").as_bytes())).collect();
     check(
         "CREATE TABLE t(a int, b text)",
         &[
@@ -40,9 +38,7 @@ fn copy_in() {
 /// The client goes on sending after the server has given up: all of it must be swallowed.
 #[test]
 fn copy_in_with_a_bad_row() {
-    let more: Vec<u8> = (0..50)
-        .flat_map(|n| copy_data(format!("{n}\n").as_bytes()))
-        .collect();
+    let more: Vec<u8> = (0..50).flat_map(|n| copy_data(format!("{n}\n").as_bytes())).collect();
     check(
         "CREATE TABLE t(a int)",
         &[
@@ -79,27 +75,9 @@ fn a_sync_inside_copy_is_not_answered() {
     check(
         "CREATE TABLE t(a int)",
         &[
-            Send(
-                [
-                    parse("", "COPY t FROM STDIN"),
-                    bind("", "", &[]),
-                    execute("", 0),
-                    sync(),
-                ]
-                .concat(),
-            ),
+            Send([parse("", "COPY t FROM STDIN"), bind("", "", &[]), execute("", 0), sync()].concat()),
             Until(b'G', 1),
-            Send(
-                [
-                    copy_data(b"1\n2\n"),
-                    sync(),
-                    flush(),
-                    copy_data(b"3\n"),
-                    copy_done(),
-                    sync(),
-                ]
-                .concat(),
-            ),
+            Send([copy_data(b"1\n2\n"), sync(), flush(), copy_data(b"3\n"), copy_done(), sync()].concat()),
             Z,
             q("SELECT count(*) FROM t"),
             Z,
@@ -118,14 +96,7 @@ fn a_sync_inside_copy_is_not_answered() {
             ),
             Z,
             // An error in extended COPY: skipped up to the last Sync.
-            Send(
-                [
-                    parse("", "COPY t FROM STDIN"),
-                    bind("", "", &[]),
-                    execute("", 0),
-                ]
-                .concat(),
-            ),
+            Send([parse("", "COPY t FROM STDIN"), bind("", "", &[]), execute("", 0)].concat()),
             Send([flush()].concat()),
             Until(b'G', 1),
             Send([copy_data(b"x\n"), copy_done(), sync()].concat()),

@@ -10,27 +10,22 @@ use crate::support::wire::*;
 
 #[test]
 fn large_values_of_many_sizes() {
-    let script: Vec<Step> = [
-        0, 1, 4095, 4096, 8187, 8192, 16_379, 16_384, 65_536, 300_000,
-    ]
-    .into_iter()
-    .flat_map(|size| {
-        let value = "v".repeat(size);
-        [
-            Send([extended("SELECT $1::text, length($1)", &[&value]), sync()].concat()),
-            Z,
-            q(&format!("SELECT repeat('w', {size})")),
-            Z,
-        ]
-    })
-    .collect();
+    let script: Vec<Step> = [0, 1, 4095, 4096, 8187, 8192, 16_379, 16_384, 65_536, 300_000]
+        .into_iter()
+        .flat_map(|size| {
+            let value = "v".repeat(size);
+            [
+                Send([extended("SELECT $1::text, length($1)", &[&value]), sync()].concat()),
+                Z,
+                q(&format!("SELECT repeat('w', {size})")),
+                Z,
+            ]
+        })
+        .collect();
     let bench = Bench::new("");
     let direct = bench.play(&bench.db.direct(), &script, usize::MAX);
     for slice in [usize::MAX, 4096, 1000] {
-        assert!(
-            bench.play(&bench.proxy.client(), &script, slice) == direct,
-            "in slices of {slice}"
-        );
+        assert!(bench.play(&bench.proxy.client(), &script, slice) == direct, "in slices of {slice}");
     }
 }
 
@@ -63,8 +58,7 @@ fn a_row_of_100_mb_streams_through_in_bounded_memory() {
     let_run(ms(300));
     read_big_row(&mut wire, 100_000_000);
     let value = "y".repeat(50_000_000);
-    wire.send(&[extended("SELECT length($1::text)", &[&value]), sync()].concat())
-        .unwrap();
+    wire.send(&[extended("SELECT length($1::text)", &[&value]), sync()].concat()).unwrap();
     let answer = wire.recv_until(b'Z', 1).unwrap();
     let row = answer.iter().find(|msg| msg.tag == b'D').unwrap();
     assert_eq!(row.values(), [Some("50000000".to_owned())]);
@@ -78,11 +72,8 @@ fn a_reader_that_never_reads_hurts_nobody() {
     let proxy = Spec::of(&db).pool(2).start();
     let before = proxy.peak_kib();
     let mut lazy = proxy.client().login();
-    lazy.start("SELECT repeat('x', 1000) FROM generate_series(1, 300000)")
-        .unwrap();
-    eventually("the lazy reader's query runs", secs(5), || {
-        proxy.pools("sv_active") == 1
-    });
+    lazy.start("SELECT repeat('x', 1000) FROM generate_series(1, 300000)").unwrap();
+    eventually("the lazy reader's query runs", secs(5), || proxy.pools("sv_active") == 1);
     for _ in 0..20 {
         proxy.still_serves();
     }
@@ -90,9 +81,7 @@ fn a_reader_that_never_reads_hurts_nobody() {
     assert!(grown < 16 * MIB, "memory grew by {grown} KiB");
     drop(lazy);
     // Its server is cleaned up or closed, and does not stay taken.
-    eventually("its server is free again", secs(10), || {
-        proxy.pools("sv_active") == 0
-    });
+    eventually("its server is free again", secs(10), || proxy.pools("sv_active") == 0);
     proxy.still_serves();
 }
 
@@ -113,43 +102,21 @@ fn replication_is_refused_or_passed_through_but_never_pooled() {
 fn a_driver_works_through_it() {
     let db = Db::with("CREATE TABLE t(a int, b text)");
     let proxy = Spec::of(&db).session().start();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    let config = format!(
-        "host=127.0.0.1 port={} user={} dbname={} password=x",
-        proxy.port, db.user, db.name
-    );
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let config = format!("host=127.0.0.1 port={} user={} dbname={} password=x", proxy.port, db.user, db.name);
     runtime.block_on(async {
-        let (mut client, connection) = tokio_postgres::connect(&config, tokio_postgres::NoTls)
-            .await
-            .unwrap();
+        let (mut client, connection) = tokio_postgres::connect(&config, tokio_postgres::NoTls).await.unwrap();
         let driver = tokio::spawn(connection);
         let tx = client.transaction().await.unwrap();
-        tx.execute("INSERT INTO t VALUES ($1, $2)", &[&1_i32, &"x"])
-            .await
-            .unwrap();
+        tx.execute("INSERT INTO t VALUES ($1, $2)", &[&1_i32, &"x"]).await.unwrap();
         tx.commit().await.unwrap();
-        let rows = client
-            .query("SELECT a, b FROM t WHERE a = $1", &[&1_i32])
-            .await
-            .unwrap();
+        let rows = client.query("SELECT a, b FROM t WHERE a = $1", &[&1_i32]).await.unwrap();
         assert_eq!(rows[0].get::<_, String>(1), "x");
         let sink = client.copy_in("COPY t FROM STDIN").await.unwrap();
         let mut sink = std::pin::pin!(sink);
-        sink.send(bytes::Bytes::from_static(b"2\ty\n3\tz\n"))
-            .await
-            .unwrap();
+        sink.send(bytes::Bytes::from_static(b"2\ty\n3\tz\n")).await.unwrap();
         assert_eq!(sink.finish().await.unwrap(), 2);
-        assert_eq!(
-            client
-                .query_one("SELECT count(*) FROM t", &[])
-                .await
-                .unwrap()
-                .get::<_, i64>(0),
-            3
-        );
+        assert_eq!(client.query_one("SELECT count(*) FROM t", &[]).await.unwrap().get::<_, i64>(0), 3);
         drop(client);
         driver.await.unwrap().unwrap();
     });

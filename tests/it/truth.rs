@@ -17,13 +17,9 @@ use crate::support::wire::{
 pub(crate) fn windows_in_a_row(proxy: &Proxy, table: &str, stop: &AtomicBool) -> usize {
     let mut count = 0;
     while !stop.load(Ordering::Relaxed) {
-        let sql =
-            format!("ALTER TABLE {table} ADD COLUMN extra_{count} int NOT NULL DEFAULT {count}");
+        let sql = format!("ALTER TABLE {table} ADD COLUMN extra_{count} int NOT NULL DEFAULT {count}");
         let reply = proxy.apply(&format!("w{count}"), "", &sql).finish();
-        let row = reply
-            .unwrap_or_else(|error| panic!("window {count}: {error}"))
-            .maps()
-            .remove(0);
+        let row = reply.unwrap_or_else(|error| panic!("window {count}: {error}")).maps().remove(0);
         assert_eq!(row["outcome"], "applied", "{row:?}");
         count += 1;
         let_run(std::time::Duration::from_millis(150));
@@ -47,37 +43,23 @@ impl Echo {
         let both = |nonce: &str| vec![nonce.to_owned(), one(nonce)];
         let sql = |nonce: &str| format!("SELECT $1::text, '{nonce}' || '/{client}'");
         match rng.below(6) {
-            0 => Self {
-                bytes: query(&format!("SELECT '{nonce}', '{nonce}/{client}'")),
-                syncs: 1,
-                values: both(&nonce),
-            },
-            1 => Self {
-                bytes: [extended(&sql(&nonce), &[&nonce]), sync()].concat(),
-                syncs: 1,
-                values: both(&nonce),
-            },
+            0 => {
+                Self { bytes: query(&format!("SELECT '{nonce}', '{nonce}/{client}'")), syncs: 1, values: both(&nonce) }
+            }
+            1 => Self { bytes: [extended(&sql(&nonce), &[&nonce]), sync()].concat(), syncs: 1, values: both(&nonce) },
             2 => {
                 // A pipeline: several batches at once, each with a nonce of its own.
                 let nonces: Vec<String> = (0..2 + rng.below(6)).map(|_| rng.nonce()).collect();
                 Self {
-                    bytes: nonces
-                        .iter()
-                        .flat_map(|n| [extended(&sql(n), &[n]), sync()].concat())
-                        .collect(),
+                    bytes: nonces.iter().flat_map(|n| [extended(&sql(n), &[n]), sync()].concat()).collect(),
                     syncs: nonces.len(),
                     values: nonces.iter().flat_map(|n| both(n)).collect(),
                 }
             }
             3 => {
                 // An explicit transaction with many rows.
-                let text =
-                    format!("BEGIN; SELECT '{nonce}/{client}' FROM generate_series(1, 3); COMMIT");
-                Self {
-                    bytes: query(&text),
-                    syncs: 1,
-                    values: vec![one(&nonce); 3],
-                }
+                let text = format!("BEGIN; SELECT '{nonce}/{client}' FROM generate_series(1, 3); COMMIT");
+                Self { bytes: query(&text), syncs: 1, values: vec![one(&nonce); 3] }
             }
             4 => {
                 // One statement, bound twice in one batch.
@@ -90,19 +72,11 @@ impl Echo {
                     execute("", 0),
                     sync(),
                 ];
-                Self {
-                    bytes: parts.concat(),
-                    syncs: 1,
-                    values: vec![a, b],
-                }
+                Self { bytes: parts.concat(), syncs: 1, values: vec![a, b] }
             }
             _ => {
                 let text = format!("COPY (SELECT '{nonce}/{client}') TO STDOUT");
-                Self {
-                    bytes: query(&text),
-                    syncs: 1,
-                    values: vec![one(&nonce)],
-                }
+                Self { bytes: query(&text), syncs: 1, values: vec![one(&nonce)] }
             }
         }
     }
@@ -126,11 +100,7 @@ fn short(values: &[String]) -> Vec<String> {
     let both_ends = |value: &String| {
         let end = value.rsplit('p').next().unwrap_or_default();
         let start: String = value.chars().take(8).collect();
-        format!(
-            "{start}..{}[{}]",
-            end.get(end.len().saturating_sub(3)..).unwrap_or_default(),
-            value.len()
-        )
+        format!("{start}..{}[{}]", end.get(end.len().saturating_sub(3)..).unwrap_or_default(), value.len())
     };
     values.iter().map(both_ends).collect()
 }
@@ -192,10 +162,7 @@ fn nonce_echo_under_windows() {
     let seed = seed("nonce_echo_under_windows");
     let db = Db::with("CREATE TABLE t(a int)");
     let proxy = Spec::of(&db).pool(5).start();
-    let (stop, asked) = (
-        Arc::new(AtomicBool::new(false)),
-        Arc::new(AtomicU64::new(0)),
-    );
+    let (stop, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let clients: Vec<_> = (0..40)
         .map(|client| {
             let (target, stop, asked) = (proxy.client(), Arc::clone(&stop), Arc::clone(&asked));
@@ -208,18 +175,13 @@ fn nonce_echo_under_windows() {
         stop.store(true, Ordering::Relaxed);
         windows.join().unwrap()
     });
-    let failed = clients
-        .into_iter()
-        .filter_map(|client| client.join().err())
-        .count();
+    let failed = clients.into_iter().filter_map(|client| client.join().err()).count();
     let asked = asked.load(Ordering::Relaxed);
     println!("{asked} echoes, {windows} windows");
     assert_eq!(failed, 0, "clients that failed");
     assert!(windows >= 5, "only {windows} windows");
     assert!(asked > 1000, "only {asked} echoes");
-    crate::support::wait::eventually("every server has come back", secs(5), || {
-        proxy.pools("sv_active") == 0
-    });
+    crate::support::wait::eventually("every server has come back", secs(5), || proxy.pools("sv_active") == 0);
 }
 
 /// The test's own sharpness: an answer that belongs to another is noticed.
@@ -255,8 +217,7 @@ fn copies_of_many_clients_do_not_mix() {
                     wire.recv_until(b'G', 1).unwrap();
                     for _ in 0..20 {
                         let nonce = rng.nonce();
-                        wire.send(&copy_data(format!("{client}\t{nonce}\n").as_bytes()))
-                            .unwrap();
+                        wire.send(&copy_data(format!("{client}\t{nonce}\n").as_bytes())).unwrap();
                         sent.push(nonce);
                     }
                     wire.send(&copy_done()).unwrap();
@@ -268,16 +229,11 @@ fn copies_of_many_clients_do_not_mix() {
         })
         .collect();
     for n in 0..5 {
-        proxy
-            .apply(&format!("w{n}"), "", &format!("CREATE TABLE t{n}(a int)"))
-            .finish()
-            .unwrap();
+        proxy.apply(&format!("w{n}"), "", &format!("CREATE TABLE t{n}(a int)")).finish().unwrap();
     }
     for (client, thread) in clients.into_iter().enumerate() {
         let sent = thread.join().unwrap();
-        let sql = format!(
-            "SELECT string_agg(nonce, ' ' ORDER BY nonce COLLATE \"C\") FROM t WHERE client = {client}"
-        );
+        let sql = format!("SELECT string_agg(nonce, ' ' ORDER BY nonce COLLATE \"C\") FROM t WHERE client = {client}");
         assert_eq!(db.one(&sql), sent);
     }
 }

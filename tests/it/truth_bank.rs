@@ -71,11 +71,7 @@ fn bank(target: &Target, worker: usize, seed: u64, stop: &AtomicBool) -> (Journa
 }
 
 /// All in one simple query; `None` if the client has died without knowing.
-fn one_query(
-    wire: &mut Wire,
-    statements: &[String],
-    dies: u64,
-) -> Result<Option<Known>, WireError> {
+fn one_query(wire: &mut Wire, statements: &[String], dies: u64) -> Result<Option<Known>, WireError> {
     wire.start(&statements.join(";"))?;
     if dies == 0 {
         return Ok(None);
@@ -84,15 +80,8 @@ fn one_query(
 }
 
 /// Each statement in a batch of its own, all sent at once.
-fn pipelined(
-    wire: &mut Wire,
-    statements: &[String],
-    dies: u64,
-) -> Result<Option<Known>, WireError> {
-    let bytes: Vec<u8> = statements
-        .iter()
-        .flat_map(|sql| [extended(sql, &[]), sync()].concat())
-        .collect();
+fn pipelined(wire: &mut Wire, statements: &[String], dies: u64) -> Result<Option<Known>, WireError> {
+    let bytes: Vec<u8> = statements.iter().flat_map(|sql| [extended(sql, &[]), sync()].concat()).collect();
     if dies == 0 {
         wire.send(&bytes[..bytes.len() / 2])?;
         return Ok(None);
@@ -106,11 +95,7 @@ fn pipelined(
     bad.map_or(Ok(Some(Known::Done)), |msg| Err(WireError::Db(msg.error())))
 }
 
-fn step_by_step(
-    wire: &mut Wire,
-    statements: &[String],
-    dies: u64,
-) -> Result<Option<Known>, WireError> {
+fn step_by_step(wire: &mut Wire, statements: &[String], dies: u64) -> Result<Option<Known>, WireError> {
     let (commit, before) = statements.split_last().unwrap();
     for (n, sql) in before.iter().enumerate() {
         if dies == n as u64 {
@@ -128,11 +113,7 @@ fn step_by_step(
         return Ok(None);
     }
     let reply = wire.finish()?;
-    assert_eq!(
-        reply.tags,
-        ["COMMIT"],
-        "a failed transaction was called committed"
-    );
+    assert_eq!(reply.tags, ["COMMIT"], "a failed transaction was called committed");
     Ok(Some(Known::Done))
 }
 
@@ -145,9 +126,7 @@ fn audit(journals: &[Journal], rows: &[Row], total: i64) -> Vec<String> {
         *found.entry(nonce).or_default() += 1;
         match journals[*worker].get(nonce) {
             None => wrong.push(format!("row without an intent: {worker} {seq} {nonce}")),
-            Some((intended, _)) if intended != seq => {
-                wrong.push(format!("row {nonce} has seq {seq}, not {intended}"))
-            }
+            Some((intended, _)) if intended != seq => wrong.push(format!("row {nonce} has seq {seq}, not {intended}")),
             Some((_, Known::Done)) if *seq <= last[*worker] => {
                 wrong.push(format!("worker {worker}: {seq} after {}", last[*worker]))
             }
@@ -163,9 +142,7 @@ fn audit(journals: &[Journal], rows: &[Row], total: i64) -> Vec<String> {
             Known::Unknown => count <= 1,
         };
         if !right {
-            wrong.push(format!(
-                "{known:?} transaction {seq} is there {count} times"
-            ));
+            wrong.push(format!("{known:?} transaction {seq} is there {count} times"));
         }
     }
     if total != 20_000 {
@@ -176,17 +153,12 @@ fn audit(journals: &[Journal], rows: &[Row], total: i64) -> Vec<String> {
 
 /// The ledger in the order in which it was written, and the sum of all balances.
 fn books(db: &Db) -> (Vec<Row>, i64) {
-    let rows = db
-        .sql("SELECT worker, seq, nonce FROM ledger ORDER BY worker, xmin::text::bigint, ctid")
-        .rows;
+    let rows = db.sql("SELECT worker, seq, nonce FROM ledger ORDER BY worker, xmin::text::bigint, ctid").rows;
     let rows = rows.into_iter().map(|row| {
         let text = |n: usize| row[n].clone().unwrap();
         (text(0).parse().unwrap(), text(1).parse().unwrap(), text(2))
     });
-    (
-        rows.collect(),
-        db.one("SELECT sum(balance) FROM account").parse().unwrap(),
-    )
+    (rows.collect(), db.one("SELECT sum(balance) FROM account").parse().unwrap())
 }
 
 #[test]
@@ -208,13 +180,9 @@ fn bank_ledger_under_windows() {
         stop.store(true, Ordering::Relaxed);
         windows.join().unwrap()
     });
-    let (journals, errors): (Vec<Journal>, Vec<Vec<String>>) = workers
-        .into_iter()
-        .map(|worker| worker.join().unwrap())
-        .unzip();
-    crate::support::wait::eventually("every server has come back", secs(10), || {
-        proxy.pools("sv_active") == 0
-    });
+    let (journals, errors): (Vec<Journal>, Vec<Vec<String>>) =
+        workers.into_iter().map(|worker| worker.join().unwrap()).unzip();
+    crate::support::wait::eventually("every server has come back", secs(10), || proxy.pools("sv_active") == 0);
     // Also what died at the last moment has ended.
     crate::support::wait::eventually("nothing is open", secs(10), || {
         let sql = format!(
@@ -226,19 +194,9 @@ fn bank_ledger_under_windows() {
     let (rows, total) = books(&db);
     println!("{} transactions, {windows} windows", rows.len());
     let errors: Vec<String> = errors.into_iter().flatten().collect();
-    assert!(
-        errors.is_empty(),
-        "seed {seed}: {} client errors: {:?}",
-        errors.len(),
-        &errors[..errors.len().min(10)]
-    );
+    assert!(errors.is_empty(), "seed {seed}: {} client errors: {:?}", errors.len(), &errors[..errors.len().min(10)]);
     let wrong = audit(&journals, &rows, total);
-    assert!(
-        wrong.is_empty(),
-        "seed {seed}: {} mistakes: {:?}",
-        wrong.len(),
-        &wrong[..wrong.len().min(10)]
-    );
+    assert!(wrong.is_empty(), "seed {seed}: {} mistakes: {:?}", wrong.len(), &wrong[..wrong.len().min(10)]);
     assert!(windows >= 5, "only {windows} windows");
     assert!(rows.len() > 200, "only {} transactions", rows.len());
 }
@@ -256,50 +214,26 @@ fn the_audit_notices_each_kind_of_lie() {
         .collect();
     let_run(std::time::Duration::from_millis(600));
     stop.store(true, Ordering::Relaxed);
-    let journals: Vec<Journal> = workers
-        .into_iter()
-        .map(|worker| worker.join().unwrap().0)
-        .collect();
+    let journals: Vec<Journal> = workers.into_iter().map(|worker| worker.join().unwrap().0).collect();
     let (rows, total) = books(&db);
     assert!(rows.len() > 20);
     assert_eq!(audit(&journals, &rows, total), Vec::<String>::new());
 
-    let done = |rows: &[Row]| {
-        rows.iter()
-            .position(|(worker, _, nonce)| journals[*worker][nonce].1 == Known::Done)
-            .unwrap()
-    };
+    let done =
+        |rows: &[Row]| rows.iter().position(|(worker, _, nonce)| journals[*worker][nonce].1 == Known::Done).unwrap();
     let lie = |change: &dyn Fn(&mut Vec<Row>)| {
         let mut rows = rows.clone();
         change(&mut rows);
         audit(&journals, &rows, total)
     };
-    assert_eq!(
-        audit(&journals, &rows, total + 1).len(),
-        1,
-        "money from nowhere"
-    );
-    assert!(
-        !lie(&|rows| drop(rows.remove(done(rows)))).is_empty(),
-        "a lost commit"
-    );
-    assert!(
-        !lie(&|rows| rows.push(rows[done(rows)].clone())).is_empty(),
-        "a commit twice"
-    );
-    assert!(
-        !lie(&|rows| rows.push((0, 1, "stranger".to_owned()))).is_empty(),
-        "a row of nobody"
-    );
+    assert_eq!(audit(&journals, &rows, total + 1).len(), 1, "money from nowhere");
+    assert!(!lie(&|rows| drop(rows.remove(done(rows)))).is_empty(), "a lost commit");
+    assert!(!lie(&|rows| rows.push(rows[done(rows)].clone())).is_empty(), "a commit twice");
+    assert!(!lie(&|rows| rows.push((0, 1, "stranger".to_owned()))).is_empty(), "a row of nobody");
     let failed = journals.iter().enumerate().find_map(|(worker, journal)| {
-        let (nonce, (seq, _)) = journal
-            .iter()
-            .find(|(_, (_, known))| *known == Known::Failed)?;
+        let (nonce, (seq, _)) = journal.iter().find(|(_, (_, known))| *known == Known::Failed)?;
         Some((worker, *seq, nonce.clone()))
     });
     let failed = failed.expect("some have changed their mind");
-    assert!(
-        !lie(&|rows| rows.push(failed.clone())).is_empty(),
-        "a rollback that stayed"
-    );
+    assert!(!lie(&|rows| rows.push(failed.clone())).is_empty(), "a rollback that stayed");
 }

@@ -21,55 +21,35 @@ fn apply_on_a_quiet_database_answers_with_one_row_and_its_receipt() {
     let reply = window.finish().unwrap();
     assert_eq!(
         reply.columns,
-        [
-            "id",
-            "outcome",
-            "reason",
-            "drain_ms",
-            "hold_ms",
-            "apply_ms",
-            "held_peak",
-            "stall_max_ms"
-        ]
+        ["id", "outcome", "reason", "drain_ms", "hold_ms", "apply_ms", "held_peak", "stall_max_ms"]
     );
     let row = &reply.maps()[0];
-    assert_eq!(
-        (row["id"].as_str(), row["outcome"].as_str()),
-        ("quiet", "applied")
-    );
+    assert_eq!((row["id"].as_str(), row["outcome"].as_str()), ("quiet", "applied"));
     assert_eq!(reply.tags, ["WINDOW"]);
     assert!(!reply.notices.is_empty(), "progress comes as notices");
     assert!(db.has_column("accounts", "extra"));
     let shown = proxy.window("quiet");
-    assert_eq!(
-        (shown["phase"].as_str(), shown["outcome"].as_str()),
-        ("closed", "applied")
-    );
-    assert_eq!(
-        (shown["form"].as_str(), shown["database"].as_str()),
-        ("apply", db.name.as_str())
-    );
+    assert_eq!((shown["phase"].as_str(), shown["outcome"].as_str()), ("closed", "applied"));
+    assert_eq!((shown["form"].as_str(), shown["database"].as_str()), ("apply", db.name.as_str()));
     assert_eq!(shown["change_sha256"].len(), 64, "{shown:?}");
     let receipt: serde_json::Value = serde_json::from_str(&shown["receipt"]).unwrap();
     assert!(receipt.is_object());
     let listed = proxy.admin("SHOW WINDOWS").maps();
     assert_eq!(listed.len(), 1);
-    assert_eq!(
-        (listed[0]["id"].as_str(), listed[0]["outcome"].as_str()),
-        ("quiet", "applied")
-    );
+    assert_eq!((listed[0]["id"].as_str(), listed[0]["outcome"].as_str()), ("quiet", "applied"));
     proxy.still_serves();
 }
 
 #[test]
 fn the_change_is_one_transaction() {
     let (db, proxy) = scene();
-    let mut window = proxy.apply("one", "", "CREATE TABLE a AS SELECT txid_current() AS x; CREATE TABLE b AS SELECT txid_current() AS x");
-    window.finish().unwrap();
-    assert_eq!(
-        db.one("SELECT count(DISTINCT x) FROM (SELECT x FROM a UNION ALL SELECT x FROM b) u"),
-        "1"
+    let mut window = proxy.apply(
+        "one",
+        "",
+        "CREATE TABLE a AS SELECT txid_current() AS x; CREATE TABLE b AS SELECT txid_current() AS x",
     );
+    window.finish().unwrap();
+    assert_eq!(db.one("SELECT count(DISTINCT x) FROM (SELECT x FROM a UNION ALL SELECT x FROM b) u"), "1");
 }
 
 #[test]
@@ -80,14 +60,10 @@ fn an_open_transaction_finishes_first_and_new_ones_wait() {
     let mut window = proxy.apply("drain", "drain='10s'", ADD);
     proxy.until_phase("drain", "draining");
     let mut late = proxy.client().app("late").login();
-    late.start("SELECT extra FROM accounts WHERE id = 1")
-        .unwrap();
+    late.start("SELECT extra FROM accounts WHERE id = 1").unwrap();
     proxy.until_held(1);
     let held = proxy.admin("SHOW HELD").maps().remove(0);
-    assert_eq!(
-        (held["application_name"].as_str(), held["window"].as_str()),
-        ("late", "drain")
-    );
+    assert_eq!((held["application_name"].as_str(), held["window"].as_str()), ("late", "drain"));
     assert_eq!(proxy.window("drain")["open_transactions"], "1");
     // The open transaction goes on as if nothing were.
     for n in 0..5 {
@@ -96,17 +72,10 @@ fn an_open_transaction_finishes_first_and_new_ones_wait() {
     assert!(!db.has_column("accounts", "extra"));
     assert_eq!(open.ok("COMMIT").status, b'I');
     assert_eq!(window.finish().unwrap().maps()[0]["outcome"], "applied");
-    assert_eq!(
-        late.finish().unwrap().one(),
-        "7",
-        "the late query sees the new schema"
-    );
+    assert_eq!(late.finish().unwrap().one(), "7", "the late query sees the new schema");
     assert_eq!(proxy.held(), 0);
     let shown = proxy.window("drain");
-    assert_eq!(
-        (shown["held_peak"].as_str(), shown["released"].as_str()),
-        ("1", "1")
-    );
+    assert_eq!((shown["held_peak"].as_str(), shown["released"].as_str()), ("1", "1"));
     assert_eq!(open.one("SELECT n FROM accounts WHERE id = 1"), "4");
 }
 
@@ -118,8 +87,7 @@ fn nothing_of_a_client_is_open_while_the_change_applies() {
          WHERE datname = current_database() AND pid <> pg_backend_pid() AND (xact_start IS NOT NULL OR state <> 'idle') AND backend_type = 'client backend'");
     proxy.until_phase("solo", "applying");
     for wire in &mut clients {
-        wire.start("UPDATE accounts SET n = n + 1 WHERE id = 1")
-            .unwrap();
+        wire.start("UPDATE accounts SET n = n + 1 WHERE id = 1").unwrap();
     }
     proxy.until_held(4);
     window.finish().unwrap();
@@ -141,10 +109,7 @@ fn other_databases_do_not_feel_it() {
     let mut here = proxy.client().login();
     here.start("SELECT 1").unwrap();
     proxy.until_held(1);
-    assert_eq!(
-        proxy.admin(&format!("SHOW HELD {}", other.name)).rows.len(),
-        0
-    );
+    assert_eq!(proxy.admin(&format!("SHOW HELD {}", other.name)).rows.len(), 0);
     assert_eq!(proxy.admin(&format!("SHOW HELD {}", db.name)).rows.len(), 1);
     proxy.close("here", &open["token"]);
     here.finish().unwrap();
@@ -179,15 +144,11 @@ fn a_held_client_that_leaves_is_forgotten_and_its_insert_never_runs() {
     let mut by_query = proxy.client().login();
     by_query.start(insert).unwrap();
     let mut by_batch = proxy.client().login();
-    by_batch
-        .send(&[extended(insert, &[]), sync()].concat())
-        .unwrap();
+    by_batch.send(&[extended(insert, &[]), sync()].concat()).unwrap();
     let mut by_goodbye = proxy.client().login();
     by_goodbye.start(insert).unwrap();
     proxy.until_held(3);
-    by_goodbye
-        .send(&crate::support::wire::msg_of(b'X', b""))
-        .unwrap();
+    by_goodbye.send(&crate::support::wire::msg_of(b'X', b"")).unwrap();
     drop((by_query, by_batch, by_goodbye));
     proxy.until_held(0);
     proxy.close("leavers", &open["token"]);
@@ -226,14 +187,9 @@ fn a_session_mode_client_is_held_at_its_boundary_and_keeps_its_session() {
     let mut busy = proxy.client().login();
     busy.ok("BEGIN");
 
-    let mut window = proxy.apply(
-        "session",
-        "drain='10s'",
-        &format!("SELECT pg_sleep(1); {ADD}"),
-    );
+    let mut window = proxy.apply("session", "drain='10s'", &format!("SELECT pg_sleep(1); {ADD}"));
     proxy.until_phase("session", "draining");
-    idle.start("SELECT extra FROM accounts WHERE id = 1")
-        .unwrap();
+    idle.start("SELECT extra FROM accounts WHERE id = 1").unwrap();
     proxy.until_held(1);
     busy.ok("UPDATE accounts SET n = 1 WHERE id = 1; COMMIT");
     busy.start("SELECT 1").unwrap();
@@ -251,21 +207,14 @@ fn a_batch_without_sync_is_an_open_transaction() {
     let (db, proxy) = scene();
     let mut wire = proxy.client().app("half").login();
     wire.send(
-        &[
-            parse("", "UPDATE accounts SET n = 5 WHERE id = 1"),
-            bind("", "", &[]),
-            execute("", 0),
-            flush(),
-        ]
-        .concat(),
+        &[parse("", "UPDATE accounts SET n = 5 WHERE id = 1"), bind("", "", &[]), execute("", 0), flush()].concat(),
     )
     .unwrap();
     wire.recv_until(b'C', 1).unwrap();
     let mut window = proxy.apply("half", "drain='10s'", ADD);
     proxy.until_phase("half", "draining");
     // The rest of the batch goes through: a batch is never split by a gate.
-    wire.send(&[bind("", "", &[]), execute("", 0), flush()].concat())
-        .unwrap();
+    wire.send(&[bind("", "", &[]), execute("", 0), flush()].concat()).unwrap();
     wire.limit(secs(3));
     wire.recv_until(b'C', 1).unwrap();
     assert!(!db.has_column("accounts", "extra"));
@@ -323,18 +272,10 @@ fn statements_that_were_prepared_before_see_the_new_schema() {
     let db = Db::with(ACCOUNTS);
     let proxy = Spec::of(&db).session().start();
     let mut wire = proxy.client().login();
-    wire.send(
-        &[
-            parse("plan", "UPDATE accounts SET n = n + 1 WHERE id = $1"),
-            sync(),
-        ]
-        .concat(),
-    )
-    .unwrap();
+    wire.send(&[parse("plan", "UPDATE accounts SET n = n + 1 WHERE id = $1"), sync()].concat()).unwrap();
     wire.recv_until(b'Z', 1).unwrap();
     proxy.apply("plans", "", ADD).finish().unwrap();
-    wire.send(&[bind("", "plan", &[Some(b"1")]), execute("", 0), sync()].concat())
-        .unwrap();
+    wire.send(&[bind("", "plan", &[Some(b"1")]), execute("", 0), sync()].concat()).unwrap();
     let answer = wire.recv_until(b'Z', 1).unwrap();
     assert!(answer.iter().all(|msg| msg.tag != b'E'), "{answer:?}");
 }
@@ -343,10 +284,7 @@ fn statements_that_were_prepared_before_see_the_new_schema() {
 #[test]
 fn a_hold_is_longer_than_query_wait_timeout_and_nobody_is_told_so() {
     let db = Db::with(ACCOUNTS);
-    let proxy = Spec::of(&db)
-        .text("query_wait_timeout", "300ms")
-        .text("client_idle_timeout", "700ms")
-        .start();
+    let proxy = Spec::of(&db).text("query_wait_timeout", "300ms").text("client_idle_timeout", "700ms").start();
     let open = proxy.open("clocks", "");
     let mut wire = proxy.client().login();
     wire.start("SELECT 'patient'").unwrap();
@@ -366,17 +304,10 @@ fn a_server_that_dies_in_the_hold_is_replaced_unnoticed() {
     proxy.until_held(1);
     db.sql(&format!("SELECT pg_terminate_backend({server})"));
     eventually("it is gone", secs(5), || {
-        db.one(&format!(
-            "SELECT count(*) FROM pg_stat_activity WHERE pid = {server}"
-        )) == "0"
+        db.one(&format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {server}")) == "0"
     });
     proxy.close("dies", &open["token"]);
-    assert_ne!(
-        wire.finish()
-            .expect("the held client notices nothing")
-            .one(),
-        server
-    );
+    assert_ne!(wire.finish().expect("the held client notices nothing").one(), server);
 }
 
 #[test]
@@ -386,24 +317,13 @@ fn the_console_and_metrics_answer_while_held() {
     let mut wire: Wire = proxy.client().login();
     wire.start("SELECT 1").unwrap();
     proxy.until_held(1);
-    for command in [
-        "SHOW POOLS",
-        "SHOW CLIENTS",
-        "SHOW WINDOWS",
-        "SHOW HELD",
-        "SHOW BLOCKERS",
-        "SHOW STATS",
-    ] {
+    for command in ["SHOW POOLS", "SHOW CLIENTS", "SHOW WINDOWS", "SHOW HELD", "SHOW BLOCKERS", "SHOW STATS"] {
         proxy.admin(command);
     }
     let metrics = proxy.metrics_text();
-    let held = metrics
-        .lines()
-        .find(|line| line.starts_with("pglull_") && line.contains("held") && line.ends_with(" 1"));
-    assert!(
-        held.is_some(),
-        "no metric says that one client is held:\n{metrics}"
-    );
+    let held =
+        metrics.lines().find(|line| line.starts_with("pglull_") && line.contains("held") && line.ends_with(" 1"));
+    assert!(held.is_some(), "no metric says that one client is held:\n{metrics}");
     assert!(proxy.http("/healthz").0.contains("200"));
     proxy.close("seen", &open["token"]);
     wire.finish().unwrap();

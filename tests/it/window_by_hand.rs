@@ -22,16 +22,12 @@ fn open_renew_close() {
     assert!(open["token"].len() >= 16, "{open:?}");
     assert!(open["hold_until_ms"].parse::<u64>().is_ok(), "{open:?}");
     let mut wire = proxy.client().login();
-    wire.start("SELECT extra FROM accounts WHERE id = 1")
-        .unwrap();
+    wire.start("SELECT extra FROM accounts WHERE id = 1").unwrap();
     proxy.until_held(1);
 
     let token = &open["token"];
     let refused = proxy.admin_err("WINDOW RENEW hand TOKEN 'not the token'");
-    assert!(
-        !refused.message.contains(token.as_str()),
-        "the token in an error: {refused}"
-    );
+    assert!(!refused.message.contains(token.as_str()), "the token in an error: {refused}");
     proxy.admin_err("WINDOW CLOSE hand TOKEN 'not the token'");
     proxy.admin_err("WINDOW CLOSE other TOKEN 'not the token'");
     // Renewing carries it beyond its first tenure.
@@ -103,10 +99,7 @@ fn open_waits_for_the_drain_and_gives_up_at_its_bound() {
     let (_db, proxy) = scene();
     let mut open = proxy.client().app("slow").login();
     open.ok("BEGIN");
-    let error = proxy.admin_err(&format!(
-        "WINDOW OPEN {} WITH (id='no', drain='300ms')",
-        open_database(&proxy)
-    ));
+    let error = proxy.admin_err(&format!("WINDOW OPEN {} WITH (id='no', drain='300ms')", open_database(&proxy)));
     assert!(error.message.contains("no"), "{error}");
     assert_eq!(proxy.closed("no")["outcome"], "aborted");
     open.ok("SELECT 1; COMMIT");
@@ -141,10 +134,7 @@ fn windows_of_two_databases_do_not_meet() {
     let (one, two) = (Db::with(ACCOUNTS), Db::with(ACCOUNTS));
     let proxy = Spec::of(&one).also(&two).start();
     let a = proxy.open("a", "");
-    let b = proxy
-        .admin(&format!("WINDOW OPEN {} WITH (id='b')", two.name))
-        .maps()
-        .remove(0);
+    let b = proxy.admin(&format!("WINDOW OPEN {} WITH (id='b')", two.name)).maps().remove(0);
     proxy.close("a", &a["token"]);
     let mut free = proxy.client_of(&one).login();
     assert_eq!(free.one("SELECT 1"), "1");
@@ -166,22 +156,13 @@ fn pause_holds_and_resume_releases() {
         proxy.until_held(8);
         let before: String = db.one("SELECT sum(n) FROM accounts");
         crate::support::wait::let_run(ms(200));
-        assert_eq!(
-            db.one("SELECT sum(n) FROM accounts"),
-            before,
-            "something ran while paused"
-        );
+        assert_eq!(db.one("SELECT sum(n) FROM accounts"), before, "something ran while paused");
         proxy.admin(&command.replace("PAUSE", "RESUME"));
         load.progress(2);
         load.stop().assert_clean();
     }
     let listed = proxy.admin("SHOW WINDOWS").maps();
-    assert!(
-        listed
-            .iter()
-            .all(|row| row["form"] == "pause" && row["outcome"] == "resumed"),
-        "{listed:?}"
-    );
+    assert!(listed.iter().all(|row| row["form"] == "pause" && row["outcome"] == "resumed"), "{listed:?}");
 }
 
 #[test]
@@ -212,10 +193,7 @@ fn resume_while_pause_drains_answers_both() {
         wire.limit(secs(3));
         let answer = wire.finish();
         // Yes or no, but an answer.
-        assert!(
-            matches!(&answer, Ok(_) | Err(crate::support::wire::WireError::Db(_))),
-            "{what}: {answer:?}"
-        );
+        assert!(matches!(&answer, Ok(_) | Err(crate::support::wire::WireError::Db(_))), "{what}: {answer:?}");
     }
     late.finish().unwrap();
     open.ok("COMMIT");
@@ -239,9 +217,7 @@ fn a_pause_ends_by_itself_at_pause_max() {
     wire.start("SELECT 1").unwrap();
     wire.limit(secs(3));
     wire.finish().expect("released by itself");
-    eventually("it is said", secs(2), || {
-        proxy.admin("SHOW WINDOWS").maps()[0]["phase"] == "closed"
-    });
+    eventually("it is said", secs(2), || proxy.admin("SHOW WINDOWS").maps()[0]["phase"] == "closed");
 }
 
 #[test]

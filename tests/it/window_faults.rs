@@ -36,10 +36,7 @@ impl Scene {
         let receipt: serde_json::Value = serde_json::from_str(&window["receipt"]).unwrap();
         assert_eq!(receipt["outcome"], "aborted", "{receipt}");
         self.load.progress(2);
-        assert!(
-            !self.db.has_column("accounts", "extra"),
-            "half a change is there"
-        );
+        assert!(!self.db.has_column("accounts", "extra"), "half a change is there");
         assert_eq!(self.proxy.held(), 0);
         self.load.stop().assert_clean();
         // The next window is not hindered.
@@ -50,10 +47,7 @@ impl Scene {
 }
 
 fn failed(mut window: Wire, id: &str) -> DbError {
-    let error = window
-        .finish()
-        .expect_err("the window must not be applied")
-        .db();
+    let error = window.finish().expect_err("the window must not be applied").db();
     let text = error.to_string();
     assert!(text.contains(id), "the window is not named: {text}");
     assert!(error.hint.contains(&format!("SHOW WINDOW {id}")), "{text}");
@@ -63,9 +57,7 @@ fn failed(mut window: Wire, id: &str) -> DbError {
 #[test]
 fn a_syntax_error() {
     let scene = Scene::new();
-    let window = scene
-        .proxy
-        .apply("syntax", "", &format!("{ADD}; ALTER TABEL accounts"));
+    let window = scene.proxy.apply("syntax", "", &format!("{ADD}; ALTER TABEL accounts"));
     assert_eq!(failed(window, "syntax").code, "42601");
     scene.aborted("syntax");
 }
@@ -73,9 +65,7 @@ fn a_syntax_error() {
 #[test]
 fn an_error_in_the_second_statement_takes_back_the_first() {
     let scene = Scene::new();
-    let window = scene
-        .proxy
-        .apply("second", "", &format!("{ADD}; SELECT 1/0"));
+    let window = scene.proxy.apply("second", "", &format!("{ADD}; SELECT 1/0"));
     assert_eq!(failed(window, "second").code, "22012");
     scene.aborted("second");
 }
@@ -84,21 +74,11 @@ fn an_error_in_the_second_statement_takes_back_the_first() {
 #[test]
 fn a_change_that_commits_by_itself_is_not_called_applied() {
     let scene = Scene::new();
-    let window = scene.proxy.apply(
-        "commits",
-        "",
-        &format!("CREATE TABLE before_it(a int); COMMIT; {ADD}; SELECT 1/0"),
-    );
+    let window = scene.proxy.apply("commits", "", &format!("CREATE TABLE before_it(a int); COMMIT; {ADD}; SELECT 1/0"));
     failed(window, "commits");
     let outcome = &scene.proxy.closed("commits")["outcome"];
-    let left = scene
-        .db
-        .one("SELECT (to_regclass('before_it') IS NOT NULL)::text")
-        == "true";
-    assert!(
-        outcome != "aborted" || !left,
-        "said aborted, and the table is there"
-    );
+    let left = scene.db.one("SELECT (to_regclass('before_it') IS NOT NULL)::text") == "true";
+    assert!(outcome != "aborted" || !left, "said aborted, and the table is there");
     assert_ne!(outcome, "applied");
     scene.load.progress(2);
     scene.load.stop().assert_clean();
@@ -129,22 +109,13 @@ fn a_lock_that_a_session_beside_us_holds() {
 fn an_apply_beyond_its_budget() {
     let scene = Scene::new();
     let start = Instant::now();
-    let window = scene.proxy.apply(
-        "budget",
-        "apply='700ms'",
-        &format!("{ADD}; SELECT pg_sleep(20)"),
-    );
+    let window = scene.proxy.apply("budget", "apply='700ms'", &format!("{ADD}; SELECT pg_sleep(20)"));
     let error = failed(window, "budget");
     assert_eq!(error.code, "57014", "{error}");
     assert!(start.elapsed() < secs(4), "{:?}", start.elapsed());
-    eventually("nothing of it goes on", secs(2), || {
-        scene.db.running("pg_sleep(20)").is_empty()
-    });
+    eventually("nothing of it goes on", secs(2), || scene.db.running("pg_sleep(20)").is_empty());
     let window = scene.aborted("budget");
-    assert!(
-        window["stall_max_ms"].parse::<u64>().unwrap() < 2500,
-        "{window:?}"
-    );
+    assert!(window["stall_max_ms"].parse::<u64>().unwrap() < 2500, "{window:?}");
 }
 
 #[test]
@@ -162,14 +133,8 @@ fn an_apply_beyond_its_budget_in_many_small_statements() {
 #[test]
 fn the_backend_killed_in_mid_apply() {
     let scene = Scene::new();
-    let window = scene.proxy.apply(
-        "killed",
-        "apply='10s'",
-        &format!("{ADD}; SELECT pg_sleep(9)"),
-    );
-    eventually("it applies", secs(5), || {
-        !scene.db.running("pg_sleep(9)").is_empty()
-    });
+    let window = scene.proxy.apply("killed", "apply='10s'", &format!("{ADD}; SELECT pg_sleep(9)"));
+    eventually("it applies", secs(5), || !scene.db.running("pg_sleep(9)").is_empty());
     let pid = scene.db.running("pg_sleep(9)").remove(0);
     scene.db.sql(&format!("SELECT pg_terminate_backend({pid})"));
     failed(window, "killed");
@@ -186,26 +151,15 @@ fn a_transaction_that_never_ends_is_named_and_not_cut() {
     let window = scene.proxy.apply("drain", "drain='700ms'", ADD);
     scene.proxy.until_phase("drain", "draining");
     let shown = scene.proxy.admin("SHOW BLOCKERS").maps();
-    let blocker = shown
-        .iter()
-        .find(|row| row["application_name"] == "never-ends");
+    let blocker = shown.iter().find(|row| row["application_name"] == "never-ends");
     let blocker = blocker.unwrap_or_else(|| panic!("not in SHOW BLOCKERS: {shown:?}"));
-    assert_eq!(
-        (blocker["kind"].as_str(), blocker["state"].as_str()),
-        ("transaction", "idle in transaction")
-    );
-    assert!(
-        blocker["statement"].contains("UPDATE accounts"),
-        "{blocker:?}"
-    );
+    assert_eq!((blocker["kind"].as_str(), blocker["state"].as_str()), ("transaction", "idle in transaction"));
+    assert!(blocker["statement"].contains("UPDATE accounts"), "{blocker:?}");
     let error = failed(window, "drain");
     let took = start.elapsed();
     assert!((ms(650)..ms(2500)).contains(&took), "{took:?}");
     assert_eq!(error.code, "57014", "{error}");
-    assert!(
-        error.to_string().contains("never-ends"),
-        "the blocker is not named: {error}"
-    );
+    assert!(error.to_string().contains("never-ends"), "the blocker is not named: {error}");
     // It was not cut.
     assert_eq!(open.one("SELECT n FROM accounts WHERE id = 99"), "1");
     open.ok("COMMIT");
@@ -239,21 +193,13 @@ fn the_operator_gone_while_draining() {
 #[test]
 fn the_operator_gone_while_applying() {
     let scene = Scene::new();
-    let window = scene.proxy.apply(
-        "gone",
-        "apply='20s', hold='25s'",
-        &format!("{ADD}; SELECT pg_sleep(19)"),
-    );
-    eventually("it applies", secs(5), || {
-        !scene.db.running("pg_sleep(19)").is_empty()
-    });
+    let window = scene.proxy.apply("gone", "apply='20s', hold='25s'", &format!("{ADD}; SELECT pg_sleep(19)"));
+    eventually("it applies", secs(5), || !scene.db.running("pg_sleep(19)").is_empty());
     drop(window);
     let start = Instant::now();
     scene.load.progress(2);
     assert!(start.elapsed() < secs(4), "{:?}", start.elapsed());
-    eventually("nothing of it goes on", secs(3), || {
-        scene.db.running("pg_sleep(19)").is_empty()
-    });
+    eventually("nothing of it goes on", secs(3), || scene.db.running("pg_sleep(19)").is_empty());
     scene.aborted("gone");
 }
 
@@ -265,11 +211,8 @@ fn an_abort_by_another_operator() {
         if phase == "draining" {
             open.ok("BEGIN");
         }
-        let window = scene.proxy.apply(
-            "stop",
-            "drain='20s', apply='20s', hold='25s'",
-            &format!("{ADD}; SELECT pg_sleep(19)"),
-        );
+        let window =
+            scene.proxy.apply("stop", "drain='20s', apply='20s', hold='25s'", &format!("{ADD}; SELECT pg_sleep(19)"));
         scene.proxy.until_phase("stop", phase);
         scene.proxy.admin("WINDOW ABORT stop");
         assert_eq!(failed(window, "stop").code, "57014");
@@ -287,12 +230,8 @@ fn stragglers_cancel_cuts_the_running_query_of_the_straggler_only() {
     let mut straggler = scene.proxy.client().app("straggler").login();
     straggler.ok("BEGIN");
     straggler.start("SELECT pg_sleep(30)").unwrap();
-    eventually("it runs", secs(5), || {
-        !scene.db.running("pg_sleep(30)").is_empty()
-    });
-    let mut window = scene
-        .proxy
-        .apply("cut", "drain='500ms', stragglers='cancel'", ADD);
+    eventually("it runs", secs(5), || !scene.db.running("pg_sleep(30)").is_empty());
+    let mut window = scene.proxy.apply("cut", "drain='500ms', stragglers='cancel'", ADD);
     straggler.limit(secs(10));
     let error = straggler.finish().unwrap_err().db();
     assert_eq!(error.code, "57014", "{error}");
@@ -300,17 +239,11 @@ fn stragglers_cancel_cuts_the_running_query_of_the_straggler_only() {
     let _ = straggler.query("ROLLBACK");
     let row = window.finish().unwrap().maps().remove(0);
     assert_eq!(row["outcome"], "applied", "{row:?}");
-    assert_eq!(
-        straggler.one("SELECT 1"),
-        "1",
-        "cancelled, not disconnected"
-    );
+    assert_eq!(straggler.one("SELECT 1"), "1", "cancelled, not disconnected");
     scene.load.progress(1);
     scene.load.stop().assert_clean();
     assert_eq!(
-        scene.proxy.closed("cut")["cancelled"]
-            .parse::<u32>()
-            .unwrap()
+        scene.proxy.closed("cut")["cancelled"].parse::<u32>().unwrap()
             + scene.proxy.closed("cut")["cut"].parse::<u32>().unwrap(),
         1
     );
@@ -323,12 +256,8 @@ fn stragglers_terminate_ends_the_straggler_only_and_names_the_window() {
     idle.ok("BEGIN; UPDATE accounts SET n = -1 WHERE id = 98");
     let mut busy = scene.proxy.client().app("busy").login();
     busy.start("SELECT pg_sleep(30)").unwrap();
-    eventually("it runs", secs(5), || {
-        !scene.db.running("pg_sleep(30)").is_empty()
-    });
-    let mut window = scene
-        .proxy
-        .apply("cutter", "drain='500ms', stragglers='terminate'", ADD);
+    eventually("it runs", secs(5), || !scene.db.running("pg_sleep(30)").is_empty());
+    let mut window = scene.proxy.apply("cutter", "drain='500ms', stragglers='terminate'", ADD);
     for (what, wire) in [("idle", &mut idle), ("busy", &mut busy)] {
         wire.limit(secs(10));
         let error = wire.recv_ok().expect_err(what).db();
@@ -350,10 +279,7 @@ fn slow_transactions_within_the_drain_are_not_stragglers() {
     let proxy = Spec::of(&db).pool(8).start();
     let load = Load::start(&proxy.client(), 6, slow_work);
     load.progress(1);
-    proxy
-        .apply("slow", "drain='2s', stragglers='terminate'", ADD)
-        .finish()
-        .unwrap();
+    proxy.apply("slow", "drain='2s', stragglers='terminate'", ADD).finish().unwrap();
     load.progress(1);
     load.stop().assert_clean();
     assert_eq!(proxy.closed("slow")["cut"], "0");
@@ -365,10 +291,7 @@ fn a_statement_that_cannot_run_in_a_transaction() {
     let scene = Scene::new();
     let mut window = scene.proxy.apply("vacuum", "", "VACUUM accounts");
     let error = window.finish().unwrap_err().db();
-    assert!(
-        ["25001", "55000", "0A000"].contains(&error.code.as_str()),
-        "{error}"
-    );
+    assert!(["25001", "55000", "0A000"].contains(&error.code.as_str()), "{error}");
     scene.load.progress(2);
     scene.load.stop().assert_clean();
 }
@@ -376,10 +299,7 @@ fn a_statement_that_cannot_run_in_a_transaction() {
 #[test]
 fn a_window_on_a_database_that_cannot_be_reached() {
     let db = Db::new();
-    let proxy = Spec::of(&db)
-        .entry(&db, "port", "1")
-        .text("server_connect_timeout", "1s")
-        .start();
+    let proxy = Spec::of(&db).entry(&db, "port", "1").text("server_connect_timeout", "1s").start();
     let mut window = proxy.apply("nobody", "", "SELECT 1");
     window.limit(secs(15));
     let error = window.finish().unwrap_err().db();

@@ -13,9 +13,7 @@ use crate::support::wait::{ms, secs};
 use crate::support::wire::{bind, execute, parse, sync};
 
 fn number(row: &std::collections::BTreeMap<String, String>, key: &str) -> u64 {
-    row[key]
-        .parse()
-        .unwrap_or_else(|_| panic!("{key} in {row:?}"))
+    row[key].parse().unwrap_or_else(|_| panic!("{key} in {row:?}"))
 }
 
 #[test]
@@ -28,12 +26,7 @@ fn a_change_under_load_is_one_slow_query_for_everybody() {
     slow.progress(1);
     let sql = "ALTER TABLE accounts ADD COLUMN extra int NOT NULL DEFAULT 7; \
                ALTER TABLE accounts ALTER COLUMN extra TYPE bigint; SELECT pg_sleep(0.2)";
-    let row = proxy
-        .apply("big", "", sql)
-        .finish()
-        .unwrap()
-        .maps()
-        .remove(0);
+    let row = proxy.apply("big", "", sql).finish().unwrap().maps().remove(0);
     load.progress(2);
     slow.progress(1);
     let (load, slow) = (load.stop(), slow.stop());
@@ -51,16 +44,9 @@ fn a_change_under_load_is_one_slow_query_for_everybody() {
     assert!(number(&row, "held_peak") >= 20, "{row:?}");
     let stall = number(&row, "stall_max_ms");
     assert!(stall >= 200, "{row:?}");
-    assert!(
-        u128::from(stall) <= load.longest.max(slow.longest).as_millis() + 5,
-        "{stall} ms"
-    );
+    assert!(u128::from(stall) <= load.longest.max(slow.longest).as_millis() + 5, "{stall} ms");
     let whole = drain + number(&row, "apply_ms");
-    assert!(
-        load.longest < ms(whole + 500),
-        "a client waited for {:?}, {row:?}",
-        load.longest
-    );
+    assert!(load.longest < ms(whole + 500), "a client waited for {:?}, {row:?}", load.longest);
 }
 
 #[test]
@@ -74,12 +60,7 @@ fn twenty_windows_in_a_row() {
     let (descriptors, memory) = (proxy.descriptors(), proxy.rss_kib());
     for n in 0..20 {
         let sql = format!("ALTER TABLE accounts ADD COLUMN c{n} int NOT NULL DEFAULT {n}");
-        let row = proxy
-            .apply(&format!("w{n}"), "", &sql)
-            .finish()
-            .unwrap()
-            .maps()
-            .remove(0);
+        let row = proxy.apply(&format!("w{n}"), "", &sql).finish().unwrap().maps().remove(0);
         assert_eq!(row["outcome"], "applied", "{row:?}");
         load.progress(1);
     }
@@ -90,12 +71,7 @@ fn twenty_windows_in_a_row() {
     assert!(proxy.descriptors() <= descriptors + 3, "descriptors leak");
     assert!(proxy.rss_kib() < memory + 6 * 1024, "memory leaks");
     let metrics = proxy.metrics_text();
-    assert!(
-        metrics
-            .lines()
-            .any(|line| line.contains("applied") && line.ends_with(" 21")),
-        "{metrics}"
-    );
+    assert!(metrics.lines().any(|line| line.contains("applied") && line.ends_with(" 21")), "{metrics}");
 }
 
 #[test]
@@ -103,10 +79,7 @@ fn windows_without_any_client() {
     let db = Db::with(ACCOUNTS);
     let proxy = Spec::of(&db).start();
     for n in 0..10 {
-        proxy
-            .apply(&format!("w{n}"), "", "SELECT 1")
-            .finish()
-            .unwrap();
+        proxy.apply(&format!("w{n}"), "", "SELECT 1").finish().unwrap();
     }
     let open = proxy.open("o", "");
     assert_eq!(open["held_now"], "0");
@@ -139,11 +112,7 @@ fn the_last_of_64_held_clients_is_served_within_100_ms() {
     let command = format!("WINDOW CLOSE herd TOKEN '{}'", open["token"]);
     let released = Instant::now();
     console.ok(&command);
-    let last = clients
-        .into_iter()
-        .map(|client| client.join().unwrap())
-        .max()
-        .unwrap();
+    let last = clients.into_iter().map(|client| client.join().unwrap()).max().unwrap();
     let took = last - released;
     println!("64 held clients, pool 20: the last was served {took:?} after the release");
     assert!(took <= ms(100), "{took:?}");
@@ -160,8 +129,7 @@ fn held_clients_are_released_in_order() {
     let mut queue = vec![];
     for who in 0..10 {
         let mut wire = proxy.client().login();
-        wire.start(&format!("INSERT INTO t(who) VALUES ({who})"))
-            .unwrap();
+        wire.start(&format!("INSERT INTO t(who) VALUES ({who})")).unwrap();
         proxy.until_held(who + 1);
         queue.push(wire);
     }
@@ -181,9 +149,7 @@ fn waiters_move_into_the_hold_in_order() {
     let mut open = proxy.client().login();
     open.ok("BEGIN");
     let mut waiter = proxy.client().login();
-    waiter
-        .start("INSERT INTO t(who) VALUES ('waiter')")
-        .unwrap();
+    waiter.start("INSERT INTO t(who) VALUES ('waiter')").unwrap();
     crate::support::wait::eventually("it waits", secs(5), || proxy.pools("cl_waiting") == 1);
     let window = proxy.apply("w", "drain='10s'", "ALTER TABLE t ADD COLUMN c int");
     proxy.until_phase("w", "draining");
@@ -196,18 +162,13 @@ fn waiters_move_into_the_hold_in_order() {
     window.finish().unwrap();
     waiter.finish().unwrap();
     late.finish().unwrap();
-    assert_eq!(
-        db.one("SELECT string_agg(who, ' ' ORDER BY id) FROM t"),
-        "waiter late"
-    );
+    assert_eq!(db.one("SELECT string_agg(who, ' ' ORDER BY id) FROM t"), "waiter late");
 }
 
 /// Each batch is one transaction; a gate in the middle of it would show as two.
 #[test]
 fn a_pipelining_client_is_held_between_batches_and_never_within_one() {
-    let db = Db::with(
-        "CREATE TABLE t(batch int, part int, xid bigint, at timestamptz DEFAULT clock_timestamp())",
-    );
+    let db = Db::with("CREATE TABLE t(batch int, part int, xid bigint, at timestamptz DEFAULT clock_timestamp())");
     let proxy = Spec::of(&db).pool(4).start();
     let stop = Arc::new(AtomicBool::new(false));
     let clients: Vec<_> = (0..4)
@@ -222,11 +183,7 @@ fn a_pipelining_client_is_held_between_batches_and_never_within_one() {
                         let batch = (client * 1_000_000 + sent).to_string();
                         let mut bytes = parse("", "INSERT INTO t VALUES ($1, $2, txid_current())");
                         for part in ["1", "2", "3"] {
-                            bytes.extend(bind(
-                                "",
-                                "",
-                                &[Some(batch.as_bytes()), Some(part.as_bytes())],
-                            ));
+                            bytes.extend(bind("", "", &[Some(batch.as_bytes()), Some(part.as_bytes())]));
                             bytes.extend(execute("", 0));
                         }
                         bytes.extend(sync());
@@ -250,21 +207,17 @@ fn a_pipelining_client_is_held_between_batches_and_never_within_one() {
         // While the gate is shut nothing runs, and no batch is there in part.
         let rows = || db.one("SELECT count(*) FROM t");
         let before = rows();
-        assert_eq!(
-            db.one("SELECT count(*) FROM (SELECT 1 FROM t GROUP BY batch HAVING count(*) <> 3) x"),
-            "0"
-        );
+        assert_eq!(db.one("SELECT count(*) FROM (SELECT 1 FROM t GROUP BY batch HAVING count(*) <> 3) x"), "0");
         proxy.until_held(4);
         assert_eq!(rows(), before, "something ran behind a shut gate");
         proxy.close(&format!("w{n}"), &open["token"]);
         crate::support::wait::eventually("the clients go on", secs(5), || rows() != before);
     }
     stop.store(true, Ordering::Relaxed);
-    let sent: usize = clients
-        .into_iter()
-        .map(|client| client.join().unwrap())
-        .sum();
+    let sent: usize = clients.into_iter().map(|client| client.join().unwrap()).sum();
     assert_eq!(db.one("SELECT count(*) FROM t"), (sent * 3).to_string());
-    let split = db.one("SELECT count(*) FROM (SELECT 1 FROM t GROUP BY batch HAVING count(DISTINCT xid) <> 1 OR count(*) <> 3) x");
+    let split = db.one(
+        "SELECT count(*) FROM (SELECT 1 FROM t GROUP BY batch HAVING count(DISTINCT xid) <> 1 OR count(*) <> 3) x",
+    );
     assert_eq!(split, "0", "batches that ran in parts");
 }

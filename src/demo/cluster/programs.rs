@@ -16,11 +16,7 @@ use super::ClusterError;
 /// [`ClusterError::Missing`], which says where it was looked for and how to install it.
 pub fn find_tool(name: &str) -> Result<PathBuf, ClusterError> {
     let places = places();
-    places
-        .iter()
-        .map(|folder| folder.join(name))
-        .find(|file| file.is_file())
-        .ok_or_else(|| missing(name, &places))
+    places.iter().map(|folder| folder.join(name)).find(|file| file.is_file()).ok_or_else(|| missing(name, &places))
 }
 
 /// The folder that holds both `initdb` and `postgres`. `PATH` alone may lead to wrappers.
@@ -34,15 +30,8 @@ pub(super) fn bin_dir() -> Result<PathBuf, ClusterError> {
 }
 
 fn missing(tool: &str, places: &[PathBuf]) -> ClusterError {
-    let looked_in = places
-        .iter()
-        .map(|place| place.display().to_string())
-        .collect::<Vec<_>>()
-        .join(", ");
-    ClusterError::Missing {
-        tool: tool.to_owned(),
-        looked_in,
-    }
+    let looked_in = places.iter().map(|place| place.display().to_string()).collect::<Vec<_>>().join(", ");
+    ClusterError::Missing { tool: tool.to_owned(), looked_in }
 }
 
 /// Where Postgres' programs may be, best first. `PG_BIN` is an order: nothing else is looked at then.
@@ -51,26 +40,16 @@ fn places() -> Vec<PathBuf> {
         return vec![PathBuf::from(folder)];
     }
     let mut places = Vec::new();
-    if let Ok(output) = Command::new("pg_config")
-        .arg("--bindir")
-        .stderr(Stdio::null())
-        .output()
+    if let Ok(output) = Command::new("pg_config").arg("--bindir").stderr(Stdio::null()).output()
         && output.status.success()
     {
-        places.push(PathBuf::from(
-            String::from_utf8_lossy(&output.stdout).trim(),
-        ));
+        places.push(PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()));
     }
     let mut versions: Vec<(u32, PathBuf)> = fs::read_dir("/usr/lib/postgresql")
         .into_iter()
         .flatten()
         .filter_map(Result::ok)
-        .filter_map(|entry| {
-            Some((
-                entry.file_name().to_str()?.parse().ok()?,
-                entry.path().join("bin"),
-            ))
-        })
+        .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path().join("bin"))))
         .collect();
     versions.sort_by_key(|(version, _)| std::cmp::Reverse(*version));
     places.extend(versions.into_iter().map(|(_, folder)| folder));

@@ -23,11 +23,7 @@ impl Report {
     /// Nobody saw an error, nobody was disconnected, and there was work.
     pub(crate) fn assert_clean(&self) {
         assert!(self.errors.is_empty(), "client errors: {:?}", self.errors);
-        assert!(
-            self.disconnects.is_empty(),
-            "disconnects: {:?}",
-            self.disconnects
-        );
+        assert!(self.disconnects.is_empty(), "disconnects: {:?}", self.disconnects);
         assert!(self.transactions > 0, "the load did nothing");
     }
 }
@@ -58,20 +54,12 @@ impl Load {
                 named.stack_size(512 * 1024).spawn(work).unwrap()
             })
             .collect();
-        Self {
-            stop,
-            done,
-            threads,
-        }
+        Self { stop, done, threads }
     }
 
     /// Waits until every client has finished `rounds` more transactions than now.
     pub(crate) fn progress(&self, rounds: u64) {
-        let from: Vec<_> = self
-            .done
-            .iter()
-            .map(|count| count.load(Ordering::Relaxed))
-            .collect();
+        let from: Vec<_> = self.done.iter().map(|count| count.load(Ordering::Relaxed)).collect();
         eventually("every client of the load goes on", secs(20), || {
             let now = self.done.iter().map(|count| count.load(Ordering::Relaxed));
             now.zip(&from).all(|(now, from)| now >= from + rounds)

@@ -53,13 +53,7 @@ pub(crate) struct Msg {
 impl fmt::Debug for Msg {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shown = &self.body[..self.body.len().min(120)];
-        write!(
-            f,
-            "{}[{}] {:?}",
-            self.tag as char,
-            self.body.len(),
-            String::from_utf8_lossy(shown)
-        )
+        write!(f, "{}[{}] {:?}", self.tag as char, self.body.len(), String::from_utf8_lossy(shown))
     }
 }
 
@@ -106,10 +100,7 @@ pub(crate) fn msg_of(tag: u8, body: &[u8]) -> Vec<u8> {
 
 /// A message without a tag, as at start-up.
 pub(crate) fn untagged(body: &[u8]) -> Vec<u8> {
-    let mut msg = u32::try_from(body.len() + 4)
-        .unwrap()
-        .to_be_bytes()
-        .to_vec();
+    let mut msg = u32::try_from(body.len() + 4).unwrap().to_be_bytes().to_vec();
     msg.extend(body);
     msg
 }
@@ -211,11 +202,5 @@ pub(crate) fn copy_fail(why: &str) -> Vec<u8> {
 /// Parse, Bind, Execute of the unnamed statement, without Sync.
 pub(crate) fn extended(sql: &str, values: &[&str]) -> Vec<u8> {
     let values: Vec<_> = values.iter().map(|value| Some(value.as_bytes())).collect();
-    [
-        parse("", sql),
-        bind("", "", &values),
-        describe(b'P', ""),
-        execute("", 0),
-    ]
-    .concat()
+    [parse("", sql), bind("", "", &values), describe(b'P', ""), execute("", 0)].concat()
 }

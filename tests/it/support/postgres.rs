@@ -69,20 +69,11 @@ pub(crate) struct Db {
 impl Db {
     pub(crate) fn new() -> Self {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let db = Self {
-            name: format!("it_{number}"),
-            user: format!("app_{number}"),
-            password: format!("pw of {number}"),
-        };
+        let db =
+            Self { name: format!("it_{number}"), user: format!("app_{number}"), password: format!("pw of {number}") };
         let mut wire = superuser(cluster(), "postgres").login();
-        wire.ok(&format!(
-            "CREATE ROLE {} LOGIN PASSWORD '{}'",
-            db.user, db.password
-        ));
-        wire.ok(&format!(
-            "CREATE DATABASE {} OWNER {} TEMPLATE template0",
-            db.name, db.user
-        ));
+        wire.ok(&format!("CREATE ROLE {} LOGIN PASSWORD '{}'", db.user, db.password));
+        wire.ok(&format!("CREATE DATABASE {} OWNER {} TEMPLATE template0", db.name, db.user));
         wire.close();
         db
     }
@@ -153,8 +144,6 @@ impl Db {
             self.name
         );
         let rows = self.sql(&sql).rows;
-        rows.into_iter()
-            .map(|row| row[0].clone().unwrap())
-            .collect()
+        rows.into_iter().map(|row| row[0].clone().unwrap()).collect()
     }
 }

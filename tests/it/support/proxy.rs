@@ -22,10 +22,7 @@ use super::wire::{Addr, DbError, Reply, Target, Wire, WireError};
 /// Tests that measure time run alone; all others share the machine.
 static HALL: RwLock<()> = RwLock::new(());
 
-#[expect(
-    dead_code,
-    reason = "held for their drop: they let the next test go on"
-)]
+#[expect(dead_code, reason = "held for their drop: they let the next test go on")]
 enum Place {
     Shared(RwLockReadGuard<'static, ()>),
     Alone(RwLockWriteGuard<'static, ()>),
@@ -48,10 +45,7 @@ pub(crate) fn free_port() -> u16 {
 /// The binary under test.
 pub(crate) fn binary() -> Command {
     let program = std::env::var_os("PGLULL_BIN");
-    Command::new(program.map_or_else(
-        || PathBuf::from(env!("CARGO_BIN_EXE_pglull")),
-        PathBuf::from,
-    ))
+    Command::new(program.map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_pglull")), PathBuf::from))
 }
 
 impl Spec {
@@ -87,16 +81,7 @@ impl Spec {
             .spawn()
             .unwrap();
         let guard = guard(&child);
-        let mut proxy = Proxy {
-            child,
-            guard,
-            dir,
-            port,
-            metrics,
-            admin,
-            client: self.client,
-            _place: place,
-        };
+        let mut proxy = Proxy { child, guard, dir, port, metrics, admin, client: self.client, _place: place };
         proxy.wait_ready();
         proxy
     }
@@ -105,10 +90,7 @@ impl Spec {
 /// Kills the proxy when we end without having done so.
 fn guard(child: &Child) -> Child {
     Command::new("sh")
-        .args([
-            "-c",
-            "read -r word; [ \"$word\" = done ] || kill -KILL \"$0\"",
-        ])
+        .args(["-c", "read -r word; [ \"$word\" = done ] || kill -KILL \"$0\""])
         .arg(child.id().to_string())
         .stdin(Stdio::piped())
         .spawn()
@@ -208,19 +190,13 @@ impl Proxy {
 
     pub(crate) fn apply_text(&self, id: &str, with: &str, sql: &str) -> String {
         let comma = if with.is_empty() { "" } else { ", " };
-        format!(
-            "WINDOW APPLY {} WITH (id='{id}'{comma}{with}) AS $$ {sql} $$",
-            self.client.2
-        )
+        format!("WINDOW APPLY {} WITH (id='{id}'{comma}{with}) AS $$ {sql} $$", self.client.2)
     }
 
     /// `WINDOW OPEN` on this test's database; returns the row of the answer.
     pub(crate) fn open(&self, id: &str, with: &str) -> BTreeMap<String, String> {
         let comma = if with.is_empty() { "" } else { ", " };
-        let text = format!(
-            "WINDOW OPEN {} WITH (id='{id}'{comma}{with})",
-            self.client.2
-        );
+        let text = format!("WINDOW OPEN {} WITH (id='{id}'{comma}{with})", self.client.2);
         self.admin(&text).maps().remove(0)
     }
 
@@ -250,10 +226,7 @@ impl Proxy {
                     let rows = reply.maps();
                     let row = rows.iter().find(|row| row["key"] == "phase");
                     last = row.map(|row| row["value"].clone()).unwrap_or_default();
-                    assert!(
-                        last != "closed" || phase == "closed",
-                        "window {id} closed before {phase}: {rows:?}"
-                    );
+                    assert!(last != "closed" || phase == "closed", "window {id} closed before {phase}: {rows:?}");
                 }
             }
             last == phase
@@ -275,18 +248,13 @@ impl Proxy {
     }
 
     pub(crate) fn until_held(&self, count: usize) {
-        eventually(&format!("{count} clients are held"), secs(15), || {
-            self.held() == count
-        });
+        eventually(&format!("{count} clients are held"), secs(15), || self.held() == count);
     }
 
     /// A column of `SHOW POOLS` for the test's database, summed over its users.
     pub(crate) fn pools(&self, column: &str) -> u64 {
         let rows = self.admin("SHOW POOLS").maps();
-        rows.iter()
-            .filter(|row| row["database"] == self.client.2)
-            .map(|row| row[column].parse::<u64>().unwrap())
-            .sum()
+        rows.iter().filter(|row| row["database"] == self.client.2).map(|row| row[column].parse::<u64>().unwrap()).sum()
     }
 
     /// A plain HTTP GET of the metrics listener: status line and body.
@@ -333,9 +301,7 @@ impl Proxy {
 
     /// Open descriptors.
     pub(crate) fn descriptors(&self) -> usize {
-        fs::read_dir(format!("/proc/{}/fd", self.child.id()))
-            .unwrap()
-            .count()
+        fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
     }
 
     pub(crate) fn log(&self) -> String {
@@ -364,10 +330,7 @@ impl Drop for Proxy {
             let tail = lines[lines.len().saturating_sub(60)..].join("\n");
             eprintln!("--- the end of the proxy's log\n{tail}\n---");
         } else {
-            assert!(
-                matches!(ended, Ok(None)),
-                "the proxy ended by itself: {ended:?}\n{log}"
-            );
+            assert!(matches!(ended, Ok(None)), "the proxy ended by itself: {ended:?}\n{log}");
             assert!(!log.contains("panicked at"), "the proxy panicked:\n{log}");
         }
     }

@@ -34,13 +34,10 @@ impl Rng {
 
 /// The seed of this run: from `IT_SEED`, or new. Printed, so that a failure shows it.
 pub(crate) fn seed(test: &str) -> u64 {
-    let seed = std::env::var("IT_SEED")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or_else(|| {
-            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-            u64::try_from(now.unwrap().as_micros() & u128::from(u64::MAX)).unwrap()
-        });
+    let seed = std::env::var("IT_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(|| {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        u64::try_from(now.unwrap().as_micros() & u128::from(u64::MAX)).unwrap()
+    });
     println!("{test}: IT_SEED={seed}");
     seed
 }

@@ -52,10 +52,8 @@ impl Spec {
             ("user", db.user.clone()),
             ("password", db.password.clone()),
         ];
-        let mut entry: BTreeMap<_, _> = entry
-            .into_iter()
-            .map(|(key, value)| (key.to_owned(), format!("{value:?}")))
-            .collect();
+        let mut entry: BTreeMap<_, _> =
+            entry.into_iter().map(|(key, value)| (key.to_owned(), format!("{value:?}"))).collect();
         entry.insert("port".to_owned(), cluster().port().to_string());
         self.databases.insert(db.name.clone(), entry);
         if !self.userlist.iter().any(|(name, _)| *name == db.user) {
@@ -136,11 +134,7 @@ impl Spec {
             section(&mut text, keys);
         }
         let _ = writeln!(text, "\n{}", self.users);
-        let list: String = self
-            .userlist
-            .iter()
-            .map(|(name, secret)| format!("\"{name}\" \"{secret}\"\n"))
-            .collect();
+        let list: String = self.userlist.iter().map(|(name, secret)| format!("\"{name}\" \"{secret}\"\n")).collect();
         fs::write(dir.join("userlist.txt"), list).unwrap();
         let file = dir.join("pglull.toml");
         fs::write(&file, text).unwrap();

@@ -38,13 +38,7 @@ pub(crate) struct Target {
 impl Target {
     pub(crate) fn new(addr: Addr, user: &str, password: &str, database: &str) -> Self {
         let text = str::to_owned;
-        Self {
-            addr,
-            user: text(user),
-            password: text(password),
-            database: text(database),
-            params: vec![],
-        }
+        Self { addr, user: text(user), password: text(password), database: text(database), params: vec![] }
     }
 
     pub(crate) fn param(mut self, name: &str, value: &str) -> Self {
@@ -62,12 +56,7 @@ impl Target {
 
     /// Connects; a failure fails the test.
     pub(crate) fn login(&self) -> Wire {
-        self.connect().unwrap_or_else(|error| {
-            panic!(
-                "login of {} to {} failed: {error}",
-                self.user, self.database
-            )
-        })
+        self.connect().unwrap_or_else(|error| panic!("login of {} to {} failed: {error}", self.user, self.database))
     }
 }
 
@@ -113,9 +102,7 @@ impl fmt::Display for WireError {
 impl From<io::Error> for WireError {
     fn from(error: io::Error) -> Self {
         match error.kind() {
-            io::ErrorKind::UnexpectedEof
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::BrokenPipe => Self::Closed,
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Self::Closed,
             _ => Self::Io(error),
         }
     }
@@ -179,31 +166,15 @@ impl Wire {
             }
             Addr::Unix(path) => Stream::Unix(UnixStream::connect(path)?),
         };
-        let wire = Self {
-            stream,
-            buf: vec![],
-            at: 0,
-            pid: 0,
-            key: vec![],
-            params: vec![],
-            addr: addr.clone(),
-        };
+        let wire = Self { stream, buf: vec![], at: 0, pid: 0, key: vec![], params: vec![], addr: addr.clone() };
         wire.limit(READ_LIMIT);
         Ok(wire)
     }
 
     fn connect(target: &Target) -> Result<Self, WireError> {
         let mut wire = Self::open(&target.addr)?;
-        let mut params = vec![
-            ("user", target.user.as_str()),
-            ("database", target.database.as_str()),
-        ];
-        params.extend(
-            target
-                .params
-                .iter()
-                .map(|(name, value)| (name.as_str(), value.as_str())),
-        );
+        let mut params = vec![("user", target.user.as_str()), ("database", target.database.as_str())];
+        params.extend(target.params.iter().map(|(name, value)| (name.as_str(), value.as_str())));
         wire.send(&startup(&params))?;
         wire.authenticate(&target.user, &target.password)?;
         wire.welcome()?;
@@ -258,8 +229,7 @@ impl Wire {
             match msg.tag {
                 b'S' => {
                     let mut parts = msg.body.split(|byte| *byte == 0);
-                    let mut next =
-                        || String::from_utf8_lossy(parts.next().unwrap_or_default()).into_owned();
+                    let mut next = || String::from_utf8_lossy(parts.next().unwrap_or_default()).into_owned();
                     self.params.push((next(), next()));
                 }
                 b'K' => {
@@ -332,10 +302,7 @@ impl Wire {
                     return Err(WireError::Protocol(format!("length {len} received")));
                 }
                 if have.len() > len {
-                    let msg = Msg {
-                        tag: have[0],
-                        body: have[5..=len].to_vec(),
-                    };
+                    let msg = Msg { tag: have[0], body: have[5..=len].to_vec() };
                     self.at += len + 1;
                     return Ok(msg);
                 }
@@ -418,9 +385,7 @@ impl Wire {
             match msg.tag {
                 b'T' => reply.columns = msg.columns(),
                 b'D' => reply.rows.push(msg.values()),
-                b'C' => reply
-                    .tags
-                    .push(String::from_utf8_lossy(&msg.body[..msg.body.len() - 1]).into_owned()),
+                b'C' => reply.tags.push(String::from_utf8_lossy(&msg.body[..msg.body.len() - 1]).into_owned()),
                 b'N' => reply.notices.push(DbError::parse(&msg.body)),
                 b'E' => error = Some(msg.error()),
                 b'I' | b'S' => {}
@@ -441,8 +406,7 @@ impl Wire {
 
     /// A simple query that must succeed.
     pub(crate) fn ok(&mut self, sql: &str) -> Reply {
-        self.query(sql)
-            .unwrap_or_else(|error| panic!("{sql}: {error}"))
+        self.query(sql).unwrap_or_else(|error| panic!("{sql}: {error}"))
     }
 
     /// The only value that a query answers.

@@ -1,0 +1,41 @@
+# Every target does its own set-up; `make` alone says what there is.
+SHELL := /bin/bash
+CARGO ?= cargo
+# Where Cargo puts what it builds.
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+# Options for the demo, for example: make demo DEMO='--against-direct'
+DEMO ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help deps build demo test check lint doc bench clean
+
+help: ## Say what there is
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-8s %s\n", $$1, $$2 }'
+
+deps: ## Install what is missing (PostgreSQL's programs, a C compiler), or name it
+	@./deploy/install-deps.sh
+
+build: deps ## The program, as it is shipped: target/release/pglull
+	$(CARGO) build --release --locked
+
+demo: build ## A live load, a schema change in a window, nobody disconnected; about 30 seconds
+	$(TARGET)/release/pglull demo $(DEMO)
+
+check: deps ## Type-check everything
+	$(CARGO) check --locked --all-targets
+
+lint: deps ## Formatting and lints; any complaint is an error
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+
+doc: deps ## The documentation of the code; any complaint is an error
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --document-private-items
+
+test: lint doc ## Formatting, lints, documentation, then all tests
+	$(CARGO) test --locked
+
+bench: deps ## The benchmarks
+	$(CARGO) bench --locked
+
+clean: ## Remove what was built
+	$(CARGO) clean

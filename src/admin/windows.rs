@@ -1,0 +1,298 @@
+//! The verbs of windows and pauses, as an operator's connection carries them out.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::command::{Command, WindowOptions};
+use super::console::{Answer, Env, Operator, Problem, Table};
+use crate::config::WindowDefaults;
+use crate::window::event::{Outcome, Reason};
+use crate::window::machine::Phase;
+use crate::window::plan::{Bounds, Form};
+use crate::window::registry::{Denied, Handle, Refusal, Request, Status};
+use crate::wire::reply::{Report, sqlstate};
+
+/// What the log says of a command; never the SQL of a change, which may hold secrets.
+pub(super) fn brief(command: &Command) -> String {
+    match command {
+        Command::WindowApply { databases, .. } => format!("WINDOW APPLY {}", databases.join(", ")),
+        Command::WindowOpen { databases, .. } => format!("WINDOW OPEN {}", databases.join(", ")),
+        Command::WindowRenew { id, .. } => format!("WINDOW RENEW {id}"),
+        Command::WindowClose { id, .. } => format!("WINDOW CLOSE {id}"),
+        Command::WindowAbort { id, .. } => format!("WINDOW ABORT {id}"),
+        Command::Set { key, .. } => format!("SET {key}"),
+        other => format!("{other:?}"),
+    }
+}
+
+/// Carries out one of them.
+pub(super) async fn run(command: Command, operator: &mut Operator, env: &Env) -> Result<Answer, Problem> {
+    match command {
+        Command::Pause { database } => pause(database, &operator.name, env).await,
+        Command::Resume { database } => resume(database, env).await,
+        Command::WindowApply { databases, options, sql } => {
+            let request = request(Form::Apply, databases, (options, Some(sql)), operator, env);
+            apply(request, operator, env).await
+        }
+        Command::WindowOpen { databases, options } => {
+            let request = request(Form::Open, databases, (options, None), operator, env);
+            open(request, operator, env).await
+        }
+        Command::WindowRenew { id, token } => {
+            let handle = env.registry.find(&id).map_err(denied)?;
+            handle.check(&token).and_then(|()| handle.renew()).map_err(denied)?;
+            Ok(Answer::Done("WINDOW"))
+        }
+        Command::WindowClose { id, token } => {
+            let handle = env.registry.find(&id).map_err(denied)?;
+            handle.check(&token).and_then(|()| handle.close()).map_err(denied)?;
+            settled(&handle).await
+        }
+        Command::WindowAbort { id, token } => {
+            let handle = env.registry.find(&id).map_err(denied)?;
+            if let Some(token) = token {
+                handle.check(&token).map_err(denied)?;
+            }
+            handle.abort().map_err(denied)?;
+            handle.until(|status| status.window.phase.outcome().is_some()).await;
+            Ok(Answer::Rows(summary(&handle), "WINDOW"))
+        }
+        other => {
+            let text = format!("{} is not in this version yet", brief(&other));
+            Err(Report::new(sqlstate::FEATURE_NOT_SUPPORTED, text).into())
+        }
+    }
+}
+
+fn request(
+    form: Form,
+    databases: Vec<String>,
+    (options, sql): (WindowOptions, Option<String>),
+    operator: &Operator,
+    env: &Env,
+) -> Request {
+    let defaults = &env.front.config.window;
+    let bounds = Bounds {
+        drain: Some(options.drain.unwrap_or(defaults.drain)),
+        apply: options.apply.unwrap_or(defaults.apply),
+        hold: Some(options.hold.unwrap_or(defaults.hold)),
+        tenure: Some(options.tenure.unwrap_or(defaults.tenure)),
+        stragglers: options.stragglers.unwrap_or(defaults.stragglers).into(),
+        max_held: max_held(defaults, env),
+    };
+    Request { id: options.id, databases, form, sql, bounds, owner: operator.name.clone() }
+}
+
+fn max_held(defaults: &WindowDefaults, env: &Env) -> u64 {
+    let most = if defaults.max_held == 0 { env.front.config.max_client_conn } else { defaults.max_held };
+    u64::try_from(most).unwrap_or(u64::MAX)
+}
+
+fn begin(request: Request, env: &Env) -> Result<Arc<Handle>, Problem> {
+    env.registry.begin(request).map_err(|refusal| {
+        let (code, hint) = match &refusal {
+            Refusal::NoDatabase(_) => (sqlstate::INVALID_CATALOG_NAME, "SHOW DATABASES lists them."),
+            Refusal::Busy { .. } => (
+                sqlstate::NOT_IN_PREREQUISITE_STATE,
+                "Wait for it to end, or end it: WINDOW ABORT <id>, or RESUME for a pause.",
+            ),
+            Refusal::IdUsed(_) => (sqlstate::NOT_IN_PREREQUISITE_STATE, "SHOW WINDOW <id> has its receipt."),
+            Refusal::Closing => (sqlstate::CANNOT_CONNECT_NOW, "Start the window on the process that takes over."),
+        };
+        Report::new(code, refusal.to_string()).hint(hint).into()
+    })
+}
+
+fn denied(denied: Denied) -> Problem {
+    let code = match &denied {
+        Denied::Unknown(_) => sqlstate::UNDEFINED_OBJECT,
+        Denied::WrongToken(_) => sqlstate::INSUFFICIENT_PRIVILEGE,
+        Denied::Over { .. } | Denied::NotNow { .. } => sqlstate::NOT_IN_PREREQUISITE_STATE,
+    };
+    Report::new(code, denied.to_string()).hint("SHOW WINDOWS lists them.").into()
+}
+
+/// Follows a window until `enough`, telling the operator each phase. While the operator is there, the tenure is renewed;
+/// if it goes, the window ends.
+async fn follow(
+    handle: &Arc<Handle>,
+    operator: &mut Operator,
+    enough: impl Fn(&Status) -> bool,
+) -> Result<Status, Problem> {
+    let mut told = 0;
+    let tenure = handle.status.borrow().window.bounds.tenure.unwrap_or(Duration::from_secs(3600));
+    let mut renewal = tokio::time::interval((tenure / 3).max(Duration::from_millis(10)));
+    loop {
+        let status = handle.status.borrow().clone();
+        for (at, phase) in status.edges.iter().skip(told) {
+            let after = at.since(status.window.times.started).as_millis();
+            operator
+                .notice(format!("window {}: {phase} (+{after} ms)", handle.id))
+                .await
+                .inspect_err(|_| handle.owner_gone())?;
+        }
+        told = status.edges.len();
+        if enough(&status) {
+            return Ok(status);
+        }
+        tokio::select! {
+            biased;
+            () = operator.gone() => {
+                handle.owner_gone();
+                return Err(Problem::Gone);
+            }
+            status = handle.until(|status| status.edges.len() > told || enough(status)) => {
+                if status.edges.len() == told && !enough(&status) {
+                    // The driver has died: nothing more will come, and the watchdog opens the gate.
+                    return Ok(status);
+                }
+            }
+            _ = renewal.tick() => {
+                let _ = handle.renew();
+            }
+        }
+    }
+}
+
+const SUMMARY: [&str; 8] = ["id", "outcome", "reason", "drain_ms", "hold_ms", "apply_ms", "held_peak", "stall_max_ms"];
+
+fn summary(handle: &Handle) -> Table {
+    let receipt = handle.receipt();
+    let mut table = Table::new(&SUMMARY);
+    table.rows.push(vec![
+        receipt.id,
+        receipt.outcome.to_owned(),
+        receipt.reason,
+        receipt.took.drain_ms.to_string(),
+        receipt.took.hold_ms.to_string(),
+        receipt.took.apply_ms.to_string(),
+        receipt.held.held_peak.to_string(),
+        receipt.held.stall_max_ms.to_string(),
+    ]);
+    table
+}
+
+/// The answer to the one who waited for a window's end.
+async fn settled(handle: &Arc<Handle>) -> Result<Answer, Problem> {
+    let status = handle.until(|status| matches!(status.window.phase, Phase::Closed { .. })).await;
+    match status.window.phase.outcome() {
+        Some(Outcome::Applied | Outcome::Resumed) => Ok(Answer::Rows(summary(handle), "WINDOW")),
+        outcome => Err(unsuccessful(handle, outcome, &status.reason).into()),
+    }
+}
+
+fn unsuccessful(handle: &Handle, outcome: Option<&Outcome>, reason: &str) -> Report {
+    let (code, word) = match outcome {
+        Some(Outcome::Refused(_)) => (sqlstate::NOT_IN_PREREQUISITE_STATE, "refused"),
+        Some(Outcome::Aborted(Reason::ApplyFailed { sqlstate, .. })) => (sqlstate.as_str(), "aborted"),
+        Some(Outcome::Unknown(_)) => ("40003", "of unknown outcome"),
+        _ => (sqlstate::QUERY_CANCELED, "aborted"),
+    };
+    Report::new(code, format!("window {} {word}: {reason}", handle.id))
+        .hint(format!("SHOW WINDOW {} has the receipt", handle.id))
+}
+
+async fn apply(request: Request, operator: &mut Operator, env: &Env) -> Result<Answer, Problem> {
+    let handle = begin(request, env)?;
+    follow(&handle, operator, |status| matches!(status.window.phase, Phase::Closed { .. })).await?;
+    for text in handle.receipt().notices {
+        operator.notice(text).await?;
+    }
+    settled(&handle).await
+}
+
+/// Answers when the window holds. From then on the token speaks for its owner: this connection may close.
+async fn open(request: Request, operator: &mut Operator, env: &Env) -> Result<Answer, Problem> {
+    let handle = begin(request, env)?;
+    let enough = |status: &Status| status.window.phase == Phase::Holding || status.window.phase.outcome().is_some();
+    let status = follow(&handle, operator, enough).await?;
+    if status.window.phase.outcome().is_some() {
+        return Err(unsuccessful(&handle, status.window.phase.outcome(), &status.reason).into());
+    }
+    let _ = handle.renew();
+    let receipt = handle.receipt();
+    let hold = status.window.bounds.hold.unwrap_or_default();
+    let left = crate::ids::millis(hold).saturating_sub(receipt.took.hold_ms);
+    let mut table = Table::new(&["id", "token", "held_now", "hold_until_ms"]);
+    table.rows.push(vec![handle.id.clone(), handle.token.clone(), receipt.held.held_now.to_string(), left.to_string()]);
+    Ok(Answer::Rows(table, "WINDOW"))
+}
+
+/// `PAUSE`: one window for each database, so that each can be resumed alone. Answers when all are drained.
+pub(super) async fn pause(database: Option<String>, owner: &str, env: &Env) -> Result<Answer, Problem> {
+    let names = match database {
+        Some(name) => vec![name],
+        None => env.front.databases.list().iter().map(|database| database.name.clone()).collect(),
+    };
+    let defaults = &env.front.config.window;
+    let bounds = Bounds {
+        drain: None,
+        apply: defaults.apply,
+        hold: defaults.pause_max,
+        tenure: None,
+        stragglers: crate::window::plan::Stragglers::Abort,
+        max_held: max_held(defaults, env),
+    };
+    let mut begun = Vec::new();
+    for name in names {
+        let (bounds, owner) = (bounds.clone(), owner.to_owned());
+        let request = Request { id: None, databases: vec![name], form: Form::Pause, sql: None, bounds, owner };
+        match begin(request, env) {
+            Ok(handle) => begun.push(handle),
+            Err(problem) => {
+                // All of them or none: those that were begun are let go.
+                begun.iter().for_each(|handle: &Arc<Handle>| drop(handle.close()));
+                return Err(problem);
+            }
+        }
+    }
+    for handle in &begun {
+        let settled =
+            |status: &Status| status.window.phase == Phase::Holding || status.window.phase.outcome().is_some();
+        let status = handle.until(settled).await;
+        if let Some(outcome) = status.window.phase.outcome() {
+            let text = match outcome {
+                Outcome::Resumed => "ended by RESUME before it was drained".to_owned(),
+                _ => status.reason,
+            };
+            return Err(Report::new(sqlstate::QUERY_CANCELED, format!("pause {}: {text}", handle.id)).into());
+        }
+    }
+    Ok(Answer::Done("PAUSE"))
+}
+
+pub(super) async fn resume(database: Option<String>, env: &Env) -> Result<Answer, Problem> {
+    let live = env.registry.live();
+    let covered = |handle: &&Arc<Handle>| database.as_ref().is_none_or(|name| handle.covers(name));
+    if let Some(name) = database.as_ref().filter(|name| env.front.databases.find(name).is_none()) {
+        return Err(Report::new(sqlstate::INVALID_CATALOG_NAME, format!("no such database: {name}")).into());
+    }
+    let pauses: Vec<_> = live.iter().filter(covered).filter(|handle| handle.form == Form::Pause).collect();
+    if pauses.is_empty() {
+        let report = match live.iter().find(covered) {
+            Some(handle) if database.is_some() => {
+                let text = format!("not paused: window {} of {} covers it", handle.id, handle.owner);
+                Report::new(sqlstate::NOT_IN_PREREQUISITE_STATE, text)
+                    .hint(format!("WINDOW ABORT {} ends it", handle.id))
+            }
+            _ => Report::new(sqlstate::NOT_IN_PREREQUISITE_STATE, "pooler is not paused/suspended"),
+        };
+        return Err(report.into());
+    }
+    for handle in pauses {
+        // One that has just ended by itself is what the operator wanted.
+        let _ = handle.close();
+        handle.until(|status| status.window.phase.outcome().is_some()).await;
+    }
+    Ok(Answer::Done("RESUME"))
+}
+
+impl From<crate::config::Stragglers> for crate::window::plan::Stragglers {
+    fn from(policy: crate::config::Stragglers) -> Self {
+        match policy {
+            crate::config::Stragglers::Abort => Self::Abort,
+            crate::config::Stragglers::Cancel => Self::Cancel,
+            crate::config::Stragglers::Terminate => Self::Terminate,
+        }
+    }
+}

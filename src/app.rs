@@ -1,0 +1,331 @@
+//! Wiring: builds every handle once, owns the order of start and shutdown. Nothing is decided here.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::admin::console::{self, Ending, Env};
+use crate::auth::users::Users;
+use crate::clients::{Clients, State};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::net::listen::Listener;
+use crate::pool::databases::Databases;
+use crate::session::front::{Front, Via};
+use crate::session::greet::{Greeted, greet};
+use crate::telemetry::http::{self, Readiness, Sources};
+use crate::telemetry::metrics::{self, ProxyMetrics, Recorder, Totals, publish};
+use crate::window::registry::Registry;
+use crate::window::watchdog::Watchdog;
+use crate::wire::reply::{Report, sqlstate};
+
+/// Why the proxy could not start, in words for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A socket could not be bound.
+    #[error("{0}")]
+    Listen(#[from] io::Error),
+    /// The metrics could not be set up.
+    #[error("cannot set up metrics: {0}")]
+    Metrics(String),
+}
+
+/// Runs the proxy until it is told to end.
+///
+/// # Errors
+/// [`StartError`], before any client was served.
+pub async fn run(config: Config) -> Result<(), StartError> {
+    let config = Arc::new(config);
+    raise_descriptor_limit(&config);
+    let recorder = metrics::install().map_err(|error| StartError::Metrics(error.to_string()))?;
+    let clock = Clock::start();
+    let clients: Arc<Clients> = Arc::default();
+    let users = Users::new(config.auth_type, config.users.clone());
+    let listeners = bind(&config)?;
+    let metrics_listener =
+        match config.metrics_addr {
+            None => None,
+            Some(addr) => Some(TcpListener::bind(addr).await.map_err(|error| {
+                io::Error::new(error.kind(), format!("cannot listen on metrics_addr {addr}: {error}"))
+            })?),
+        };
+    let databases = Databases::new(Arc::clone(&config), clock, recorder.clone());
+    let _watchdog = Watchdog::start(Arc::clone(&databases), clock)?;
+    let front = Front {
+        config: Arc::clone(&config),
+        clock,
+        clients: Arc::clone(&clients),
+        users: Arc::clone(&users),
+        databases: Arc::clone(&databases),
+        metrics: Arc::new(ProxyMetrics::new(&recorder)),
+        closing: Arc::new(AtomicBool::new(false)),
+    };
+    let registry = Registry::new(databases, clients, users, clock);
+    let (shutdown, ending) = watch::channel(Ending::Run);
+    let env = Env { front: front.clone(), registry, shutdown };
+    for (listener, via) in listeners {
+        tracing::info!(on = %listener.describe(), console_only = via == Via::AdminSocket, "listening");
+        tokio::spawn(accept(listener, via, env.clone(), ending.clone()));
+    }
+    let scraping = tokio::spawn(metrics::run_upkeep(recorder.clone()));
+    if let Some(listener) = metrics_listener {
+        tokio::spawn(serve_http(listener, recorder, env.clone()));
+    }
+    tokio::spawn(close_the_idle(front));
+    signals(&env, ending).await?;
+    scraping.abort();
+    tracing::info!("ended");
+    Ok(())
+}
+
+/// Binds everything first: an address in use is known before anybody is served.
+fn bind(config: &Config) -> io::Result<Vec<(Listener, Via)>> {
+    let mut listeners = Vec::new();
+    for name in &config.listen_addr {
+        for addr in resolve(name, config.listen_port)? {
+            listeners.push((Listener::tcp(addr)?, Via::Listener));
+        }
+    }
+    if let Some(dir) = &config.unix_socket_dir {
+        let path: PathBuf = dir.join(format!(".s.PGSQL.{}", config.listen_port));
+        listeners.push((Listener::unix(&path, config.unix_socket_mode)?, Via::Listener));
+    }
+    if let Some(path) = &config.admin_socket {
+        listeners.push((Listener::unix(path, 0o600)?, Via::AdminSocket));
+    }
+    Ok(listeners)
+}
+
+fn resolve(name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    use std::net::{Ipv4Addr, Ipv6Addr, ToSocketAddrs as _};
+    if name == "*" {
+        let v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+        let v6 = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
+        let has_v6 = std::net::TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok();
+        return Ok(if has_v6 { vec![v4, v6] } else { vec![v4] });
+    }
+    let found = (name, port).to_socket_addrs();
+    found.map(Iterator::collect).map_err(|error| io::Error::new(error.kind(), format!("listen_addr {name}: {error}")))
+}
+
+/// Accepts until the process stops taking clients.
+async fn accept(listener: Listener, via: Via, env: Env, mut ending: watch::Receiver<Ending>) {
+    /// After an accept that failed for want of descriptors there is no use in trying again at once.
+    const PAUSE: Duration = Duration::from_millis(50);
+    loop {
+        // The console goes on to be served: it is where an operator looks why the process has not ended yet.
+        let stop = async {
+            match via {
+                Via::Listener => drop(ending.wait_for(|ending| *ending > Ending::Run).await),
+                Via::AdminSocket => drop(ending.wait_for(|ending| *ending == Ending::Now).await),
+            }
+        };
+        tokio::select! {
+            biased;
+            () = stop => return,
+            accepted = listener.accept(env.front.config.tcp_keepalive) => match accepted {
+                Ok(stream) => drop(tokio::spawn(serve(stream, via, env.clone()))),
+                Err(error) => {
+                    tracing::warn!(%error, on = %listener.describe(), "cannot accept a connection");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            },
+        }
+    }
+}
+
+/// One connection. A panic in here ends this connection only.
+async fn serve(stream: crate::net::stream::Stream, via: Via, env: Env) {
+    // Boxed: a log-in needs much more room than a session that is idle.
+    match Box::pin(greet(stream, &env.front, via)).await {
+        Greeted::Over => {}
+        Greeted::Console(guest) => Box::pin(console::serve(guest, env)).await,
+        Greeted::Session(session) => {
+            drop(env);
+            session.run().await;
+        }
+    }
+}
+
+async fn serve_http(listener: TcpListener, recorder: Recorder, env: Env) {
+    let mut ending = env.shutdown.subscribe();
+    let (scraped, asked) = (env.clone(), env.clone());
+    let scraped_recorder = recorder.clone();
+    let sources = Sources {
+        recorder,
+        snapshot: Arc::new(move || publish_all(&scraped_recorder, &scraped)),
+        readiness: Arc::new(move || {
+            if asked.front.is_closing() {
+                return Readiness::NotReady("shutting down".to_owned());
+            }
+            let held = asked.registry.live().len();
+            Readiness::Ready(if held > 0 { format!("{held} windows are running") } else { String::new() })
+        }),
+    };
+    http::serve(listener, sources, async move {
+        let _ = ending.wait_for(|ending| *ending == Ending::Now).await;
+    })
+    .await;
+}
+
+/// Fills in what is only counted in our own books, at each scrape.
+fn publish_all(recorder: &Recorder, env: &Env) {
+    let now = env.front.clock.now();
+    let clients = env.front.clients.list();
+    for database in env.front.databases.list() {
+        let live = env.registry.live();
+        let window = live.iter().find(|handle| handle.covers(&database.name));
+        let phase = window.map(|handle| handle.status.borrow().window.phase.as_str());
+        database.metrics.publish(database.pulse().2, phase);
+        for pool in database.pools() {
+            let (stats, counts) = (&pool.stats, pool.counts());
+            let in_state = |wanted: fn(State) -> bool| {
+                let ours = clients.iter().filter(|client| client.database == database.name && client.user == pool.user);
+                ours.filter(|client| wanted(client.view().state)).count() as u64
+            };
+            let totals = Totals {
+                transactions: stats.transactions.value(),
+                queries: stats.queries.value(),
+                client_bytes_received: stats.received.value(),
+                client_bytes_sent: stats.sent.value(),
+                server_connects: stats.server_connects.value(),
+                server_connect_failures: stats.server_connect_failures.value(),
+                server_closes: stats.server_closes.value(),
+                cancels: stats.cancels.value(),
+                wait_time_us: stats.wait_us.value(),
+                transaction_time_us: stats.transaction_us.value(),
+                query_time_us: stats.query_us.value(),
+                clients_active: in_state(|state| matches!(state, State::Active | State::IdleInTransaction)),
+                clients_idle: in_state(|state| state == State::Idle),
+                clients_waiting: counts.waiting as u64,
+                clients_held: counts.held as u64,
+                servers_active: counts.lent as u64,
+                servers_idle: counts.idle as u64,
+                servers_connecting: counts.connecting as u64,
+                maxwait_us: counts.oldest.map_or(0, |since| crate::ids::millis(now.since(since)).saturating_mul(1000)),
+            };
+            publish(recorder, &database.name, &pool.user, &totals);
+        }
+    }
+    env.front.metrics.publish_process();
+}
+
+/// Clients that have been idle, or idle in a transaction, for too long, looked for once a second.
+async fn close_the_idle(front: Front) {
+    let (idle, in_transaction) = (front.config.client_idle_timeout, front.config.idle_transaction_timeout);
+    if idle.is_none() && in_transaction.is_none() {
+        return;
+    }
+    let mut period = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        period.tick().await;
+        let now = front.clock.now();
+        for client in front.clients.list() {
+            let view = client.view();
+            let (bound, word) = match view.state {
+                State::Idle => (idle, "client_idle_timeout"),
+                State::IdleInTransaction => (in_transaction, "idle transaction timeout"),
+                State::Waiting | State::Active => continue,
+            };
+            if bound.is_some_and(|bound| now.since(view.since) >= bound) {
+                client.dismiss(Report::new(sqlstate::PROTOCOL_VIOLATION, word));
+            }
+        }
+    }
+}
+
+/// Takes signals and the console's `SHUTDOWN` until the process is to end. As PgBouncer 1.23 and later: TERM waits for
+/// clients, INT for servers, QUIT is at once; a second one of the first two is harder.
+async fn signals(env: &Env, mut ending: watch::Receiver<Ending>) -> io::Result<()> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut quit = signal(SignalKind::quit())?;
+    let mut user1 = signal(SignalKind::user_defined1())?;
+    let mut user2 = signal(SignalKind::user_defined2())?;
+    let wish = |wish: Ending| {
+        env.shutdown.send_modify(|now| *now = if *now >= wish { Ending::Now } else { wish });
+    };
+    let mut closing = Box::pin(close(env, env.shutdown.subscribe()));
+    loop {
+        tokio::select! {
+            biased;
+            () = &mut closing => return Ok(()),
+            _ = ending.wait_for(|ending| *ending == Ending::Now) => {
+                env.front.closing.store(true, Ordering::Release);
+                dismiss_all(env).await;
+                return Ok(());
+            }
+            _ = terminate.recv() => wish(Ending::WaitForClients),
+            _ = interrupt.recv() => wish(Ending::WaitForServers),
+            _ = quit.recv() => wish(Ending::Now),
+            _ = hangup.recv() => tracing::warn!("SIGHUP: this version does not reload; restart it to change its configuration"),
+            _ = user1.recv() => drop(tokio::spawn(console::pause_all(env.clone()))),
+            _ = user2.recv() => drop(tokio::spawn(console::resume_all(env.clone()))),
+        }
+    }
+}
+
+/// Waits until the process is asked to end, ends windows first, then waits for clients or servers.
+async fn close(env: &Env, mut ending: watch::Receiver<Ending>) {
+    let _ = ending.wait_for(|ending| *ending > Ending::Run).await;
+    tracing::info!(how = ?*ending.borrow(), "shutting down");
+    env.front.closing.store(true, Ordering::Release);
+    env.registry.shut_down().await;
+    let mut period = tokio::time::interval(Duration::from_millis(20));
+    loop {
+        period.tick().await;
+        let how = *ending.borrow();
+        if env.front.clients.count() == 0 {
+            return;
+        }
+        if how == Ending::WaitForServers {
+            // Those between transactions go now; the others at their next boundary.
+            let clients = env.front.clients.list();
+            let (resting, busy): (Vec<_>, Vec<_>) =
+                clients.iter().partition(|client| client.view().state == State::Idle);
+            resting.iter().for_each(|client| client.dismiss(farewell()));
+            if busy.is_empty() && resting.is_empty() {
+                return;
+            }
+        }
+    }
+}
+
+fn farewell() -> Report {
+    Report::new(sqlstate::ADMIN_SHUTDOWN, "pooler is shutting down")
+}
+
+async fn dismiss_all(env: &Env) {
+    env.registry.shut_down().await;
+    env.front.clients.list().iter().for_each(|client| client.dismiss(farewell()));
+    // Farewells are short; whoever does not read his does not keep the process.
+    let gone = async {
+        while env.front.clients.count() > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let _ = tokio::time::timeout(Duration::from_secs(1), gone).await;
+}
+
+/// Every client and every server needs a descriptor; takes what the kernel allows and says if that is too little.
+fn raise_descriptor_limit(config: &Config) {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
+    if soft < hard && setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_err() {
+        tracing::debug!("cannot raise the limit of open files");
+    }
+    let servers: usize =
+        config.databases.values().map(|entry| entry.pool_size.unwrap_or(config.default_pool_size)).sum();
+    let needed = u64::try_from(config.max_client_conn.saturating_add(servers).saturating_add(64)).unwrap_or(u64::MAX);
+    if needed > hard {
+        tracing::warn!(limit = hard, needed, "the limit of open files is too low for max_client_conn and the pools");
+    }
+}

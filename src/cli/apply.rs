@@ -1,0 +1,237 @@
+//! Runs one `WINDOW APPLY` and shows it live: one connection runs it, a second one watches.
+//!
+//! The connection that runs the change owns the window: if we die, it aborts by itself. The first Ctrl-C asks for
+//! the abort and waits for the outcome; the second one stops waiting, which comes to the same, unseen.
+
+use std::time::{Duration, SystemTime};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::args::BoundsArgs;
+use super::client::{ClientError, Rows};
+use super::live::{Status, frame};
+use super::reply::Report;
+use super::term::{Screen, View, err};
+use super::{Site, statement, table};
+
+/// How often the watching connection looks.
+const LOOK: Duration = Duration::from_millis(100);
+/// How long we look for the outcome of a window whose connection broke.
+const LOOK_FOR_OUTCOME: Duration = Duration::from_secs(5);
+
+/// What is to be applied.
+pub(crate) struct Change<'a> {
+    pub(crate) database: &'a str,
+    pub(crate) bounds: &'a BoundsArgs,
+    pub(crate) id: &'a str,
+    pub(crate) sql: &'a str,
+}
+
+/// How it ended.
+pub(crate) struct Ended {
+    /// The row of the answer, or why there is none.
+    pub(crate) answer: Result<Rows, ClientError>,
+    /// The last that the console told of the window.
+    pub(crate) status: Option<Status>,
+    /// When the command was sent, by the wall clock.
+    pub(crate) sent: SystemTime,
+    /// When the answer came, by the wall clock.
+    pub(crate) answered: SystemTime,
+}
+
+impl Ended {
+    /// Whether the change is applied, as the console says.
+    pub(crate) fn applied(&self) -> bool {
+        match &self.answer {
+            Ok(rows) => rows.first("outcome") == Some("applied"),
+            Err(ClientError::Server(_)) => false,
+            // The answer was lost; the receipt may still know.
+            Err(_) => self.status.as_ref().is_some_and(|s| s.text("outcome") == "applied"),
+        }
+    }
+}
+
+/// Runs the change in a window and shows it.
+///
+/// # Errors
+/// Only what happens before the command is sent; everything later is in [`Ended`].
+pub(crate) async fn apply(site: &Site, change: &Change<'_>, view: View) -> Result<Ended, ClientError> {
+    let mut runner = site.connect().await?;
+    let mut interrupts = Interrupts::new()?;
+    let command = statement::apply(change.database, change.bounds, change.id, change.sql);
+    let (sent, started) = (SystemTime::now(), Instant::now());
+    let (notices, mut heard) = mpsc::unbounded_channel();
+    let mut watcher = Watcher::start(site.clone(), change.id.to_owned());
+    let mut display = Display { view, screen: Screen::default(), started };
+    let mut aborting: Option<Task> = None;
+    let answer = {
+        let running = runner.run(&command, move |notice| drop(notices.send(notice)));
+        tokio::pin!(running);
+        loop {
+            tokio::select! {
+                biased;
+                Some(notice) = heard.recv() => display.notice(&notice),
+                answer = &mut running => break answer,
+                () = interrupts.next() => {
+                    if aborting.is_some() {
+                        break Err(ClientError::Closed);
+                    }
+                    display.say("interrupted: the window aborts; once more to stop waiting for it");
+                    aborting = Some(Task(tokio::spawn(abort(site.clone(), change.id.to_owned()))));
+                }
+                Some(status) = watcher.changed() => display.status(&status),
+            }
+        }
+    };
+    // Whoever stopped waiting has let go of the window with this: its outcome is near.
+    drop(runner);
+    let answered = SystemTime::now();
+    while let Ok(notice) = heard.try_recv() {
+        display.notice(&notice);
+    }
+    let status = final_status(site, change.id, &answer).await.or_else(|| watcher.last());
+    if let Some(status) = &status {
+        display.status(status);
+    }
+    let answer = answer.map(|mut results| results.pop().unwrap_or_default());
+    Ok(Ended { answer, status, sent, answered })
+}
+
+/// What the console tells of this window, or nothing.
+pub(crate) async fn look(console: &mut super::client::Console, id: &str) -> Result<Status, ClientError> {
+    let results = console.query(&format!("SHOW WINDOW {id}")).await?;
+    Ok(Status::from_rows(&results.into_iter().next().unwrap_or_default()))
+}
+
+/// The receipt. Where the answer was lost we look until the window has an outcome, for a while.
+async fn final_status(site: &Site, id: &str, answer: &Result<Vec<Rows>, ClientError>) -> Option<Status> {
+    let lost = !matches!(answer, Ok(_) | Err(ClientError::Server(_)));
+    let until = Instant::now() + LOOK_FOR_OUTCOME;
+    loop {
+        let status = async { look(&mut site.connect().await?, id).await }.await.ok();
+        let settled = status.as_ref().is_some_and(|s| !s.text("outcome").is_empty());
+        if settled || !lost || Instant::now() >= until {
+            return status;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+async fn abort(site: Site, id: String) {
+    let asked = async { site.connect().await?.query(&statement::steer("ABORT", &id, None)).await };
+    if let Err(error) = asked.await {
+        err(&format!("pglull: the abort was not taken: {}\n", table::visible(&error.to_string())));
+    }
+}
+
+/// Where progress goes.
+struct Display {
+    view: View,
+    screen: Screen,
+    started: Instant,
+}
+
+impl Display {
+    fn notice(&mut self, notice: &Report) {
+        // What is drawn shows the phases already; a warning is more than a phase.
+        if self.view == View::Lines || notice.severity == "WARNING" {
+            let text = table::visible(&notice.message);
+            self.say(&text);
+        }
+    }
+
+    fn say(&mut self, text: &str) {
+        let line = format!("{:>7.2} s  {text}", self.started.elapsed().as_secs_f64());
+        match self.view {
+            View::Lines => err(&format!("{line}\n")),
+            View::Drawn(..) => self.screen.say(&line),
+        }
+    }
+
+    fn status(&mut self, status: &Status) {
+        if let View::Drawn(width, style) = self.view {
+            self.screen.draw(&frame(status, width, style));
+        }
+    }
+}
+
+/// A task that ends with its owner.
+struct Task(JoinHandle<()>);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Looks at the window over a connection of its own, again and again.
+struct Watcher {
+    seen: watch::Receiver<Option<Status>>,
+    _task: Task,
+}
+
+impl Watcher {
+    fn start(site: Site, id: String) -> Self {
+        let (tell, seen) = watch::channel(None);
+        let task = tokio::spawn(async move {
+            let Ok(mut console) = site.connect().await else {
+                return;
+            };
+            let mut tick = interval(LOOK);
+            tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                tick.tick().await;
+                match look(&mut console, &id).await {
+                    Ok(status) => drop(tell.send_replace(Some(status))),
+                    // Not yet, or no more; the answer on the other connection decides.
+                    Err(ClientError::Server(_)) => {}
+                    Err(_) => return,
+                }
+            }
+        });
+        Self { seen, _task: Task(task) }
+    }
+
+    /// The next look; pends for ever once the watching has ended.
+    async fn changed(&mut self) -> Option<Status> {
+        if self.seen.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        self.seen.borrow_and_update().clone()
+    }
+
+    fn last(&self) -> Option<Status> {
+        self.seen.borrow().clone()
+    }
+}
+
+/// Ctrl-C, or a polite request to end.
+pub(crate) struct Interrupts {
+    typed: Signal,
+    asked: Signal,
+    hung_up: Signal,
+}
+
+impl Interrupts {
+    pub(crate) fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            typed: signal(SignalKind::interrupt())?,
+            asked: signal(SignalKind::terminate())?,
+            hung_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    pub(crate) async fn next(&mut self) {
+        tokio::select! {
+            _ = self.typed.recv() => {}
+            _ = self.asked.recv() => {}
+            _ = self.hung_up.recv() => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,217 @@
+//! A window while it runs, as lines of text: the phases, a clock against each budget, who is held, who blocks.
+//!
+//! Pure: `SHOW WINDOW id` goes in as keys and values, lines come out, never wider than asked for and always as many.
+//! Who draws them, and where, is decided in `apply`.
+
+use std::collections::BTreeMap;
+
+use super::client::Rows;
+use super::table::{cut, visible};
+
+/// The phases that a change walks through, in order.
+const WAY: [&str; 6] = ["preflight", "draining", "holding", "applying", "healing", "releasing"];
+
+/// Blockers that are shown; the others are counted.
+const BLOCKERS_SHOWN: usize = 3;
+
+/// Width of a clock's bar in characters.
+const BAR: usize = 24;
+
+/// What is known of a window at one moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Status {
+    /// Every key of `SHOW WINDOW id`, in the console's words.
+    values: BTreeMap<String, String>,
+    /// The keys in the console's order, for the receipt.
+    order: Vec<String>,
+}
+
+impl Status {
+    /// From the rows `key, value` of `SHOW WINDOW id`.
+    #[must_use]
+    pub(crate) fn from_rows(rows: &Rows) -> Self {
+        let mut out = Self::default();
+        for row in &rows.rows {
+            if let [Some(key), value] = row.as_slice() {
+                out.order.push(key.clone());
+                out.values.insert(key.clone(), value.clone().unwrap_or_default());
+            }
+        }
+        out
+    }
+
+    /// The text under this key, empty where there is none.
+    #[must_use]
+    pub(crate) fn text(&self, key: &str) -> &str {
+        self.values.get(key).map_or("", String::as_str)
+    }
+
+    /// The number under this key, in the key's own unit.
+    #[must_use]
+    pub(crate) fn number(&self, key: &str) -> Option<u64> {
+        let value = self.text(key).parse::<f64>().ok().filter(|v| v.is_finite() && *v >= 0.0)?;
+        Some(value as u64)
+    }
+
+    /// All keys and values in the console's order.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.order.iter().map(|key| (key.as_str(), self.text(key)))
+    }
+
+    fn blockers(&self) -> Vec<serde_json::Value> {
+        serde_json::from_str(self.text("blockers")).unwrap_or_default()
+    }
+}
+
+/// How a frame may be drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Style {
+    /// Letters only; the current phase stands in brackets.
+    Plain,
+    /// With bold and dim.
+    Ansi,
+}
+
+/// The window as lines, each at most `width` characters wide (not counting what `Style::Ansi` adds).
+#[must_use]
+pub(crate) fn frame(status: &Status, width: usize, style: Style) -> Vec<String> {
+    let mut lines = vec![
+        cut(&visible(&format!("window {} on {}", status.text("id"), status.text("database"))), width),
+        way(status.text("phase"), width, style),
+        clock("drain", status.number("drain_ms"), status.number("drain_limit_ms"), width),
+        clock("apply", status.number("apply_ms"), status.number("apply_limit_ms"), width),
+        clock("hold", status.number("hold_ms"), status.number("hold_limit_ms"), width),
+        cut(&counts(status), width),
+    ];
+    let blockers = status.blockers();
+    lines.extend(blockers.iter().take(BLOCKERS_SHOWN).map(|b| cut(&blocker(b), width)));
+    // As many lines in every frame: what is drawn in place must not jump.
+    lines.resize(6 + BLOCKERS_SHOWN, String::new());
+    let more = blockers.len().saturating_sub(BLOCKERS_SHOWN);
+    lines.push(if more > 0 { cut(&format!("  and {more} more"), width) } else { String::new() });
+    lines
+}
+
+fn way(current: &str, width: usize, style: Style) -> String {
+    let known = WAY.contains(&current);
+    let mut steps: Vec<&str> = WAY.to_vec();
+    if !known && !current.is_empty() {
+        steps.push(current);
+    }
+    let plain: usize = steps.iter().map(|s| s.len() + 3).sum::<usize>() + 1;
+    if plain > width {
+        return cut(&format!("  [{}]", visible(current)), width);
+    }
+    let drawn: Vec<String> = steps
+        .iter()
+        .map(|step| match (*step == current, style) {
+            (true, Style::Ansi) => format!("\x1b[1m{}\x1b[0m", visible(step)),
+            (true, Style::Plain) => format!("[{}]", visible(step)),
+            (false, Style::Ansi) => format!("\x1b[2m{step}\x1b[0m"),
+            (false, Style::Plain) => (*step).to_owned(),
+        })
+        .collect();
+    format!("  {}", drawn.join(" > "))
+}
+
+fn clock(name: &str, spent: Option<u64>, limit: Option<u64>, width: usize) -> String {
+    let (spent, limit) = (spent.unwrap_or(0), limit.unwrap_or(0));
+    let full = if limit == 0 { 0 } else { (spent.min(limit) as usize * BAR).div_ceil(limit as usize).min(BAR) };
+    let bar = format!("{}{}", "█".repeat(full), "░".repeat(BAR - full));
+    let bound = if limit == 0 { "no bound".to_owned() } else { format!("of {}", seconds(limit)) };
+    let over = if limit > 0 && spent > limit { "  over" } else { "" };
+    cut(&format!("  {name:<6}{bar}  {} {bound}{over}", seconds(spent)), width)
+}
+
+fn counts(status: &Status) -> String {
+    let number = |key| status.number(key).unwrap_or(0);
+    format!(
+        "  held   {} now, {} at most    open transactions {}",
+        number("held_now"),
+        number("held_peak"),
+        number("open_transactions")
+    )
+}
+
+fn blocker(value: &serde_json::Value) -> String {
+    let field = |key: &str| match value.get(key) {
+        Some(serde_json::Value::String(text)) => visible(text),
+        Some(serde_json::Value::Null) | None => String::new(),
+        Some(other) => visible(&other.to_string()),
+    };
+    let age = field("age_ms").parse::<f64>().map(|ms| seconds(ms.max(0.0) as u64)).unwrap_or_default();
+    let port = field("port");
+    let address = if port.is_empty() { field("addr") } else { format!("{}:{port}", field("addr")) };
+    let parts = [field("user"), field("application_name"), address, field("state"), age, field("statement")];
+    let parts: Vec<String> = parts.into_iter().filter(|p| !p.is_empty()).collect();
+    format!("  waits for {}", parts.join(" · "))
+}
+
+/// Milliseconds as seconds, as exact as the eye needs.
+#[must_use]
+pub(crate) fn seconds(ms: u64) -> String {
+    if ms < 10_000 { format!("{:.2} s", ms as f64 / 1000.0) } else { format!("{:.1} s", ms as f64 / 1000.0) }
+}
+
+/// The receipt for the eye: what it was, how it ended, how long it took, who noticed.
+#[must_use]
+pub(crate) fn receipt(status: &Status) -> Vec<(String, String)> {
+    let time = |key: &str| status.number(key).map(seconds).unwrap_or_default();
+    let of = |key: &str, limit: &str| match (status.number(key), status.number(limit)) {
+        (Some(spent), Some(limit)) if limit > 0 => {
+            format!("{} of {}", seconds(spent), seconds(limit))
+        }
+        (Some(spent), _) => seconds(spent),
+        (None, _) => String::new(),
+    };
+    let number = |key| status.number(key).unwrap_or(0);
+    let held = format!(
+        "{} at most, {} in all; {} released, {} left, {} cancelled, {} cut",
+        number("held_peak"),
+        number("held_total"),
+        number("released"),
+        number("left"),
+        number("cancelled"),
+        number("cut")
+    );
+    let stall =
+        format!("{} median, {} p99, {} longest", time("stall_p50_ms"), time("stall_p99_ms"), time("stall_max_ms"));
+    let stall = if status.number("stall_max_ms").is_some() { stall } else { String::new() };
+    let mut out = vec![
+        ("window", status.text("id").to_owned()),
+        ("database", status.text("database").to_owned()),
+        ("outcome", status.text("outcome").to_owned()),
+        ("reason", status.text("reason").to_owned()),
+        ("owner", status.text("owner").to_owned()),
+        ("started", status.text("started_at").to_owned()),
+        ("change sha256", status.text("change_sha256").to_owned()),
+        ("preflight", time("preflight_ms")),
+        ("drain", of("drain_ms", "drain_limit_ms")),
+        ("apply", of("apply_ms", "apply_limit_ms")),
+        ("heal", time("heal_ms")),
+        ("release", time("release_ms")),
+        ("hold", of("hold_ms", "hold_limit_ms")),
+        ("held clients", held),
+        ("stall", stall),
+    ];
+    let blockers = status.blockers();
+    for value in &blockers {
+        out.push(("", blocker(value).trim_start().to_owned()));
+    }
+    out.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
+/// The receipt as JSON: the console's own, or every key of the window where there is none yet.
+#[must_use]
+pub(crate) fn receipt_json(status: &Status) -> serde_json::Value {
+    let own: Option<serde_json::Value> = serde_json::from_str(status.text("receipt")).ok();
+    own.filter(serde_json::Value::is_object).unwrap_or_else(|| {
+        let keys = status.entries().filter(|(key, _)| *key != "receipt");
+        keys.map(|(key, value)| (key.to_owned(), super::table::json_value(Some(value))))
+            .collect::<serde_json::Map<_, _>>()
+            .into()
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,99 @@
+//! Frames and receipts, as they are seen.
+
+use super::*;
+
+fn status(pairs: &[(&str, &str)]) -> Status {
+    let rows = pairs.iter().map(|(k, v)| vec![Some((*k).to_owned()), Some((*v).to_owned())]).collect();
+    Status::from_rows(&Rows { columns: vec!["key".into(), "value".into()], rows, tag: String::new() })
+}
+
+const DRAINING: &[(&str, &str)] = &[
+    ("id", "w-1"),
+    ("database", "bench"),
+    ("phase", "draining"),
+    ("drain_limit_ms", "2000"),
+    ("apply_limit_ms", "4000"),
+    ("hold_limit_ms", "10000"),
+    ("drain_ms", "500"),
+    ("hold_ms", "500"),
+    ("held_now", "31"),
+    ("held_peak", "32"),
+    ("open_transactions", "2"),
+    (
+        "blockers",
+        r#"[{"user":"app","application_name":"pg\u001b[2J","addr":"127.0.0.1","port":4711,"state":"active","age_ms":480,"statement":"UPDATE a"},
+            {"user":"b"},{"user":"c"},{"user":"d"},{"user":"e"}]"#,
+    ),
+];
+
+#[test]
+fn a_frame_as_it_is_seen() {
+    let expect = [
+        "window w-1 on bench",
+        "  preflight > [draining] > holding > applying > healing > releasing",
+        "  drain ██████░░░░░░░░░░░░░░░░░░  0.50 s of 2.00 s",
+        "  apply ░░░░░░░░░░░░░░░░░░░░░░░░  0.00 s of 4.00 s",
+        "  hold  ██░░░░░░░░░░░░░░░░░░░░░░  0.50 s of 10.0 s",
+        "  held   31 now, 32 at most    open transactions 2",
+        "  waits for app · pg\\u{1b}[2J · 127.0.0.1:4711 · active · 0.48 s · UPDATE a",
+        "  waits for b",
+        "  waits for c",
+        "  and 2 more",
+    ];
+    assert_eq!(frame(&status(DRAINING), 80, Style::Plain), expect);
+}
+
+#[test]
+fn every_frame_has_as_many_lines_and_none_is_too_wide() {
+    let full = status(DRAINING);
+    let aborting = status(&[("phase", "aborting"), ("drain_ms", "9000"), ("drain_limit_ms", "2000")]);
+    for state in [&full, &aborting, &Status::default()] {
+        for width in [10, 40, 79, 200] {
+            let lines = frame(state, width, Style::Plain);
+            assert_eq!(lines.len(), 10);
+            assert!(lines.iter().all(|l| l.chars().count() <= width), "{width}: {lines:#?}");
+        }
+    }
+    assert!(frame(&aborting, 100, Style::Plain)[1].ends_with("> [aborting]"));
+    assert!(frame(&aborting, 100, Style::Plain)[2].ends_with("over"));
+}
+
+#[test]
+fn ansi_adds_only_bold_and_dim() {
+    let plain = frame(&status(DRAINING), 80, Style::Plain).join("\n").replace(['[', ']'], "");
+    let ansi = frame(&status(DRAINING), 80, Style::Ansi).join("\n");
+    let bare = ansi.replace("\x1b[1m", "").replace("\x1b[2m", "").replace("\x1b[0m", "").replace('[', "");
+    assert_eq!(bare, plain);
+    assert!(ansi.contains("\x1b[1mdraining\x1b[0m"));
+}
+
+#[test]
+fn nonsense_in_the_answer_is_shown_as_nothing() {
+    let odd = status(&[("drain_ms", "soon"), ("blockers", "{"), ("apply_ms", "-3"), ("hold_ms", "NaN")]);
+    assert_eq!((odd.number("drain_ms"), odd.number("apply_ms"), odd.number("hold_ms")), (None, None, None));
+    assert_eq!(frame(&odd, 80, Style::Plain).len(), 10);
+}
+
+#[test]
+fn receipts() {
+    let closed = status(&[
+        ("id", "w-1"),
+        ("outcome", "aborted"),
+        ("reason", "drain: 1 transaction still open"),
+        ("drain_ms", "2000"),
+        ("drain_limit_ms", "2000"),
+        ("stall_p50_ms", "1900"),
+        ("stall_p99_ms", "2000"),
+        ("stall_max_ms", "2001"),
+        ("blockers", r#"[{"user":"app","age_ms":2100}]"#),
+        ("receipt", ""),
+    ]);
+    let lines = receipt(&closed);
+    let value = |key: &str| lines.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str()).unwrap();
+    assert_eq!(value("drain"), "2.00 s of 2.00 s");
+    assert_eq!(value("stall"), "1.90 s median, 2.00 s p99, 2.00 s longest");
+    assert_eq!(value(""), "waits for app · 2.10 s");
+    assert_eq!(receipt_json(&closed)["drain_ms"], 2000);
+    let own = status(&[("receipt", r#"{"outcome":"applied"}"#)]);
+    assert_eq!(receipt_json(&own).to_string(), r#"{"outcome":"applied"}"#);
+}

@@ -1,0 +1,233 @@
+//! Rows as text: a table that fits the terminal, one record below the other where it does not, or JSON lines.
+//!
+//! Nothing is cut: a table that is too wide is turned into records, whose long values go on in the next line.
+//! Control characters are shown, not sent: a client chooses its own application name, and must not steer the operator's terminal.
+
+use super::client::Rows;
+
+/// Width of what is printed where there is no terminal: as wide as it gets.
+pub(crate) const UNLIMITED: usize = usize::MAX;
+
+/// The rows as a table of at most `width` characters a line, or as records. Ends with a line end.
+#[must_use]
+pub(crate) fn render(rows: &Rows, width: usize) -> String {
+    if rows.columns.is_empty() {
+        return String::new();
+    }
+    let heads: Vec<String> = rows.columns.iter().map(|c| visible(c)).collect();
+    let cells: Vec<Vec<String>> = rows
+        .rows
+        .iter()
+        .map(|row| row.iter().map(|v| v.as_deref().map(visible).unwrap_or_default()).collect())
+        .collect();
+    let widths: Vec<usize> = heads
+        .iter()
+        .enumerate()
+        .map(|(at, head)| cells.iter().filter_map(|r| r.get(at)).map(|v| len(v)).fold(len(head), usize::max))
+        .collect();
+    let total = widths.iter().map(|w| w + 3).sum::<usize>().saturating_sub(1);
+    if total > width && !cells.is_empty() { records(&heads, &cells, width) } else { table(&heads, &cells, &widths) }
+}
+
+fn table(heads: &[String], cells: &[Vec<String>], widths: &[usize]) -> String {
+    let right: Vec<bool> = (0..heads.len())
+        .map(|at| {
+            let mut values = cells.iter().filter_map(|r| r.get(at)).filter(|v| !v.is_empty()).peekable();
+            values.peek().is_some() && values.all(|v| v.parse::<f64>().is_ok())
+        })
+        .collect();
+    let mut out = line(heads, widths, &right);
+    let rule: Vec<String> = widths.iter().map(|w| "-".repeat(w + 2)).collect();
+    out.push_str(&rule.join("+"));
+    out.push('\n');
+    for row in cells {
+        out.push_str(&line(row, widths, &right));
+    }
+    let plural = if cells.len() == 1 { "row" } else { "rows" };
+    out.push_str(&format!("({} {plural})\n", cells.len()));
+    out
+}
+
+fn line(cells: &[String], widths: &[usize], right: &[bool]) -> String {
+    let padded: Vec<String> = cells
+        .iter()
+        .zip(widths)
+        .zip(right)
+        .map(|((cell, width), right)| {
+            let space = " ".repeat(width.saturating_sub(len(cell)));
+            if *right { format!(" {space}{cell} ") } else { format!(" {cell}{space} ") }
+        })
+        .collect();
+    let mut out = padded.join("|").trim_end().to_owned();
+    out.push('\n');
+    out
+}
+
+fn records(heads: &[String], cells: &[Vec<String>], width: usize) -> String {
+    let margin = heads.iter().map(|h| len(h)).max().unwrap_or(0);
+    let room = width.saturating_sub(margin + 3).max(10);
+    let mut out = String::new();
+    for (number, row) in cells.iter().enumerate() {
+        let title = format!("-[ {} ]", number + 1);
+        let dashes = width.min(78).saturating_sub(len(&title));
+        out.push_str(&format!("{title}{}\n", "-".repeat(dashes)));
+        for (head, value) in heads.iter().zip(row) {
+            pair(&mut out, head, value, (margin, room));
+        }
+    }
+    out
+}
+
+/// One `key | value` line, and lines below it for what does not fit.
+fn pair(out: &mut String, key: &str, value: &str, (margin, room): (usize, usize)) {
+    let characters: Vec<char> = value.chars().collect();
+    let mut pieces = characters.chunks(room).map(String::from_iter);
+    let first = pieces.next().unwrap_or_default();
+    let space = " ".repeat(margin.saturating_sub(len(key)));
+    out.push_str(format!("{key}{space} | {first}").trim_end());
+    out.push('\n');
+    for piece in pieces {
+        out.push_str(&format!("{} | {piece}\n", " ".repeat(margin)));
+    }
+}
+
+/// Keys and values below each other, the keys aligned; empty values are left out. Ends with a line end.
+#[must_use]
+pub(crate) fn pairs(list: &[(String, String)], width: usize) -> String {
+    let list: Vec<(String, String)> = list.iter().map(|(k, v)| (visible(k), visible(v))).collect();
+    let margin = list.iter().map(|(k, _)| len(k)).max().unwrap_or(0);
+    let room = width.saturating_sub(margin + 3).max(10);
+    let mut out = String::new();
+    for (key, value) in list.iter().filter(|(_, v)| !v.is_empty()) {
+        pair(&mut out, key, value, (margin, room));
+    }
+    out
+}
+
+/// One JSON object a row. Numbers stay numbers, so that a reader need not convert them.
+#[must_use]
+pub(crate) fn json(rows: &Rows) -> String {
+    let mut out = String::new();
+    for row in &rows.rows {
+        let object: serde_json::Map<String, serde_json::Value> = rows
+            .columns
+            .iter()
+            .zip(row)
+            .map(|(column, value)| (column.clone(), json_value(value.as_deref())))
+            .collect();
+        out.push_str(&serde_json::Value::Object(object).to_string());
+        out.push('\n');
+    }
+    out
+}
+
+/// A number, a nested document, or a string.
+#[must_use]
+pub(crate) fn json_value(text: Option<&str>) -> serde_json::Value {
+    let Some(text) = text else {
+        return serde_json::Value::Null;
+    };
+    let number = text.parse::<i64>().is_ok_and(|n| n.to_string() == text);
+    if number || text.starts_with(['{', '[']) {
+        serde_json::from_str(text).unwrap_or_else(|_| text.into())
+    } else {
+        text.into()
+    }
+}
+
+/// The text with control characters written out.
+#[must_use]
+pub(crate) fn visible(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\n' => out.push_str("\\n"),
+            '\t' => out.push(' '),
+            c if c.is_control() => out.extend(c.escape_unicode()),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// The text in at most `width` characters, the last of them an ellipsis where something is missing.
+#[must_use]
+pub(crate) fn cut(text: &str, width: usize) -> String {
+    if len(text) <= width {
+        return text.to_owned();
+    }
+    let mut out: String = text.chars().take(width.saturating_sub(1)).collect();
+    out.push('…');
+    out
+}
+
+fn len(text: &str) -> usize {
+    text.chars().count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows(columns: &[&str], values: &[&[Option<&str>]]) -> Rows {
+        Rows {
+            columns: columns.iter().map(ToString::to_string).collect(),
+            rows: values.iter().map(|r| r.iter().map(|v| v.map(str::to_owned)).collect()).collect(),
+            tag: String::new(),
+        }
+    }
+
+    #[test]
+    fn a_table_is_aligned_and_numbers_stand_right() {
+        let given = rows(&["id", "held"], &[&[Some("w-1"), Some("7")], &[Some("w-22"), Some("1234")], &[None, None]]);
+        let expect = [" id   | held", "------+------", " w-1  |    7", " w-22 | 1234", "      |", "(3 rows)", ""];
+        assert_eq!(render(&given, 80), expect.join("\n"));
+    }
+
+    #[test]
+    fn no_rows_and_no_columns() {
+        assert_eq!(render(&rows(&["id"], &[]), 80), " id\n----\n(0 rows)\n");
+        assert_eq!(render(&rows(&[], &[]), 80), "");
+    }
+
+    #[test]
+    fn too_wide_becomes_records_and_loses_nothing() {
+        let given = rows(&["id", "statement"], &[&[Some("1"), Some("SELECT aaaaaaaaaaaaaaaaaaaa FROM b")]]);
+        let expect = "\
+-[ 1 ]------------------
+id        | 1
+statement | SELECT aaaaa
+          | aaaaaaaaaaaa
+          | aaa FROM b
+";
+        assert_eq!(render(&given, 24), expect);
+        assert!(render(&given, UNLIMITED).contains("SELECT aaaaaaaaaaaaaaaaaaaa FROM b"));
+    }
+
+    #[test]
+    fn a_name_cannot_steer_the_terminal() {
+        assert_eq!(visible("a\x1b[2Jb\nc\td"), "a\\u{1b}[2Jb\\nc d");
+        assert!(!render(&rows(&["n"], &[&[Some("\x1b]0;x\x07")]]), 80).contains('\x1b'));
+    }
+
+    #[test]
+    fn json_lines() {
+        let given = rows(
+            &["id", "n", "none", "list", "bad", "zeros"],
+            &[&[Some("w"), Some("-12"), None, Some("[{\"a\":1}]"), Some("{no"), Some("007")]],
+        );
+        let expect = "{\"bad\":\"{no\",\"id\":\"w\",\"list\":[{\"a\":1}],\"n\":-12,\"none\":null,\"zeros\":\"007\"}\n";
+        assert_eq!(json(&given), expect);
+    }
+
+    #[test]
+    fn pairs_leave_out_what_is_empty() {
+        let list = [("outcome", "applied"), ("reason", ""), ("id", "w-1")].map(|(k, v)| (k.to_owned(), v.to_owned()));
+        assert_eq!(pairs(&list, 80), "outcome | applied\nid      | w-1\n");
+    }
+
+    #[test]
+    fn cutting_counts_characters() {
+        assert_eq!((cut("abc", 3).as_str(), cut("äöüß", 3).as_str(), cut("abc", 0).as_str()), ("abc", "äö…", "…"));
+    }
+}

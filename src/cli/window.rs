@@ -1,0 +1,193 @@
+//! `pglull window ...`: turns the verbs into console commands and their answers into text.
+//!
+//! The proxy decides everything; here it is only asked. What a verb was asked for wrongly (no change, a file that
+//! cannot be read) is found before anything is sent, and ends with [`USAGE`].
+
+use std::io::Read;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::SystemTime;
+
+use super::apply::{Change, apply, look};
+use super::args::{ApplyArgs, ConsoleArgs, OpenArgs, ShowArgs, WindowCommand};
+use super::client::{ClientError, Rows};
+use super::live::{receipt, receipt_json};
+use super::term::{View, err, out, width_out};
+use super::{FAILED, Site, USAGE, complain, statement, table};
+
+/// The longest change that is read, in bytes; more than this is data, which does not belong in a window.
+const CHANGE_MAX: u64 = 8 << 20;
+
+/// `pglull window ...`.
+pub async fn window(command: WindowCommand) -> ExitCode {
+    match command {
+        WindowCommand::Apply(args) => apply_change(args).await,
+        WindowCommand::Open(args) => open(args).await,
+        WindowCommand::Close(args) => {
+            print(&args.console, &statement::steer("CLOSE", &args.id, Some(&args.token)), args.json).await
+        }
+        WindowCommand::Renew(args) => {
+            print(&args.console, &statement::steer("RENEW", &args.id, Some(&args.token)), args.json).await
+        }
+        WindowCommand::Abort(args) => {
+            print(&args.console, &statement::steer("ABORT", &args.id, args.token.as_deref()), args.json).await
+        }
+        WindowCommand::List(args) => print(&args.console, "SHOW WINDOWS", args.json).await,
+        WindowCommand::Show(args) => show(args).await,
+        WindowCommand::Blockers(args) => {
+            let database = args.database.as_deref().map(|d| format!(" {}", statement::name(d))).unwrap_or_default();
+            print(&args.console, &format!("SHOW BLOCKERS{database}"), args.json).await
+        }
+    }
+}
+
+/// Sends one command that may take a while, prints notices as they come and the answer.
+async fn print(console: &ConsoleArgs, command: &str, json: bool) -> ExitCode {
+    match ask(console, command).await {
+        Ok(results) => {
+            for rows in &results {
+                show_rows(rows, json);
+            }
+            ExitCode::SUCCESS
+        }
+        Err(error) => complain(&error),
+    }
+}
+
+async fn ask(console: &ConsoleArgs, command: &str) -> Result<Vec<Rows>, ClientError> {
+    let mut console = Site::find(console).connect().await?;
+    console.run(command, |notice| err(&format!("{}\n", table::visible(&notice.message)))).await
+}
+
+fn show_rows(rows: &Rows, json: bool) {
+    if json {
+        out(&table::json(rows));
+    } else if rows.columns.is_empty() {
+        out(&format!("{}\n", rows.tag));
+    } else {
+        out(&table::render(rows, width_out()));
+    }
+}
+
+async fn open(args: OpenArgs) -> ExitCode {
+    let id = args.bounds.id.clone().unwrap_or_else(new_id);
+    match ask(&args.console, &statement::open(&args.database, &args.bounds, &id)).await {
+        Ok(results) => {
+            let rows = results.into_iter().next().unwrap_or_default();
+            show_rows(&rows, args.json);
+            let (id, token) = (rows.first("id").unwrap_or(&id), rows.first("token").unwrap_or("TOKEN"));
+            err(&format!(
+                "the clients of {} are held. When the change is done:\n  pglull window close {id} --token {token}\n\
+                 or to let them go on with the old schema:\n  pglull window abort {id}\n",
+                table::visible(&args.database)
+            ));
+            ExitCode::SUCCESS
+        }
+        Err(error) => complain(&error),
+    }
+}
+
+async fn show(args: ShowArgs) -> ExitCode {
+    let looked = async { look(&mut Site::find(&args.console).connect().await?, &args.id).await };
+    match looked.await {
+        Ok(status) if args.json => out(&format!("{}\n", receipt_json(&status))),
+        Ok(status) => {
+            let entries = status.entries().filter(|(key, _)| *key != "receipt");
+            let entries: Vec<_> = entries.map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
+            out(&table::pairs(&entries, width_out()));
+        }
+        Err(error) => return complain(&error),
+    }
+    ExitCode::SUCCESS
+}
+
+async fn apply_change(args: ApplyArgs) -> ExitCode {
+    let read = match &args.sql {
+        Some(sql) => Ok(sql.clone()),
+        None => read_change(&args.files),
+    };
+    let sql = match read {
+        Ok(sql) if !sql.trim().is_empty() => sql,
+        Ok(_) => {
+            return usage("the change is empty: name a file with SQL, - for standard input, or -c 'SQL'");
+        }
+        Err(mistake) => return usage(&mistake),
+    };
+    let id = args.bounds.id.clone().unwrap_or_else(new_id);
+    let change = Change { database: &args.database, bounds: &args.bounds, id: &id, sql: &sql };
+    let view = View::choose(args.plain);
+    let ended = match apply(&Site::find(&args.console), &change, view).await {
+        Ok(ended) => ended,
+        Err(error) => return complain(&error),
+    };
+    match &ended.status {
+        Some(status) if args.json => out(&format!("{}\n", receipt_json(status))),
+        Some(status) => out(&table::pairs(&receipt(status), width_out())),
+        None if args.json => ended.answer.as_ref().map_or((), |rows| out(&table::json(rows))),
+        None => ended.answer.as_ref().map_or((), |rows| show_rows(rows, false)),
+    }
+    match &ended.answer {
+        _ if ended.applied() => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::from(FAILED),
+        Err(error) => {
+            if !matches!(error, ClientError::Server(_)) && ended.status.is_none() {
+                err(&format!("pglull: what has become of window {id} is not known here\n"));
+            }
+            complain(error)
+        }
+    }
+}
+
+fn usage(mistake: &str) -> ExitCode {
+    err(&format!("pglull: {mistake}\n"));
+    ExitCode::from(USAGE)
+}
+
+/// The files one after the other. Between two stands an empty statement, in case the first one lacks its semicolon.
+fn read_change(files: &[PathBuf]) -> Result<String, String> {
+    let mut parts = Vec::new();
+    for file in files {
+        let (name, result) = if file.as_os_str() == "-" {
+            ("standard input".to_owned(), read_text(std::io::stdin().lock()))
+        } else {
+            (file.display().to_string(), std::fs::File::open(file).and_then(read_text))
+        };
+        parts.push(result.map_err(|e| format!("cannot read {name}: {e}"))?);
+    }
+    Ok(parts.join("\n;\n"))
+}
+
+fn read_text(from: impl Read) -> std::io::Result<String> {
+    let mut text = String::new();
+    if from.take(CHANGE_MAX + 1).read_to_string(&mut text)? as u64 > CHANGE_MAX {
+        return Err(std::io::Error::other("longer than 8 MiB; move data before or after the window"));
+    }
+    Ok(text)
+}
+
+/// An id from the clock; the digits after it are the sub-second part and our process.
+pub(crate) fn new_id() -> String {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    statement::made_up_id(now.as_secs(), now.subsec_micros() ^ std::process::id().rotate_left(7))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_read_in_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let (a, b) = (dir.path().join("a"), dir.path().join("b"));
+        std::fs::write(&a, "SELECT 1").unwrap();
+        std::fs::write(&b, "SELECT 2;").unwrap();
+        assert_eq!(read_change(&[a, b]).unwrap(), "SELECT 1\n;\nSELECT 2;");
+        let missing = read_change(&[dir.path().join("none")]).unwrap_err();
+        assert!(missing.starts_with("cannot read ") && missing.contains("none"), "{missing}");
+    }
+
+    #[test]
+    fn a_change_is_no_place_for_data() {
+        assert!(read_text(std::io::repeat(b'x')).is_err());
+    }
+}

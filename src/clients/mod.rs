@@ -1,0 +1,213 @@
+//! Every client that is logged in: what others may see of it, and how they reach it.
+//!
+//! A client's own task writes its [`Client`] entry; console, metrics, cancel requests and windows read it. The lock
+//! inside guards a few words and is never held across an await. What a client may be told from outside: its
+//! waiting is cancelled, or it has to leave.
+
+mod registry;
+mod statement;
+
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+
+use futures_util::task::AtomicWaker;
+
+pub use registry::{Clients, Entry, Full, Presence};
+pub use statement::Statement;
+
+use crate::ids::{Moment, SessionId};
+use crate::net::stream::Peer;
+use crate::server::cancel::{Link, UnderWay};
+use crate::wire::reply::Report;
+use crate::wire::startup::CancelKey;
+
+/// What a client is doing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum State {
+    /// Between transactions.
+    Idle,
+    /// It wants to begin one and waits: for a server, or at a shut gate.
+    Waiting,
+    /// A request of its is running.
+    Active,
+    /// In a transaction, and silent.
+    IdleInTransaction,
+}
+
+/// What others may know of a client, all of one moment.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// What it is doing.
+    pub state: State,
+    /// Since when.
+    pub since: Moment,
+    /// When its open transaction began.
+    pub transaction: Option<Moment>,
+    /// The beginning of its last statement.
+    pub statement: Statement,
+    /// The server that it has.
+    pub link: Option<Arc<Link>>,
+}
+
+/// One client. See the module's text.
+#[derive(Debug)]
+pub struct Client {
+    /// Our number for it.
+    pub id: SessionId,
+    /// Who it is.
+    pub user: String,
+    /// The database that it asked for.
+    pub database: String,
+    /// Where it comes from.
+    pub peer: Peer,
+    /// When it connected.
+    pub connected_at: Moment,
+    /// The cancel key that it was given.
+    pub key: CancelKey,
+    application_name: Mutex<String>,
+    view: Mutex<View>,
+    told: AtomicU8,
+    waker: AtomicWaker,
+    farewell: Mutex<Option<Report>>,
+}
+
+const CANCEL: u8 = 1;
+const LEAVE: u8 = 2;
+
+/// Something that a client's task is told from outside.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Told {
+    /// Its waiting request is cancelled.
+    Cancel,
+    /// It has to leave; this is the reason.
+    Leave(Report),
+}
+
+/// What a cancel request for a client comes to.
+#[derive(Debug)]
+pub enum Cancel {
+    /// It waits; its task has been told.
+    Told,
+    /// It has a server: send the cancel there. The server is not lent to others before this is dropped.
+    Send(Arc<Link>, UnderWay),
+    /// It is doing nothing.
+    Nothing,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Each write below is a plain assignment: a panic elsewhere leaves nothing half done.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Client {
+    /// A copy of what others may know.
+    #[must_use]
+    pub fn view(&self) -> View {
+        lock(&self.view).clone()
+    }
+
+    /// The name that the application gives itself, as it last reported it.
+    #[must_use]
+    pub fn application_name(&self) -> String {
+        lock(&self.application_name).clone()
+    }
+
+    /// Notes the name that the application gives itself.
+    pub fn set_application_name(&self, name: &[u8]) {
+        let name = String::from_utf8_lossy(name);
+        let mut known = lock(&self.application_name);
+        if *known != name {
+            *known = name.into_owned();
+        }
+    }
+
+    /// It wants to begin a transaction and waits.
+    pub fn waits(&self, now: Moment) {
+        // A cancel that came for an earlier request must not hit this one.
+        let mut view = lock(&self.view);
+        self.told.fetch_and(!CANCEL, Ordering::AcqRel);
+        (view.state, view.since) = (State::Waiting, now);
+    }
+
+    /// Its transaction begins on this server.
+    pub fn begins(&self, link: &Arc<Link>, now: Moment) {
+        let mut view = lock(&self.view);
+        (view.state, view.since, view.transaction) = (State::Active, now, Some(now));
+        view.link = Some(Arc::clone(link));
+    }
+
+    /// It has sent a request inside its transaction.
+    pub fn requests(&self, text: Option<&[u8]>, now: Moment) {
+        let mut view = lock(&self.view);
+        if view.state != State::Active {
+            (view.state, view.since) = (State::Active, now);
+        }
+        if let Some(text) = text {
+            view.statement = Statement::new(text);
+        }
+    }
+
+    /// Its request is answered and its transaction is open.
+    pub fn rests_in_transaction(&self, now: Moment) {
+        let mut view = lock(&self.view);
+        (view.state, view.since) = (State::IdleInTransaction, now);
+    }
+
+    /// Its transaction is over; it keeps its server (session mode).
+    pub fn rests(&self, now: Moment) {
+        let mut view = lock(&self.view);
+        (view.state, view.since, view.transaction) = (State::Idle, now, None);
+    }
+
+    /// Its transaction is over; it keeps no server. Returns whether a cancel is on its way to the one that it had:
+    /// after this no new one can start.
+    pub fn ends(&self, now: Moment) -> bool {
+        let mut view = lock(&self.view);
+        (view.state, view.since, view.transaction) = (State::Idle, now, None);
+        view.link.take().is_some_and(|link| link.guard.busy())
+    }
+
+    /// A cancel request with its key has come.
+    #[must_use]
+    pub fn cancel(&self) -> Cancel {
+        let view = lock(&self.view);
+        match (view.state, &view.link) {
+            (State::Waiting, _) => {
+                self.told.fetch_or(CANCEL, Ordering::AcqRel);
+                drop(view);
+                self.waker.wake();
+                Cancel::Told
+            }
+            (_, Some(link)) => Cancel::Send(Arc::clone(link), link.guard.start()),
+            (_, None) => Cancel::Nothing,
+        }
+    }
+
+    /// Tells it to leave, for this reason. The first reason counts.
+    pub fn dismiss(&self, why: Report) {
+        lock(&self.farewell).get_or_insert(why);
+        self.told.fetch_or(LEAVE, Ordering::AcqRel);
+        self.waker.wake();
+    }
+
+    /// For its own task: what it is told, once. Cancels count only while it waits.
+    pub fn poll_told(&self, cx: &mut Context<'_>, waiting: bool) -> Poll<Told> {
+        if self.told.load(Ordering::Acquire) == 0 {
+            self.waker.register(cx.waker());
+        }
+        let told = self.told.load(Ordering::Acquire);
+        if told & LEAVE != 0 {
+            let why = lock(&self.farewell).clone();
+            return Poll::Ready(Told::Leave(why.unwrap_or_else(|| Report::new("57P01", "terminating connection"))));
+        }
+        if waiting && told & CANCEL != 0 {
+            self.told.fetch_and(!CANCEL, Ordering::AcqRel);
+            return Poll::Ready(Told::Cancel);
+        }
+        if told != 0 {
+            self.waker.register(cx.waker());
+        }
+        Poll::Pending
+    }
+}

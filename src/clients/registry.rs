@@ -1,0 +1,143 @@
+//! The list of clients, and the way from a cancel key to the client that it was given to.
+
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use aws_lc_rs::rand;
+use bytes::Bytes;
+use dashmap::DashMap;
+use futures_util::task::AtomicWaker;
+use subtle::ConstantTimeEq as _;
+
+use super::{Client, State, Statement, View};
+use crate::ids::{Moment, SessionId};
+use crate::net::stream::Peer;
+use crate::wire::startup::CancelKey;
+
+/// All clients that are logged in, by the process id that they were given.
+#[derive(Debug, Default)]
+pub struct Clients {
+    by_pid: DashMap<i32, Arc<Client>>,
+    count: AtomicUsize,
+    last_id: AtomicU64,
+}
+
+/// No more clients are taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Full;
+
+/// A client's place in the list; it leaves the list when this is dropped.
+#[derive(Debug)]
+pub struct Presence {
+    client: Arc<Client>,
+    clients: Arc<Clients>,
+}
+
+impl Presence {
+    /// The client.
+    #[must_use]
+    pub const fn client(&self) -> &Arc<Client> {
+        &self.client
+    }
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        self.clients.by_pid.remove(&self.client.key.pid);
+        self.clients.count.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Clients {
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.count.load(Ordering::Acquire)
+    }
+
+    /// Takes a client in, unless there are `limit` already.
+    ///
+    /// # Errors
+    /// [`Full`].
+    pub fn enter(self: &Arc<Self>, limit: usize, who: Entry) -> Result<Presence, Full> {
+        let room =
+            self.count.fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| (count < limit).then_some(count + 1));
+        room.map_err(|_| Full)?;
+        let id = SessionId(self.last_id.fetch_add(1, Ordering::AcqRel) + 1);
+        loop {
+            let key = random_key();
+            // An `entry` holds its shard's lock, so no two clients get one process id.
+            if let dashmap::Entry::Vacant(place) = self.by_pid.entry(key.pid) {
+                let client = Arc::new(who.into_client(id, key));
+                place.insert(Arc::clone(&client));
+                return Ok(Presence { client, clients: Arc::clone(self) });
+            }
+        }
+    }
+
+    /// The client that was given this key; compared in constant time.
+    #[must_use]
+    pub fn by_key(&self, key: &CancelKey) -> Option<Arc<Client>> {
+        let client = Arc::clone(self.by_pid.get(&key.pid)?.value());
+        bool::from(client.key.secret.ct_eq(&key.secret)).then_some(client)
+    }
+
+    /// All of them, in the order in which they came.
+    #[must_use]
+    pub fn list(&self) -> Vec<Arc<Client>> {
+        let mut all: Vec<_> = self.by_pid.iter().map(|entry| Arc::clone(entry.value())).collect();
+        all.sort_by_key(|client| client.id);
+        all
+    }
+}
+
+/// What is known of a client when it enters.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Who it is.
+    pub user: String,
+    /// The database that it asked for.
+    pub database: String,
+    /// Where it comes from.
+    pub peer: Peer,
+    /// When it connected.
+    pub connected_at: Moment,
+    /// The name that the application gives itself.
+    pub application_name: String,
+}
+
+impl Entry {
+    fn into_client(self, id: SessionId, key: CancelKey) -> Client {
+        let view = View {
+            state: State::Idle,
+            since: self.connected_at,
+            transaction: None,
+            statement: Statement::default(),
+            link: None,
+        };
+        Client {
+            id,
+            user: self.user,
+            database: self.database,
+            peer: self.peer,
+            connected_at: self.connected_at,
+            key,
+            application_name: Mutex::new(self.application_name),
+            view: Mutex::new(view),
+            told: AtomicU8::new(0),
+            waker: AtomicWaker::new(),
+            farewell: Mutex::new(None),
+        }
+    }
+}
+
+/// A key that nobody can guess. The process id is positive, as drivers expect.
+fn random_key() -> CancelKey {
+    let mut random = [0_u8; 8];
+    // It fails only where the kernel has no randomness; then a key that is refused by everybody is the safe one.
+    if rand::fill(&mut random).is_err() {
+        tracing::error!("no random bytes for a cancel key");
+    }
+    let [a, b, c, d, secret @ ..] = random;
+    CancelKey { pid: (i32::from_be_bytes([a, b, c, d]) & i32::MAX).max(1), secret: Bytes::copy_from_slice(&secret) }
+}

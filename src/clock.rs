@@ -1,0 +1,75 @@
+//! The process's clock: tokio's monotonic time as [`Moment`]s, so that paused tests and wall-clock jumps are no matter.
+
+use tokio::time::Instant;
+
+use crate::ids::{Moment, millis};
+
+/// Counts from when it was made. Copies of one clock agree.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    start: Instant,
+}
+
+impl Clock {
+    /// A clock that starts now.
+    #[must_use]
+    pub fn start() -> Self {
+        Self { start: Instant::now() }
+    }
+
+    /// The moment it is now.
+    #[must_use]
+    pub fn now(&self) -> Moment {
+        Moment(millis(self.start.elapsed()))
+    }
+
+    /// The instant of a moment, for timers. Moments beyond a day are cut to one: a timer that far out is re-armed when it fires.
+    #[must_use]
+    pub fn instant(&self, moment: Moment) -> Instant {
+        const DAY_MS: u64 = 24 * 3600 * 1000;
+        let latest = self.now().0.saturating_add(DAY_MS);
+        self.start + std::time::Duration::from_millis(moment.0.min(latest))
+    }
+}
+
+/// A wall-clock time as RFC 3339 in UTC, with milliseconds. For people and logs; nothing is decided by it.
+#[must_use]
+pub fn rfc3339(time: std::time::SystemTime) -> String {
+    let since = time.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
+    let (year, month, day) = civil(days);
+    let (hour, minute, second, ms) = (second / 3600, second / 60 % 60, second % 60, since.subsec_millis());
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z")
+}
+
+/// Year, month and day of a day counted from 1970-01-01. Works in eras of 400 years that begin in March, so that the
+/// leap day is the last of its year.
+const fn civil(days: u64) -> (u64, u64, u64) {
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = year_of_era + era * 400 + if month <= 2 { 1 } else { 0 };
+    (year, month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::{Duration, UNIX_EPOCH};
+
+    #[test]
+    fn dates() {
+        for (seconds, text) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (951_827_696, "2000-02-29T12:34:56.000Z"),
+            (1_795_360_999, "2026-11-22T15:23:19.000Z"),
+            (4_107_542_399, "2100-02-28T23:59:59.000Z"),
+        ] {
+            assert_eq!(rfc3339(UNIX_EPOCH + Duration::from_secs(seconds)), text);
+        }
+    }
+}

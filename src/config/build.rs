@@ -1,0 +1,188 @@
+//! Entries become a [`Config`], and everything that is wrong with them is collected.
+//!
+//! Pure: the file of users is read by a function that the caller gives. Each key is looked up in the tables of
+//! `types.rs`; what concerns several keys at once is in `check.rs`.
+
+use super::check;
+use super::mistake::{Mistake, Mistakes, quoted, suggestion};
+use super::pgbouncer;
+use super::text::{self, Entry, Format, Parsed, Place};
+use super::types::{Config, Database, Key, Section, UserOverride};
+use super::value::Slot;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::Path;
+
+/// A file's content and whether everybody on the machine may read it.
+pub(crate) struct Content {
+    pub(crate) text: String,
+    pub(crate) world_readable: bool,
+}
+
+/// Reads a file.
+pub(crate) type Reader<'a> = &'a dyn Fn(&Path) -> io::Result<Content>;
+
+/// A configuration in the making.
+pub(super) struct Draft<'a> {
+    pub(super) file: &'a Path,
+    pub(super) format: Format,
+    pub(super) config: Config,
+    pub(super) mistakes: Mistakes,
+    /// Is the text so broken that what is missing from it means nothing?
+    pub(super) broken: bool,
+    /// Where each key was set first.
+    lines: BTreeMap<(Place, String), usize>,
+    /// Where each database and user was named first.
+    named: BTreeMap<Place, usize>,
+    /// The keys whose values were refused: what depends on them is not checked.
+    refused: BTreeSet<(Place, String)>,
+}
+
+/// What became of one entry.
+enum Fate {
+    Set,
+    Unknown,
+    Refused(&'static str),
+}
+
+/// Makes the text of `file` into a configuration; `read` is asked for `auth_file` only.
+///
+/// # Errors
+/// Every mistake of both files, by file and line.
+pub(crate) fn build(file: &Path, text: &str, read: Reader<'_>) -> Result<Config, Vec<Mistake>> {
+    let Parsed { format, entries, named, warnings, mistakes, broken } = text::parse(file, text);
+    let mut draft = Draft {
+        file,
+        format,
+        config: Config::default(),
+        mistakes,
+        broken,
+        lines: BTreeMap::new(),
+        named: BTreeMap::new(),
+        refused: BTreeSet::new(),
+    };
+    for warning in warnings {
+        draft.warn(&warning);
+    }
+    for one in named {
+        draft.name(one.place, one.line);
+    }
+    for entry in entries {
+        draft.enter(entry);
+    }
+    check::all(&mut draft, read);
+    if draft.mistakes.is_empty() { Ok(draft.config) } else { Err(draft.mistakes.into_vec()) }
+}
+
+impl Draft<'_> {
+    /// The line of a key, or else of its database or user, or else 1.
+    pub(super) fn line(&self, place: &Place, key: &str) -> usize {
+        let of_key = self.lines.get(&(place.clone(), key.to_owned()));
+        of_key.or_else(|| self.named.get(place)).copied().unwrap_or(1)
+    }
+
+    /// Was the key given?
+    pub(super) fn given(&self, place: &Place, key: &str) -> bool {
+        self.lines.contains_key(&(place.clone(), key.to_owned()))
+    }
+
+    /// Was none of these values refused?
+    pub(super) fn sound(&self, place: &Place, keys: &[&str]) -> bool {
+        !keys.iter().any(|key| self.refused.contains(&(place.clone(), (*key).to_owned())))
+    }
+
+    /// Notes a mistake at the line of a key.
+    pub(super) fn mistake(&mut self, place: &Place, key: &str, expected: impl Into<String>, got: impl Into<String>) {
+        let line = self.line(place, key);
+        self.mistakes.add(line, &place.path(key), expected, got);
+    }
+
+    /// Notes what is not wrong but should be known.
+    pub(super) fn warn(&mut self, warning: &str) {
+        self.config.warnings.push(format!("{}: {}", self.file.display(), warning.escape_debug()));
+    }
+
+    fn name(&mut self, place: Place, line: usize) {
+        if let Some(first) = self.named.get(&place) {
+            let got = format!("another (the first is in line {first})");
+            self.mistakes.add(line, &place.path(""), "each name once", got);
+            return;
+        }
+        match &place {
+            Place::Database(name) => drop(self.config.databases.insert(name.clone(), Database::default())),
+            Place::User(name) => drop(self.config.user_overrides.insert(name.clone(), UserOverride::default())),
+            Place::Main | Place::Window => {}
+        }
+        self.named.insert(place, line);
+    }
+
+    fn enter(&mut self, entry: Entry) {
+        let Entry { place, key, value, line } = entry;
+        // A second definition of the same name was reported already.
+        if self.named.get(&place).is_some_and(|first| self.format == Format::Ini && *first != line) {
+            return;
+        }
+        let at = (place.clone(), key.clone());
+        if let Some(first) = self.lines.get(&at) {
+            let got = format!("it again (the first is in line {first})");
+            self.mistakes.add(line, &place.path(&key), "each key once", got);
+            return;
+        }
+        match self.set(&place, &key, &value) {
+            Fate::Set => {}
+            Fate::Refused(expected) => {
+                self.mistakes.add(line, &place.path(&key), expected, quoted(&value));
+                self.refused.insert(at.clone());
+            }
+            Fate::Unknown => self.unknown(&place, (&key, &value), line),
+        }
+        self.lines.insert(at, line);
+    }
+
+    fn set(&mut self, place: &Place, key: &str, value: &str) -> Fate {
+        match place {
+            Place::Main => set(Some(&mut self.config), key, value),
+            Place::Window => set(Some(&mut self.config.window), key, value),
+            Place::Database(name) => set(self.config.databases.get_mut(name), key, value),
+            Place::User(name) => set(self.config.user_overrides.get_mut(name), key, value),
+        }
+    }
+
+    /// An unknown key: a mistake, unless it is PgBouncer's and the file is too. The value is not shown: the key may be
+    /// a misspelt `password`.
+    fn unknown(&mut self, place: &Place, (key, value): (&str, &str), line: usize) {
+        let path = place.path(key);
+        let theirs = pgbouncer::knows(place, key);
+        if theirs && self.format == Format::Toml {
+            self.mistakes.add(line, &path, "a known key (PgBouncer's has no effect here yet)", quoted(key));
+        } else if !theirs {
+            let expected = suggestion("a known key", key, keys_of(place).into_iter());
+            self.mistakes.add(line, &path, expected, quoted(key));
+        } else if let Some(expected) = pgbouncer::unsafe_to_ignore(place, key, value) {
+            self.mistakes.add(line, &path, expected, quoted(value));
+        } else {
+            self.warn(&format!("line {line}: key {path} is known to PgBouncer, has no effect here yet"));
+        }
+    }
+}
+
+fn set<T: Section>(section: Option<&mut T>, key: &str, value: &str) -> Fate {
+    let known = T::KEYS.iter().find(|known| known.name == key);
+    let (Some(section), Some(Key { slot, .. })) = (section, known) else {
+        return Fate::Unknown;
+    };
+    let place: Slot<'_> = slot(section);
+    place.set(value).map_or_else(Fate::Refused, |()| Fate::Set)
+}
+
+fn keys_of(place: &Place) -> Vec<&'static str> {
+    fn names<T: Section>() -> Vec<&'static str> {
+        T::KEYS.iter().map(|key| key.name).collect()
+    }
+    match place {
+        Place::Main => names::<Config>(),
+        Place::Window => names::<super::types::WindowDefaults>(),
+        Place::Database(_) => names::<Database>(),
+        Place::User(_) => names::<UserOverride>(),
+    }
+}

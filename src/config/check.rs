@@ -1,0 +1,196 @@
+//! What concerns several keys at once, or a key and the world: done after every key has been read.
+//!
+//! Pure but for the reading of `auth_file`, which is a function of the caller. A check whose own keys were refused is
+//! left out: the mistake is reported already, and the default in its place would only make a second one.
+
+use super::build::{Draft, Reader};
+use super::mistake::quoted;
+use super::text::{Format, Place};
+use super::types::{Config, UserSecret};
+use super::userlist;
+use super::value::{AuthType, show_duration};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+/// Names of the console's virtual database.
+const CONSOLE: [&str; 2] = ["pgbouncer", "pglull"];
+/// The longest path of a Unix socket on Linux, in bytes.
+const SOCKET_PATH_MAX: usize = 107;
+
+/// Runs every check.
+pub(super) fn all(draft: &mut Draft<'_>, read: Reader<'_>) {
+    if !draft.broken {
+        absent(draft);
+    }
+    listeners(draft);
+    databases(draft);
+    pool_sizes(draft);
+    window(draft);
+    auth_file(draft, read);
+    habits_of_pgbouncer(draft);
+}
+
+/// What must be there at all.
+fn absent(draft: &mut Draft<'_>) {
+    if draft.config.databases.is_empty() && !draft.mistakes.about("databases") {
+        draft.mistakes.add(1, "databases", "at least one database, as [databases.NAME]", "none");
+    }
+    let unheard = draft.config.listen_addr.is_empty() && draft.config.unix_socket_dir.is_none();
+    if unheard && draft.sound(&Place::Main, &["listen_addr", "unix_socket_dir"]) {
+        draft.mistake(&Place::Main, "listen_addr", "an address, or a folder in unix_socket_dir", "no listener at all");
+    }
+}
+
+fn listeners(draft: &mut Draft<'_>) {
+    let Config { listen_port, unix_socket_dir, admin_socket, .. } = &draft.config;
+    let clients = unix_socket_dir.as_ref().map(|dir| dir.join(format!(".s.PGSQL.{listen_port}")));
+    let console = admin_socket.clone();
+    for (key, path) in [("unix_socket_dir", clients), ("admin_socket", console)] {
+        let length = path.map_or(0, |path| path.as_os_str().len());
+        if length > SOCKET_PATH_MAX {
+            let expected = format!("a socket's path of at most {SOCKET_PATH_MAX} bytes");
+            draft.mistake(&Place::Main, key, expected, format!("{length} bytes"));
+        }
+    }
+}
+
+fn databases(draft: &mut Draft<'_>) {
+    let fallback = draft.config.unix_socket_dir.as_ref().map(|dir| dir.display().to_string());
+    let names: Vec<String> = draft.config.databases.keys().cloned().collect();
+    for name in names {
+        let place = Place::Database(name.clone());
+        if CONSOLE.contains(&name.as_str()) {
+            draft.mistake(&place, "", "another name, this one is the console's", quoted(&name));
+        }
+        if name.is_empty() || name.contains('\0') {
+            draft.mistake(&place, "", "a name", quoted(&name));
+        }
+        if !draft.given(&place, "host") {
+            match (&fallback, draft.config.databases.get_mut(&name)) {
+                (Some(host), Some(database)) => database.host.clone_from(host),
+                _ => draft.mistake(&place, "host", "a host, or unix_socket_dir as its default", "no host"),
+            }
+        }
+    }
+}
+
+fn pool_sizes(draft: &mut Draft<'_>) {
+    let main = Place::Main;
+    let Config { default_pool_size, min_pool_size, .. } = draft.config;
+    if !draft.sound(&main, &["default_pool_size", "min_pool_size"]) {
+        return;
+    }
+    if min_pool_size > default_pool_size {
+        let expected = format!("at most default_pool_size, which is {default_pool_size}");
+        draft.mistake(&main, "min_pool_size", expected, min_pool_size.to_string());
+    }
+    let found: Vec<_> =
+        draft.config.databases.iter().map(|(name, d)| (name.clone(), d.pool_size, d.min_pool_size)).collect();
+    for (name, own_size, own_min) in found {
+        let place = Place::Database(name);
+        let (size, min) = (own_size.unwrap_or(default_pool_size), own_min.unwrap_or(min_pool_size));
+        let own = own_size.is_some() || own_min.is_some();
+        if own && min > size && draft.sound(&place, &["pool_size", "min_pool_size"]) {
+            let (key, expected, got) = match own_min {
+                Some(min) => ("min_pool_size", format!("at most pool_size, which is {size}"), min),
+                None => ("pool_size", format!("at least min_pool_size, which is {min}"), size),
+            };
+            draft.mistake(&place, key, expected, got.to_string());
+        }
+    }
+}
+
+/// No phase of a window can be longer than the longest stall of a client.
+fn window(draft: &mut Draft<'_>) {
+    let window = &draft.config.window;
+    let hold = window.hold;
+    for (key, bound) in [("drain", window.drain), ("apply", window.apply)] {
+        if bound > hold && draft.sound(&Place::Window, &[key, "hold"]) {
+            // The line of whichever of the two was written.
+            let at = if draft.given(&Place::Window, key) { key } else { "hold" };
+            let line = draft.line(&Place::Window, at);
+            let expected = format!("at most hold, which is {}", show_duration(hold));
+            draft.mistakes.add(line, &Place::Window.path(key), expected, show_duration(bound));
+        }
+    }
+}
+
+/// Reads the file of users, if there is one or must be one.
+fn auth_file(draft: &mut Draft<'_>, read: Reader<'_>) {
+    let main = Place::Main;
+    let auth_type = draft.config.auth_type;
+    let Some(named) = draft.config.auth_file.clone() else {
+        let needed = auth_type != AuthType::Trust && draft.sound(&main, &["auth_type"]) && !draft.broken;
+        if needed {
+            draft.mistake(&main, "auth_file", format!("a file of users, for auth_type = {auth_type}"), "none");
+        }
+        return;
+    };
+    let path = beside(draft.file, &named);
+    draft.config.auth_file = Some(path.clone());
+    match read(&path) {
+        Err(error) => {
+            let got = format!("{} ({})", quoted(&path.display().to_string()), error.to_string().escape_debug());
+            draft.mistake(&main, "auth_file", "a file that can be read", got);
+        }
+        Ok(content) => {
+            if content.world_readable {
+                draft.warn(&format!("auth_file {} can be read by everybody: chmod 600", path.display()));
+            }
+            let (users, mistakes) = userlist::parse(&path, &content.text);
+            draft.mistakes.join(mistakes);
+            draft.config.users = users;
+            secrets(draft);
+        }
+    }
+}
+
+/// Warns of users that can never log in. Those without a secret are forgotten, lest an empty password let anybody in.
+fn secrets(draft: &mut Draft<'_>) {
+    let auth_type = draft.config.auth_type;
+    let mut warnings = vec![];
+    for (name, secret) in &draft.config.users {
+        match (auth_type, secret) {
+            (AuthType::ScramSha256 | AuthType::Md5, secret) if is_empty(secret) => {
+                warnings.push(format!("user {name} has an empty secret and cannot log in"));
+            }
+            (AuthType::ScramSha256, UserSecret::Md5(_)) => {
+                warnings.push(format!("user {name} has an md5 secret and cannot log in with auth_type = {auth_type}"));
+            }
+            _ => {}
+        }
+    }
+    for warning in warnings {
+        draft.warn(&warning);
+    }
+    draft.config.users.retain(|_, secret| auth_type == AuthType::Trust || !is_empty(secret));
+}
+
+fn is_empty(secret: &UserSecret) -> bool {
+    matches!(secret, UserSecret::Plain(secret) if secret.expose().is_empty())
+}
+
+/// A path in a file is meant from the file's own folder.
+fn beside(file: &Path, path: &Path) -> PathBuf {
+    file.parent().map_or_else(|| path.to_path_buf(), |folder| folder.join(path))
+}
+
+/// What is not wrong but may surprise.
+fn habits_of_pgbouncer(draft: &mut Draft<'_>) {
+    let Config { auth_type, listen_addr, server_lifetime, .. } = &draft.config;
+    let near = |addr: &String| addr == "localhost" || addr.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    let open = *auth_type == AuthType::Trust && !listen_addr.iter().all(near);
+    let once = draft.format == Format::Ini && server_lifetime.is_none();
+    if open {
+        draft.warn("auth_type = trust: whoever reaches listen_addr is whoever they say");
+    }
+    if once && draft.sound(&Place::Main, &["server_lifetime"]) {
+        draft.warn("server_lifetime = 0 is no limit here; in PgBouncer each server is used once");
+    }
+    let ours = [("pool_mode", draft.config.pool_mode.as_str()), ("auth_type", draft.config.auth_type.as_str())];
+    for ((key, ours), theirs) in ours.into_iter().zip(["session", "md5"]) {
+        if draft.format == Format::Ini && !draft.given(&Place::Main, key) {
+            draft.warn(&format!("{key} is not set: it is {ours} here, {theirs} in PgBouncer"));
+        }
+    }
+}

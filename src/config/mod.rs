@@ -1,0 +1,56 @@
+//! The configuration: our TOML or a `pgbouncer.ini`, and a `userlist.txt`, read into one typed [`Config`].
+//!
+//! A file becomes entries with lines (`text.rs`, `ini.rs`), entries become values (`build.rs`, by the tables of
+//! `types.rs`), and all mistakes of all files are reported together. Only [`load`] touches the disk.
+
+mod build;
+mod check;
+mod ini;
+mod mistake;
+mod pgbouncer;
+mod reference;
+mod text;
+mod types;
+mod userlist;
+mod value;
+
+#[cfg(test)]
+mod tests;
+
+use build::Content;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+pub use mistake::Mistake;
+pub use reference::reference;
+pub use types::{Config, Database, Setting, UserOverride, UserSecret, WindowDefaults};
+pub use value::{AuthType, LogFormat, PoolMode, Secret, Stragglers, parse_duration};
+
+/// Reads a configuration file, and the file of users that it names. Blocks; call it before serving or off the runtime.
+///
+/// # Errors
+/// Every mistake in both files, ordered by file and line; nothing has been started or changed.
+pub fn load(path: &Path) -> Result<Config, Vec<Mistake>> {
+    let content = read(path).map_err(|error| {
+        vec![Mistake {
+            file: path.to_path_buf(),
+            line: 1,
+            key: "file".to_owned(),
+            expected: "a file that can be read".to_owned(),
+            got: error.to_string(),
+        }]
+    })?;
+    let mut config = build::build(path, &content.text, &read)?;
+    let holds_password = config.databases.values().any(|database| database.password.is_some());
+    if holds_password && content.world_readable {
+        config.warnings.push(format!("{}: holds a password and can be read by everybody: chmod 600", path.display()));
+    }
+    Ok(config)
+}
+
+fn read(path: &Path) -> io::Result<Content> {
+    let text = std::fs::read_to_string(path)?;
+    let mode = std::fs::metadata(path)?.permissions().mode();
+    Ok(Content { text, world_readable: mode & 0o004 != 0 })
+}

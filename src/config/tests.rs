@@ -1,0 +1,452 @@
+//! Whole configurations: every mistake with its line, both formats, the sample files, and no secret anywhere.
+
+use super::build::{Content, build};
+use super::mistake::Mistake;
+use super::text::{self, Format};
+use super::types::{Config, Key, Section, UserSecret, WindowDefaults};
+use super::value::{AuthType, PoolMode, Secret, Stragglers};
+use super::{load, reference};
+use proptest::prelude::*;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+const USERS: &str = "\"app\" \"hunter2\"\n";
+
+/// Builds `text` as `c/pglull.toml`, with a good file of users.
+fn check(text: &str) -> Result<Config, Vec<Mistake>> {
+    check_with(text, USERS)
+}
+
+fn check_with(text: &str, users: &str) -> Result<Config, Vec<Mistake>> {
+    let read = |path: &Path| {
+        assert_eq!(path, Path::new("c/users"));
+        Ok(Content { text: users.to_owned(), world_readable: false })
+    };
+    build(Path::new("c/pglull.toml"), text, &read)
+}
+
+/// The lines that the mistakes of `text` are shown as.
+fn mistakes(text: &str) -> Vec<String> {
+    check(text).expect_err("mistakes").iter().map(|m| m.to_string().replace("c/pglull.toml:", "")).collect()
+}
+
+const GOOD: &str = "[pglull]\nauth_file = \"users\"\n[databases.bench]\nhost = \"h\"\nport = 5433\n";
+
+/// `GOOD` with more lines under `[pglull]`; the first of them is line 3.
+fn with(lines: &str) -> String {
+    GOOD.replace("[databases", &format!("{lines}\n[databases"))
+}
+
+#[test]
+fn the_least_is_enough_and_the_rest_is_default() {
+    let config = check(GOOD).unwrap();
+    assert_eq!(config.listen_addr, ["127.0.0.1"]);
+    assert_eq!(config.listen_port, 6432);
+    assert_eq!(config.unix_socket_mode, 0o777);
+    assert_eq!(config.auth_type, AuthType::ScramSha256);
+    assert_eq!(config.auth_file, Some(PathBuf::from("c/users")));
+    assert_eq!(config.query_wait_timeout, Some(Duration::from_secs(120)));
+    assert_eq!(config.client_idle_timeout, None);
+    assert_eq!(config.metrics_addr, "127.0.0.1:9632".parse().ok());
+    assert_eq!(config.window.pause_max, Some(Duration::from_secs(300)));
+    assert_eq!(config.window.stragglers, Stragglers::Abort);
+    assert_eq!(config.databases["bench"].port, 5433);
+    assert!(matches!(&config.users["app"], UserSecret::Plain(secret) if secret.expose() == "hunter2"));
+    assert_eq!(config.warnings, [""; 0]);
+}
+
+#[test]
+fn every_default_is_a_good_value() {
+    fn all<T: Section>() {
+        for Key { name, default, help, slot, .. } in T::KEYS {
+            let mut section = T::default();
+            if !default.is_empty() {
+                assert_eq!(slot(&mut section).set(default), Ok(()), "{name}");
+            }
+            assert!(help.trim().ends_with('.'), "{name}");
+        }
+    }
+    all::<Config>();
+    all::<WindowDefaults>();
+    all::<super::Database>();
+    all::<super::UserOverride>();
+}
+
+#[test]
+fn many_mistakes_are_reported_at_once() {
+    let text = "\
+[pglull]
+listen_port = 0
+pool_mode = \"statement\"
+query_wait_timeout = \"5 parsecs\"
+lisen_addr = \"*\"
+max_prepared_statements = 200
+[pglull.window]
+drain = \"20s\"
+[databases.bench]
+host = \"a,b\"
+pool_size = 2
+min_pool_size = 3
+";
+    assert_eq!(
+        mistakes(text),
+        [
+            "1: auth_file: expected a file of users, for auth_type = scram-sha-256, got none",
+            "2: listen_port: expected a port from 1 to 65535, got `0`",
+            "3: pool_mode: expected transaction or session (statement comes later), got `statement`",
+            "4: query_wait_timeout: expected a duration like 250ms, 15s, 2min or 1h (a bare number is seconds), at most 365d, got `5 parsecs`",
+            "5: lisen_addr: expected a known key, perhaps `listen_addr`, got `lisen_addr`",
+            "6: max_prepared_statements: expected a known key (PgBouncer's has no effect here yet), got `max_prepared_statements`",
+            "8: window.drain: expected at most hold, which is 10s, got 20s",
+            "10: databases.bench.host: expected one address, one host name, or the absolute path of the folder of a Unix socket, got `a,b`",
+            "12: databases.bench.min_pool_size: expected at most pool_size, which is 2, got 3",
+        ]
+    );
+}
+
+#[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
+fn one_mistake_each() {
+    for (lines, expect) in [
+        (
+            "listen_addr = \"\"",
+            "3: listen_addr: expected an address, or a folder in unix_socket_dir, got no listener at all",
+        ),
+        (
+            "listen_addr = [\"::1\", \"::1\"]",
+            "3: listen_addr: expected addresses or host names, each once, or * for all, got `::1,::1`",
+        ),
+        ("min_pool_size = 21", "3: min_pool_size: expected at most default_pool_size, which is 20, got 21"),
+        ("default_pool_size = 0", "3: default_pool_size: expected a whole number from 1 to 1000000, got `0`"),
+        (
+            "metrics_addr = 9632",
+            "3: metrics_addr: expected an address with a port like 127.0.0.1:9632, or nothing, got `9632`",
+        ),
+        ("auth_type = \"hba\"", "3: auth_type: expected scram-sha-256, md5 or trust, got `hba`"),
+        ("tcp_keepalive = 2", "3: tcp_keepalive: expected true or false (or 1 or 0), got `2`"),
+        ("log_level = \"loud\"", "3: log_level: expected error, warn, info, debug or trace, got `loud`"),
+        (
+            "max_client_conn = { a = 1 }",
+            "3: max_client_conn: expected a plain value or a list of them, got a table or a list of lists",
+        ),
+        (
+            "[pglull.window]\napply = 0",
+            "4: window.apply: expected a duration above 0 like 250ms, 15s, 2min or 1h, at most 365d, got `0`",
+        ),
+        ("[pglull.window]\nhold = \"3s\"", "4: window.apply: expected at most hold, which is 3s, got 4s"),
+        (
+            "[users.app]\npol_mode = \"session\"",
+            "4: users.app.pol_mode: expected a known key, perhaps `pool_mode`, got `pol_mode`",
+        ),
+        (
+            "[databases.pglull]\nhost=\"h\"\nport=1",
+            "3: databases.pglull: expected another name, this one is the console's, got `pglull`",
+        ),
+        (
+            "[databases.\"*\"]\nport=1",
+            "3: databases.*.host: expected a host, or unix_socket_dir as its default, got no host",
+        ),
+        (
+            "[database]",
+            "3: database: expected one of the sections [pglull], [pglull.window], [databases.NAME], [users.NAME], perhaps `databases`, got something else",
+        ),
+    ] {
+        assert_eq!(mistakes(&with(lines)), [expect], "{lines}");
+    }
+    let long = format!("unix_socket_dir = \"/{}\"", "x".repeat(100));
+    assert_eq!(
+        mistakes(&with(&long)),
+        ["3: unix_socket_dir: expected a socket's path of at most 107 bytes, got 115 bytes"]
+    );
+    assert_eq!(
+        mistakes("[pglull]\nauth_file = \"users\""),
+        ["1: databases: expected at least one database, as [databases.NAME], got none"]
+    );
+}
+
+#[test]
+fn broken_toml_is_reported_with_its_line() {
+    for (text, line) in [
+        ("[pglull]\nlisten_port = \n", 2),
+        ("[pglull]\nlisten_port = 1\nlisten_port = 2\n", 3),
+        ("[pglull]\n\n[pglull]\n", 3),
+        ("[pglull]\r\nlog_level = \"info\r\n", 2),
+        ("[databases.a]\npassword = hunter2 x\n", 2),
+    ] {
+        let found = check(text).expect_err("mistakes");
+        assert_eq!(found[0].line, line, "{found:?}");
+        assert_eq!(found[0].key, "TOML");
+        assert!(!format!("{found:?}").contains("hunter2"));
+    }
+}
+
+#[test]
+fn the_file_of_users() {
+    let gone = |_: &Path| Err(io::Error::from(io::ErrorKind::NotFound));
+    let found = build(Path::new("pglull.toml"), GOOD, &gone).expect_err("mistakes");
+    assert_eq!(
+        found[0].to_string(),
+        "pglull.toml:2: auth_file: expected a file that can be read, got `users` (entity not found)"
+    );
+
+    let found = check_with(&with("listen_port = 0"), "nonsense\n").expect_err("mistakes");
+    let files: Vec<_> = found.iter().map(|m| (m.file.to_str().unwrap(), m.line)).collect();
+    assert_eq!(files, [("c/pglull.toml", 3), ("c/users", 1)]);
+
+    let users = "\"a\" \"\"\n\"b\" \"md50123456789abcdef0123456789abcdef\"\n";
+    let config = check_with(GOOD, users).unwrap();
+    assert_eq!(config.users.keys().collect::<Vec<_>>(), ["b"]);
+    assert_eq!(
+        config.warnings,
+        [
+            "c/pglull.toml: user a has an empty secret and cannot log in",
+            "c/pglull.toml: user b has an md5 secret and cannot log in with auth_type = scram-sha-256",
+        ]
+    );
+    let config = check_with(&with("auth_type = \"trust\""), users).unwrap();
+    assert_eq!(config.users.len(), 2);
+    assert_eq!(config.warnings, [""; 0]);
+
+    let config =
+        check(&with("auth_type = \"trust\"\nlisten_addr = \"*\"").replace("auth_file = \"users\"", "")).unwrap();
+    assert_eq!(config.warnings, ["c/pglull.toml: auth_type = trust: whoever reaches listen_addr is whoever they say"]);
+}
+
+#[test]
+fn an_ini_is_read_as_pgbouncer_reads_it() {
+    let text = "\u{feff};; comment\r
+[databases]\r
+bench = host=127.0.0.1 port=5433 password='it''s = hunter2' auth_user=x
+\"odd \"\"name\" = port=1 dbname='a b' max_db_connections=5
+* = host=/run/pg port=5433
+[peers]
+1 = host=a
+[users]
+app = pool_mode=session max_user_connections=10
+[pgbouncer]
+listen_addr = 127.0.0.1, ::1
+# comment
+unix_socket_dir = /tmp
+auth_file = users
+max_prepared_statements = 100
+client_tls_sslmode = prefer
+server_lifetime = 0
+tcp_keepalive=0
+[pglull.window]
+hold = 11
+";
+    let config = check(text).unwrap();
+    assert_eq!(config.databases["bench"].password.as_ref().map(Secret::expose), Some("it's = hunter2"));
+    assert_eq!(config.databases["odd \"name"].host, "/tmp");
+    assert_eq!(config.databases["odd \"name"].dbname.as_deref(), Some("a b"));
+    assert_eq!(config.database("anything").map(|d| d.host.as_str()), Some("/run/pg"));
+    assert_eq!(config.listen_addr, ["127.0.0.1", "::1"]);
+    assert_eq!(config.window.hold, Duration::from_secs(11));
+    assert!(!config.tcp_keepalive);
+    assert_eq!(config.pool_mode_of(&config.databases["bench"], "app"), PoolMode::Session);
+    assert_eq!(config.pool_mode_of(&config.databases["bench"], "x"), PoolMode::Transaction);
+    let warnings: Vec<_> = config.warnings.iter().map(|w| w.trim_start_matches("c/pglull.toml: ")).collect();
+    assert_eq!(
+        warnings,
+        [
+            "line 6: section [peers] is known to PgBouncer, has no effect here yet",
+            "line 3: key databases.bench.auth_user is known to PgBouncer, has no effect here yet",
+            "line 4: key databases.odd \\\"name.max_db_connections is known to PgBouncer, has no effect here yet",
+            "line 9: key users.app.max_user_connections is known to PgBouncer, has no effect here yet",
+            "line 15: key max_prepared_statements is known to PgBouncer, has no effect here yet",
+            "line 16: key client_tls_sslmode is known to PgBouncer, has no effect here yet",
+            "server_lifetime = 0 is no limit here; in PgBouncer each server is used once",
+            "pool_mode is not set: it is transaction here, session in PgBouncer",
+            "auth_type is not set: it is scram-sha-256 here, md5 in PgBouncer",
+        ]
+    );
+}
+
+#[test]
+fn mistakes_of_an_ini() {
+    let text = "\
+listen_port = 1
+[databases]
+a = host=h port=5433
+a = host=h password=hunter2
+b = host=h password='hunter2
+c = host=h port=1 pasword=hunter2 port=2
+nonsense hunter2
+[pgbouncer]
+%include other.ini
+listen_port = 6432 ; no comment here
+auth_file = users
+auth_file = users
+server_tls_sslmode = require
+colour = red
+[pgbouncers]
+x = y
+";
+    let found = mistakes(text);
+    assert_eq!(
+        found,
+        [
+            "1: listen_port: expected a section like [pgbouncer] before the first key, got no section",
+            "4: databases.a: expected each name once, got another (the first is in line 3)",
+            "5: databases.b: expected key=value pairs with blanks between, a value with blanks in 'single quotes', got something else after character 7 of the value",
+            "6: databases.c.pasword: expected a known key, perhaps `password`, got `pasword`",
+            "6: databases.c.port: expected each key once, got it again (the first is in line 6)",
+            "7: line: expected name = value, got something else",
+            "9: %include: expected the included lines in this file (%include comes later), got `%include other.ini`",
+            "10: listen_port: expected a port from 1 to 65535, got `6432 ; no comment here`",
+            "12: auth_file: expected each key once, got it again (the first is in line 11)",
+            "13: server_tls_sslmode: expected disable, allow or prefer (TLS comes later), got `require`",
+            "14: colour: expected a known key, got `colour`",
+            "15: section: expected one of the sections [databases], [users], [pgbouncer], [pglull.window], perhaps `pgbouncer`, got `[pgbouncers]`",
+        ]
+    );
+    assert!(!format!("{found:?}").contains("hunter2"));
+}
+
+#[test]
+fn formats_are_told_apart_by_content() {
+    for (text, expect) in [
+        ("", Format::Toml),
+        ("# only\n[pglull]", Format::Toml),
+        ("[pglull.window]\n[databases]\n", Format::Toml),
+        ("[databases]\na = { host = \"h\" }\n", Format::Toml),
+        ("[databases.a]\nhost = 'h'", Format::Toml),
+        ("[databases]\na.port = 1\n[pglull]", Format::Toml),
+        ("[databases]\n# a = b=c\na = host=h", Format::Ini),
+        ("[databases]\n* =\n", Format::Ini),
+        ("[users]\n[pgbouncer]\n", Format::Ini),
+        ("\n ;comment\n", Format::Ini),
+        ("%include x", Format::Ini),
+    ] {
+        assert_eq!(text::parse(Path::new("f"), text).format, expect, "{text}");
+    }
+}
+
+#[test]
+fn toml_forms_of_the_same() {
+    let text = "[pglull]\nauth_file='users'\nlisten_addr=['127.0.0.1','::1']\nunix_socket_mode = 0o600\nmax_client_conn = 1_000\n\
+        server_lifetime = 0.5\nwindow.drain = \"1s\"\n[databases]\nbench = { host = 'h', port = 5_433 }\n\"my.db\".host = '::1'\n\"my.db\".port = 1\n";
+    let config = check(text).unwrap();
+    assert_eq!(config.listen_addr, ["127.0.0.1", "::1"]);
+    assert_eq!(config.unix_socket_mode, 0o600);
+    assert_eq!(config.max_client_conn, 1000);
+    assert_eq!(config.server_lifetime, Some(Duration::from_millis(500)));
+    assert_eq!(config.window.drain, Duration::from_secs(1));
+    assert_eq!(config.databases["bench"].port, 5433);
+    assert_eq!(config.databases["my.db"].host, "::1");
+    let found = mistakes("[pglull]\nauth_file='users'\n[databases]\nbench = 'host=h password=hunter2'\n");
+    assert_eq!(found, ["4: databases.bench: expected a section of its own, with keys, got a plain value"]);
+}
+
+#[test]
+fn show_has_every_key_and_no_secret() {
+    let config =
+        check(&with("query_wait_timeout = \"5min\"").replace("port = 5433", "port = 5433\npassword = \"hunter2\""))
+            .unwrap();
+    let rows = config.show();
+    assert_eq!(rows.len(), Config::KEYS.len() + WindowDefaults::KEYS.len());
+    let row = |key: &str| rows.iter().find(|row| row.0 == key).cloned().unwrap();
+    assert_eq!(row("query_wait_timeout"), ("query_wait_timeout".into(), "300s".into(), "120s".into(), false));
+    assert_eq!(row("unix_socket_mode").1, "0777");
+    assert_eq!(row("client_idle_timeout").1, "0");
+    assert_eq!(row("auth_file").1, "c/users");
+    assert_eq!(row("window.stragglers").1, "abort");
+    for shown in [format!("{config:?}"), format!("{config:#?}"), format!("{rows:?}")] {
+        assert!(!shown.contains("hunter2"));
+    }
+}
+
+/// The samples' folder.
+fn samples() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("proxy-config")
+}
+
+#[test]
+fn the_sample_files_load() {
+    for (file, databases) in [("minimal.toml", 1), ("reference.toml", 1), ("pgbouncer.ini", 3)] {
+        let config = load(&samples().join(file)).unwrap_or_else(|found| panic!("{file}: {found:?}"));
+        assert_eq!(config.databases.len(), databases, "{file}");
+        assert_eq!(config.users.len(), 3, "{file}");
+        assert!(matches!(config.users["reporting"], UserSecret::Scram(_)));
+    }
+    let missing = load(Path::new("/nowhere/pglull.toml")).expect_err("mistake");
+    assert!(
+        missing[0]
+            .to_string()
+            .starts_with("/nowhere/pglull.toml:1: file: expected a file that can be read, got No such")
+    );
+}
+
+/// To bring the file up to date, write what `reference()` returns to it.
+#[test]
+fn the_reference_is_complete_and_equals_the_defaults() {
+    let path = samples().join("reference.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(text == reference(), "proxy-config/reference.toml should be:\n{}", reference());
+    for (key, value, default, _) in load(&path).unwrap().show() {
+        if key != "auth_file" {
+            assert_eq!(value, default, "{key}");
+        }
+    }
+    let Config { user_overrides, databases, .. } = load(&path).unwrap();
+    assert_eq!(user_overrides["reporting"].pool_mode, Some(PoolMode::Session));
+    assert_eq!(databases["bench"].password.as_ref().map(Secret::expose), Some("change me"));
+}
+
+#[test]
+fn files_that_everybody_can_read_are_warned_of() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let (file, users) = (folder.path().join("p.toml"), folder.path().join("users"));
+    std::fs::write(&file, format!("{GOOD}password = \"hunter2\"\n")).unwrap();
+    std::fs::write(&users, USERS).unwrap();
+    for (mode, expect) in [(0o644, 2), (0o600, 0)] {
+        for path in [&file, &users] {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+        }
+        let warnings = load(&file).unwrap().warnings;
+        assert_eq!(warnings.iter().filter(|w| w.contains("chmod 600")).count(), expect, "{warnings:?}");
+    }
+}
+
+/// Texts that look like a configuration, and are not always one.
+fn texts() -> impl Strategy<Value = String> {
+    let piece = prop_oneof![
+        Just("[pglull]".to_owned()),
+        Just("[pgbouncer]".to_owned()),
+        Just("[databases]".to_owned()),
+        Just("[databases.a]".to_owned()),
+        Just("a = host=h port='1".to_owned()),
+        Just("listen_port = ".to_owned()),
+        Just("\n".to_owned()),
+        Just("\"\"\"".to_owned()),
+        any::<String>(),
+        "[ -~]{0,20}",
+    ];
+    prop::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())
+}
+
+proptest! {
+    #[test]
+    fn no_text_panics(text in texts(), users in texts()) {
+        let read = |_: &Path| Ok(Content { text: users.clone(), world_readable: true });
+        match build(Path::new("f"), &text, &read) {
+            Ok(config) => drop(config.show()),
+            Err(found) => {
+                prop_assert!(!found.is_empty());
+                for mistake in found {
+                    prop_assert!(!mistake.to_string().contains('\n'), "{mistake:?}");
+                    prop_assert!(mistake.line >= 1);
+                    prop_assert!(mistake.file != Path::new("f") || mistake.line <= text.lines().count().max(1) + 1);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn any_duration_is_read_or_refused(text in any::<String>(), number in 0_u64..=31_536_000) {
+        let _ = super::parse_duration(&text);
+        prop_assert_eq!(super::parse_duration(&number.to_string()), Ok(Duration::from_secs(number)));
+    }
+}

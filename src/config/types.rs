@@ -1,0 +1,262 @@
+//! The typed configuration. Every key stands here once: its name, type, place, default and help are one line of
+//! the table from which the struct, the parser, `SHOW CONFIG` and the test of `reference.toml` are made.
+//!
+//! Pure, plain data. Nothing here reads a file; see `build.rs` for how entries become a [`Config`].
+
+use super::value::{AuthType, LogFormat, PoolMode, Secret, Slot, Stragglers};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// One key of a section.
+pub(crate) struct Key<T: 'static> {
+    /// As it is written.
+    pub(crate) name: &'static str,
+    /// The default as it would be written; empty for none.
+    pub(crate) default: &'static str,
+    /// One line for people.
+    pub(crate) help: &'static str,
+    /// Does a reload change it? No key does in this version.
+    pub(crate) changeable: bool,
+    /// The typed place in the section.
+    pub(crate) slot: fn(&mut T) -> Slot<'_>,
+}
+
+/// A section with a table of keys.
+pub(crate) trait Section: Default + 'static {
+    /// Every key, in the order in which they are shown.
+    const KEYS: &'static [Key<Self>];
+}
+
+/// Makes a section's struct, its table of keys and its `Default`; fields after `also` are not keys.
+macro_rules! section {
+    (
+        $(#[$doc:meta])* $name:ident
+        { $($(#[doc = $help:literal])+ $key:ident: $type:ty = $slot:ident($default:literal);)+ }
+        $(also { $($(#[$also_doc:meta])* $also:ident: $also_type:ty,)+ })?
+    ) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug)]
+        pub struct $name {
+            $($(#[doc = $help])+ pub $key: $type,)+
+            $($($(#[$also_doc])* pub $also: $also_type,)+)?
+        }
+
+        impl Section for $name {
+            const KEYS: &'static [Key<Self>] = &[$(Key {
+                name: stringify!($key),
+                default: $default,
+                help: concat!($($help),+),
+                changeable: false,
+                slot: |section| Slot::$slot(&mut section.$key),
+            },)+];
+        }
+
+        impl Default for $name {
+            fn default() -> Self {
+                let mut section = Self {
+                    $($key: Default::default(),)+
+                    $($($also: Default::default(),)+)?
+                };
+                for key in Self::KEYS.iter().filter(|key| !key.default.is_empty()) {
+                    // That every default is a good value is shown by a test.
+                    let _ = (key.slot)(&mut section).set(key.default);
+                }
+                section
+            }
+        }
+    };
+}
+
+section!(
+    /// Everything that can be configured. `Config::default()` holds the documented defaults and no database.
+    Config {
+        /// Addresses or host names to listen on, a comma list or an array; "*" is all, "" is none.
+        listen_addr: Vec<String> = Listen("127.0.0.1");
+        /// TCP port, and the number in the name of the Unix socket.
+        listen_port: u16 = Port("6432");
+        /// Folder of the clients' Unix socket `.s.PGSQL.PORT`; "" is none.
+        unix_socket_dir: Option<PathBuf> = Path("");
+        /// File mode of that socket, in octal digits.
+        unix_socket_mode: u32 = Mode("0777");
+        /// Path of the console's own socket (mode 0600, the peer's uid is checked); "" is none.
+        admin_socket: Option<PathBuf> = Path("");
+        /// Users that may do everything on the console over the listeners.
+        admin_users: Vec<String> = Names("");
+        /// Users that may only SHOW on the console over the listeners.
+        stats_users: Vec<String> = Names("");
+        /// How clients prove who they are: scram-sha-256, md5 or trust.
+        auth_type: AuthType = Choice("scram-sha-256");
+        /// File of users and their secrets, beside this file unless its path is absolute; only trust needs none. There is no default.
+        auth_file: Option<PathBuf> = Path("");
+        /// For how long a client keeps its server: transaction or session.
+        pool_mode: PoolMode = Choice("transaction");
+        /// Most servers of one pool, that is of one database and user.
+        default_pool_size: usize = Size("20");
+        /// Servers of a pool that are kept open even when nobody needs them.
+        min_pool_size: usize = Count("0");
+        /// Most clients at once.
+        max_client_conn: usize = Size("1000");
+        /// Threads that relay; 0 is one per core.
+        worker_threads: usize = Count("0");
+        /// How long a client waits for a server at most; 0 is for ever. Time held by a window does not count.
+        query_wait_timeout: Option<Duration> = Timeout("120s");
+        /// How long connecting to Postgres and logging in may take; 0 is for ever.
+        server_connect_timeout: Option<Duration> = Timeout("15s");
+        /// Longest pause between attempts to connect while they fail.
+        server_login_retry: Duration = Span("15s");
+        /// A server that nobody used for so long is closed; 0 is never.
+        server_idle_timeout: Option<Duration> = Timeout("600s");
+        /// A server that is this old is closed once it is free; 0 is never.
+        server_lifetime: Option<Duration> = Timeout("3600s");
+        /// A server that was idle for so long is checked before it is used; 0 is always.
+        server_check_delay: Duration = Span("30s");
+        /// Run on a server before another client gets it, in session mode; "" is none.
+        server_reset_query: String = Text("DISCARD ALL");
+        /// How long a client may take to log in; 0 is for ever.
+        client_login_timeout: Option<Duration> = Timeout("60s");
+        /// A client that is silent for so long between transactions is disconnected; 0 is never.
+        client_idle_timeout: Option<Duration> = Timeout("0");
+        /// A client that is silent for so long within a transaction is disconnected; 0 is never.
+        idle_transaction_timeout: Option<Duration> = Timeout("0");
+        /// How long a cancel request may wait for its connection; 0 is for ever.
+        cancel_wait_timeout: Option<Duration> = Timeout("10s");
+        /// TCP keepalive on clients and servers.
+        tcp_keepalive: bool = Flag("true");
+        /// Shape of log lines: text or json.
+        log_format: LogFormat = Choice("text");
+        /// Least important log lines that are written: error, warn, info, debug or trace.
+        log_level: String = Level("info");
+        /// Log each client that logs in.
+        log_connections: bool = Flag("true");
+        /// Log each client that leaves, and why.
+        log_disconnections: bool = Flag("true");
+        /// Address of /metrics, /healthz and /readyz; "" is none.
+        metrics_addr: Option<SocketAddr> = Address("127.0.0.1:9632");
+        /// Folder for the receipts of windows; "" keeps them in memory only.
+        state_dir: Option<PathBuf> = Path("");
+    }
+    also {
+        /// Bounds of every window that does not name its own: `[pglull.window]`.
+        window: WindowDefaults,
+        /// The databases by the name that clients ask for; `*` is the fallback.
+        databases: BTreeMap<String, Database>,
+        /// What differs for single users, by name: `[users.NAME]`.
+        user_overrides: BTreeMap<String, UserOverride>,
+        /// The users of `auth_file`. Those with an empty secret are here under `trust` only.
+        users: BTreeMap<String, UserSecret>,
+        /// What is not wrong but should be known; one line each.
+        warnings: Vec<String>,
+    }
+);
+
+section!(
+    /// Bounds of a window.
+    WindowDefaults {
+        /// How long open transactions may take to finish.
+        drain: Duration = Span("2s");
+        /// How long the change may take.
+        apply: Duration = Bound("4s");
+        /// Longest stall of any one client, from the first hold to the last release.
+        hold: Duration = Bound("10s");
+        /// How long an owner may be silent before its window ends by itself.
+        tenure: Duration = Bound("25s");
+        /// How long a plain PAUSE lasts at most; 0 is for ever.
+        pause_max: Option<Duration> = Timeout("5min");
+        /// A window that would hold more clients ends; 0 is max_client_conn.
+        max_held: usize = Count("0");
+        /// What happens to transactions still open at the drain bound: abort, cancel or terminate.
+        stragglers: Stragglers = Choice("abort");
+    }
+);
+
+section!(
+    /// One entry under `[databases]`: where the name that clients ask for leads.
+    Database {
+        /// Address, name, or absolute path of the folder of a Unix socket; by default `unix_socket_dir`.
+        host: String = Host("");
+        /// Port of Postgres.
+        port: u16 = Port("5432");
+        /// Name of the database in Postgres; by default the name of the entry.
+        dbname: Option<String> = OptText("");
+        /// Every client is this user in Postgres, and all share one pool; by default each is itself.
+        user: Option<String> = OptText("");
+        /// Password of that user; by default its secret in auth_file.
+        password: Option<Secret> = Secret("");
+        /// Role that applies changes in windows; by default `user`, or the only user of auth_file with a plain password.
+        apply_user: Option<String> = OptText("");
+        /// Password of that role; by default its secret in auth_file.
+        apply_password: Option<Secret> = Secret("");
+        /// Most servers of one pool; by default default_pool_size.
+        pool_size: Option<usize> = OptSize("");
+        /// Servers kept open; by default the global min_pool_size.
+        min_pool_size: Option<usize> = OptCount("");
+        /// For how long a client keeps its server; by default the global pool_mode.
+        pool_mode: Option<PoolMode> = OptPoolMode("");
+    }
+);
+
+section!(
+    /// What differs for one user.
+    UserOverride {
+        /// For how long this user's clients keep their server; beats the database's and the global one.
+        pool_mode: Option<PoolMode> = OptPoolMode("");
+        /// Most servers of this user's pools; beats the database's and the global one.
+        pool_size: Option<usize> = OptSize("");
+    }
+);
+
+/// What `auth_file` says of a user.
+#[derive(Clone, Debug)]
+pub enum UserSecret {
+    /// The password itself.
+    Plain(Secret),
+    /// `md5` and 32 hexadecimal digits.
+    Md5(Secret),
+    /// `SCRAM-SHA-256$iterations:salt$StoredKey:ServerKey`.
+    Scram(Secret),
+}
+
+/// One row of `SHOW CONFIG`: key, value, default, changeable by a reload.
+pub type Setting = (String, String, String, bool);
+
+impl Config {
+    /// The entry that a client's database name leads to: its own, or else the fallback `*`.
+    #[must_use]
+    pub fn database(&self, name: &str) -> Option<&Database> {
+        self.databases.get(name).or_else(|| self.databases.get("*"))
+    }
+
+    /// For how long clients keep their server: the user's word, else the database's, else the global one.
+    #[must_use]
+    pub fn pool_mode_of(&self, database: &Database, user: &str) -> PoolMode {
+        let of_user = self.user_overrides.get(user).and_then(|user| user.pool_mode);
+        of_user.or(database.pool_mode).unwrap_or(self.pool_mode)
+    }
+
+    /// Most servers of one pool: the user's word, else the database's, else the global one.
+    #[must_use]
+    pub fn pool_size_of(&self, database: &Database, user: &str) -> usize {
+        let of_user = self.user_overrides.get(user).and_then(|user| user.pool_size);
+        of_user.or(database.pool_size).unwrap_or(self.default_pool_size)
+    }
+
+    /// The rows of `SHOW CONFIG`, in the order of the tables; those of windows are named `window.drain` and so on.
+    /// Databases and users are not among them, and no secret is.
+    #[must_use]
+    pub fn show(&self) -> Vec<Setting> {
+        let mut rows = rows("", &mut self.clone());
+        rows.extend(self::rows("window.", &mut self.window.clone()));
+        rows
+    }
+}
+
+fn rows<T: Section>(prefix: &str, section: &mut T) -> Vec<Setting> {
+    let mut defaults = T::default();
+    let row = |key: &Key<T>| {
+        let default = (key.slot)(&mut defaults).show();
+        (format!("{prefix}{}", key.name), (key.slot)(section).show(), default, key.changeable)
+    };
+    T::KEYS.iter().map(row).collect()
+}

@@ -1,0 +1,104 @@
+//! Listening sockets: bound before anything else starts, so that a port in use is known at once.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use tokio::net::{TcpListener, UnixListener};
+
+use super::stream::Stream;
+
+/// How many connections may wait to be accepted; as PgBouncer's default, but a burst of log-ins fits.
+const BACKLOG: i32 = 1024;
+
+/// A bound socket that accepts clients.
+#[derive(Debug)]
+pub enum Listener {
+    /// A TCP address.
+    Tcp(TcpListener),
+    /// A Unix socket; its file is removed when this is dropped.
+    Unix(UnixListener, SocketFile),
+}
+
+/// The file of a Unix socket; removed on drop.
+#[derive(Debug)]
+pub struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+impl Listener {
+    /// Binds a TCP address.
+    ///
+    /// # Errors
+    /// The kernel's, with the address in the text.
+    pub fn tcp(addr: SocketAddr) -> io::Result<Self> {
+        let bind = || {
+            let socket = socket2::Socket::new(socket2::Domain::for_address(addr), socket2::Type::STREAM, None)?;
+            if addr.is_ipv6() {
+                socket.set_only_v6(true)?;
+            }
+            socket.set_reuse_address(true)?;
+            socket.set_nonblocking(true)?;
+            socket.bind(&addr.into())?;
+            socket.listen(BACKLOG)?;
+            TcpListener::from_std(socket.into())
+        };
+        bind().map(Self::Tcp).map_err(|error| named(&error, &format!("cannot listen on {addr}")))
+    }
+
+    /// Binds a Unix socket with the given file mode, replacing a socket that nobody serves any more.
+    ///
+    /// # Errors
+    /// The kernel's, with the path in the text; `AddrInUse` if somebody answers there.
+    pub fn unix(path: &Path, mode: u32) -> io::Result<Self> {
+        let bind = || {
+            if path.exists() {
+                if std::os::unix::net::UnixStream::connect(path).is_ok() {
+                    return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process serves it"));
+                }
+                std::fs::remove_file(path)?;
+            }
+            // Bound under another name and renamed when its mode is right: at no moment is it open to more than it should be.
+            let fresh = path.with_file_name(format!(".{}.{}", std::process::id(), file_name(path)));
+            let _ = std::fs::remove_file(&fresh);
+            let listener = UnixListener::bind(&fresh)?;
+            std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(mode))?;
+            std::fs::rename(&fresh, path)?;
+            Ok(Self::Unix(listener, SocketFile(path.to_owned())))
+        };
+        bind().map_err(|error| named(&error, &format!("cannot listen on {}", path.display())))
+    }
+
+    /// Waits for the next connection. Cancel-safe.
+    ///
+    /// # Errors
+    /// The kernel's: out of descriptors, or a peer that is gone already.
+    pub async fn accept(&self, keepalive: bool) -> io::Result<Stream> {
+        match self {
+            Self::Tcp(listener) => Stream::tcp(listener.accept().await?.0, keepalive),
+            Self::Unix(listener, _) => Ok(Stream::Unix(listener.accept().await?.0)),
+        }
+    }
+
+    /// Where it listens, in words.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Tcp(listener) => listener.local_addr().map_or_else(|_| "?".to_owned(), |addr| addr.to_string()),
+            Self::Unix(_, SocketFile(path)) => path.display().to_string(),
+        }
+    }
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+fn named(error: &io::Error, what: &str) -> io::Error {
+    io::Error::new(error.kind(), format!("{what}: {error}"))
+}

@@ -1,0 +1,175 @@
+//! A connected socket, TCP or Unix; TLS will be a third kind. Everything above is written against this type.
+
+use std::fmt;
+use std::io;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use futures_util::FutureExt as _;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+
+/// A connected socket.
+#[derive(Debug)]
+pub enum Stream {
+    /// Over TCP.
+    Tcp(TcpStream),
+    /// Over a Unix socket.
+    Unix(UnixStream),
+}
+
+/// Who is at the other end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Peer {
+    /// An address and a port.
+    Tcp(IpAddr, u16),
+    /// A process of this machine, with its user id.
+    Unix {
+        /// The peer's effective user id when it connected.
+        uid: u32,
+    },
+}
+
+impl Peer {
+    /// What `SHOW CLIENTS` prints as `addr`.
+    #[must_use]
+    pub fn addr(&self) -> String {
+        match self {
+            Self::Tcp(ip, _) => ip.to_string(),
+            Self::Unix { .. } => "unix".to_owned(),
+        }
+    }
+
+    /// What `SHOW CLIENTS` prints as `port`.
+    #[must_use]
+    pub const fn port(&self) -> u16 {
+        match self {
+            Self::Tcp(_, port) => *port,
+            Self::Unix { .. } => 0,
+        }
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(ip, port) => write!(f, "{ip}:{port}"),
+            Self::Unix { uid } => write!(f, "unix(uid {uid})"),
+        }
+    }
+}
+
+/// Keepalive probes: a peer that vanished without a word is noticed after about a minute and a half.
+const KEEPALIVE: Duration = Duration::from_secs(60);
+
+impl Stream {
+    /// Sets what every TCP connection of ours has: no Nagle delay, and keepalive where it is wanted.
+    ///
+    /// # Errors
+    /// What the kernel says; the socket is dead then.
+    pub fn tcp(stream: TcpStream, keepalive: bool) -> io::Result<Self> {
+        stream.set_nodelay(true)?;
+        if keepalive {
+            let probes = socket2::TcpKeepalive::new()
+                .with_time(KEEPALIVE)
+                .with_interval(Duration::from_secs(10))
+                .with_retries(3);
+            socket2::SockRef::from(&stream).set_tcp_keepalive(&probes)?;
+        }
+        Ok(Self::Tcp(stream))
+    }
+
+    /// Who is at the other end.
+    ///
+    /// # Errors
+    /// If the connection is gone already.
+    pub fn peer(&self) -> io::Result<Peer> {
+        match self {
+            Self::Tcp(stream) => stream.peer_addr().map(|addr| Peer::Tcp(addr.ip(), addr.port())),
+            Self::Unix(stream) => stream.peer_cred().map(|cred| Peer::Unix { uid: cred.uid() }),
+        }
+    }
+
+    /// The port this end listens on, for `SHOW CLIENTS`; 0 for Unix sockets.
+    #[must_use]
+    pub fn local(&self) -> Option<(IpAddr, u16)> {
+        match self {
+            Self::Tcp(stream) => stream.local_addr().ok().map(|addr| (addr.ip(), addr.port())),
+            Self::Unix(_) => None,
+        }
+    }
+
+    /// Waits until there is something to read, or the peer has closed. Holds no buffer. Cancel-safe.
+    ///
+    /// # Errors
+    /// If the socket is dead.
+    pub async fn readable(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.readable().await,
+            Self::Unix(stream) => stream.readable().await,
+        }
+    }
+
+    /// The same as a poll.
+    ///
+    /// # Errors
+    /// If the socket is dead.
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => stream.poll_read_ready(cx),
+            Self::Unix(stream) => stream.poll_read_ready(cx),
+        }
+    }
+
+    /// Whether the peer has closed its side, as far as the kernel has told us; costs no system call.
+    /// True even while bytes that it sent before are still unread.
+    #[must_use]
+    pub fn read_closed(&self) -> bool {
+        let ready = match self {
+            Self::Tcp(stream) => stream.ready(Interest::READABLE).now_or_never(),
+            Self::Unix(stream) => stream.ready(Interest::READABLE).now_or_never(),
+        };
+        matches!(ready, Some(Ok(ready)) if ready.is_read_closed()) || matches!(ready, Some(Err(_)))
+    }
+
+    /// Reads into the spare room of `buf`, making at least `room` of it. 0 means that the peer has closed.
+    ///
+    /// # Errors
+    /// If the socket is dead.
+    pub fn poll_read_into(&mut self, cx: &mut Context<'_>, buf: &mut BytesMut, room: usize) -> Poll<io::Result<usize>> {
+        buf.reserve(room);
+        tokio_util::io::poll_read_buf(Pin::new(self), cx, buf)
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}

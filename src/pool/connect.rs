@@ -1,0 +1,187 @@
+//! Opening servers for a pool: as many at once as the ledger says, with a growing pause after failures.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::database::{Pool, Welcome};
+use super::wait::Answer;
+use crate::ids::{Moment, millis};
+use crate::server::conn::{Failure, Rested};
+use crate::server::connect;
+use crate::server::parameters::Parameters;
+use crate::wire::reply::{Report, sqlstate};
+
+/// The pause after the first failure; doubled with each further one up to `server_login_retry`.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// The longest pause where Postgres has refused us by name: somebody may be mending it right now.
+const HOPELESS_PAUSE: Duration = Duration::from_secs(1);
+
+impl Pool {
+    /// Starts the connects that the ledger finds needed.
+    pub fn open_servers(self: &Arc<Self>) {
+        let count = {
+            let mut books = self.database.books();
+            books.start_connects(self.ix, self.database.clock.now())
+        };
+        for _ in 0..count {
+            let attempt = Attempt { pool: Arc::clone(self), booked: true };
+            tokio::spawn(attempt.run());
+        }
+        if count == 0 {
+            self.retry_later();
+        }
+    }
+
+    /// What servers of this pool say of themselves: at once if any was ever opened, or else when one is. Cancel-safe;
+    /// bounded by the caller.
+    ///
+    /// # Errors
+    /// Postgres' own report if it refuses us in a way that another attempt would not change.
+    pub async fn greet(self: &Arc<Self>) -> Result<Arc<Parameters>, Report> {
+        let mut welcome = self.welcome.subscribe();
+        loop {
+            {
+                let known = welcome.borrow_and_update();
+                if let Some(parameters) = &known.parameters {
+                    return Ok(Arc::clone(parameters));
+                }
+                if let (true, Some(failure)) = (known.hopeless, &known.failure) {
+                    // Another attempt is under way for those who come after us.
+                    let report = failure.clone();
+                    drop(known);
+                    self.want_server();
+                    return Err(report);
+                }
+            }
+            self.want_server();
+            // The sender lives in the pool, which we hold.
+            let _ = welcome.changed().await;
+        }
+    }
+
+    fn want_server(self: &Arc<Self>) {
+        self.database.books().want_server(self.ix);
+        self.open_servers();
+    }
+
+    /// If a connect is needed and has to wait for the end of a pause, sees to it that somebody comes back then.
+    fn retry_later(self: &Arc<Self>) {
+        let Some(at) = self.database.books().retry_at(self.ix) else { return };
+        if at <= self.database.clock.now() || self.retrying.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let pool = Arc::clone(self);
+        tokio::spawn(async move {
+            tokio::time::sleep_until(pool.database.clock.instant(at)).await;
+            pool.retrying.store(false, Ordering::Release);
+            pool.open_servers();
+        });
+    }
+
+    fn connected(&self, mut rested: Rested) {
+        self.failures.store(0, Ordering::Release);
+        self.stats.server_connects.add(1);
+        let parameters = Arc::new(rested.server().parameters.clone());
+        self.welcome.send_modify(|welcome| {
+            *welcome = Welcome {
+                parameters: Some(parameters),
+                failure: None,
+                hopeless: false,
+                attempts: welcome.attempts + 1,
+            };
+        });
+        rested.expires(self.database.settings.server_lifetime);
+        self.put_back(rested, true);
+    }
+
+    fn connect_failed(self: &Arc<Self>, failure: &Failure) {
+        self.stats.server_connect_failures.add(1);
+        let hopeless = matches!(failure, Failure::Refused(report) if is_hopeless(report));
+        let report = match failure {
+            Failure::Refused(report) => report.clone(),
+            other => {
+                Report::new(sqlstate::CANNOT_CONNECT, format!("server login has been failing, cached error: {other}"))
+            }
+        };
+        tracing::warn!(database = %self.database.name, user = %self.user, %failure, "cannot open a server");
+        let retry_at = self.pause_until(hopeless);
+        self.welcome.send_modify(|welcome| {
+            welcome.failure = Some(report.clone());
+            welcome.hopeless = hopeless;
+            welcome.attempts += 1;
+        });
+        let turned_away = {
+            let mut books = self.database.books();
+            books.connect_failed(self.ix, retry_at);
+            if hopeless { books.turn_away(self.ix) } else { Vec::new() }
+        };
+        for ticket in turned_away {
+            let _ = ticket.answer.send(Answer::No(report.clone()));
+        }
+        self.retry_later();
+    }
+
+    /// When the next attempt may be made: twice the pause each time, with a fifth more or less so that pools do not march in step.
+    fn pause_until(&self, hopeless: bool) -> Moment {
+        let failures = self.failures.fetch_add(1, Ordering::AcqRel).min(16);
+        let longest = self.database.settings.server_login_retry;
+        let longest = if hopeless { longest.min(HOPELESS_PAUSE) } else { longest };
+        let pause = FIRST_PAUSE.saturating_mul(1 << failures).min(longest);
+        let now = self.database.clock.now();
+        now.plus(pause.mul_f64(0.8 + 0.4 * jitter(now.0 ^ self.next_server().0)))
+    }
+}
+
+/// A number from 0 to 1 that looks random; for spreading things out in time only.
+fn jitter(seed: u64) -> f64 {
+    let mixed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let top = u32::try_from(mixed >> 32).unwrap_or_default();
+    f64::from(top) / f64::from(u32::MAX)
+}
+
+/// Whether another attempt would be refused alike: class 28 (authorization), no such database.
+fn is_hopeless(report: &Report) -> bool {
+    report.sqlstate.starts_with("28") || report.sqlstate == sqlstate::INVALID_CATALOG_NAME
+}
+
+/// One connect under way; if it is dropped in the middle, the books say that it failed.
+struct Attempt {
+    pool: Arc<Pool>,
+    booked: bool,
+}
+
+impl Attempt {
+    async fn run(mut self) {
+        let pool = Arc::clone(&self.pool);
+        let now = pool.database.clock.now();
+        let bound = pool.database.settings.server_connect_timeout;
+        let result = connect::connect(&pool.target, pool.next_server(), now, bound).await;
+        self.booked = false;
+        match result {
+            Ok(rested) => {
+                pool.connected(rested);
+                pool.open_servers();
+            }
+            Err(failure) => pool.connect_failed(&failure),
+        }
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        if self.booked {
+            self.pool.database.books().connect_failed(self.pool.ix, self.pool.database.clock.now());
+        }
+    }
+}
+
+impl Rested {
+    /// Sets when it is closed: at its lifetime, or up to a tenth earlier.
+    fn expires(&mut self, lifetime: Option<Duration>) {
+        let Some(lifetime) = lifetime else { return };
+        let connected = self.server().connected_at;
+        let less = jitter(self.server().id.0 ^ millis(lifetime)) / 10.0;
+        self.set_expiry(connected.plus(lifetime.mul_f64(1.0 - less)));
+    }
+}

@@ -1,0 +1,359 @@
+//! One database: its ledger behind the lock, its pools, and the shell around both.
+//!
+//! The lock is held for a few plain operations and never across an await. Grants that the ledger makes are
+//! delivered outside the lock; a client that has gone in the meantime gives its server back, so none is lost.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{Notify, oneshot, watch};
+
+use super::gate::{Gate, Tally};
+use super::lease::Lease;
+use super::ledger::{Begin, Counts, Grant, Ledger, Need, PoolIx};
+use super::stats::Stats;
+use super::wait::{Answer, Begun, Wait};
+use crate::clients::Client;
+use crate::clock::Clock;
+use crate::config::PoolMode;
+use crate::ids::{Epoch, Moment, ServerId};
+use crate::server::conn::Rested;
+use crate::server::connect::Target;
+use crate::server::parameters::Parameters;
+use crate::telemetry::metrics::{DatabaseMetrics, PoolMetrics, Recorder};
+use crate::wire::reply::Report;
+
+/// What a waiting client leaves in the queue.
+#[derive(Debug)]
+pub struct Ticket {
+    pub(super) answer: oneshot::Sender<Answer>,
+    pub(super) pool: Arc<Pool>,
+    /// Who waits; for `SHOW HELD`.
+    pub client: Arc<Client>,
+}
+
+pub(super) type Books = Ledger<Rested, Ticket>;
+
+/// Settings that all pools share. `None` for a time means off.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// For one attempt to open a server, log-in included.
+    pub server_connect_timeout: Duration,
+    /// The longest pause between attempts.
+    pub server_login_retry: Duration,
+    /// An idle server is closed after this.
+    pub server_idle_timeout: Option<Duration>,
+    /// A server is closed when it gets this old, with up to a tenth less, so that not all go at once.
+    pub server_lifetime: Option<Duration>,
+    /// A server that was idle for longer is asked for a sign of life before it is lent.
+    pub server_check_delay: Option<Duration>,
+    /// The longest that a client waits for a server.
+    pub query_wait_timeout: Option<Duration>,
+    /// How long a server may be kept back for a cancel that is on its way to it.
+    pub cancel_wait_timeout: Duration,
+    /// What makes a server forget a client.
+    pub reset_query: Bytes,
+}
+
+/// A database. See the module's text.
+#[derive(Debug)]
+pub struct Database {
+    /// The name that clients ask for.
+    pub name: String,
+    /// What is to be noticed by the window's driver: drained, one more held, one less.
+    pub news: Notify,
+    /// Its figures for the scraper.
+    pub metrics: DatabaseMetrics,
+    pub(super) clock: Clock,
+    pub(super) settings: Arc<Settings>,
+    pub(super) last_server: Arc<AtomicU64>,
+    ledger: Mutex<Books>,
+    shut: AtomicBool,
+    pools: Mutex<Vec<Arc<Pool>>>,
+}
+
+/// The servers of one user in one database.
+#[derive(Debug)]
+pub struct Pool {
+    /// Its database.
+    pub database: Arc<Database>,
+    /// The user whose clients share it.
+    pub user: String,
+    /// Where its servers lead.
+    pub target: Arc<Target>,
+    /// When its servers come back.
+    pub mode: PoolMode,
+    /// Its counters.
+    pub stats: Stats,
+    /// Its timings for the scraper.
+    pub metrics: PoolMetrics,
+    pub(super) ix: PoolIx,
+    pub(super) welcome: watch::Sender<Welcome>,
+    pub(super) failures: AtomicU32,
+    pub(super) retrying: AtomicBool,
+}
+
+/// What a log-in can be told without a server of its own.
+#[derive(Clone, Debug, Default)]
+pub struct Welcome {
+    /// What the last server that was opened said of its settings.
+    pub parameters: Option<Arc<Parameters>>,
+    /// Why the last attempt to open one failed, if it did.
+    pub failure: Option<Report>,
+    /// Whether another attempt would fail alike: wrong password, no such database.
+    pub hopeless: bool,
+    /// Attempts that have ended.
+    pub attempts: u64,
+}
+
+/// How big a pool is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Size {
+    /// The most servers.
+    pub limit: usize,
+    /// The fewest that are kept open.
+    pub minimum: usize,
+}
+
+/// The gate and its traffic, as one look sees them.
+#[derive(Clone, Debug)]
+pub struct Traffic {
+    /// The gate.
+    pub gate: Gate,
+    /// Transactions that are open through us.
+    pub running: usize,
+    /// What the last shutting did to clients.
+    pub tally: Tally,
+}
+
+impl Database {
+    /// A database without pools; they come with the users that ask.
+    #[must_use]
+    pub fn new(
+        name: String,
+        clock: Clock,
+        (settings, last_server): (Arc<Settings>, Arc<AtomicU64>),
+        recorder: &Recorder,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            metrics: DatabaseMetrics::new(recorder, &name),
+            name,
+            news: Notify::new(),
+            clock,
+            settings,
+            last_server,
+            ledger: Mutex::default(),
+            shut: AtomicBool::new(false),
+            pools: Mutex::default(),
+        })
+    }
+
+    pub(super) fn books(&self) -> MutexGuard<'_, Books> {
+        match self.ledger.lock() {
+            Ok(books) => books,
+            // Somebody panicked while the books were half written: nothing that they say can be trusted any more.
+            Err(_) => std::process::abort(),
+        }
+    }
+
+    fn pool_list(&self) -> MutexGuard<'_, Vec<Arc<Pool>>> {
+        self.pools.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// All pools, in the order of their making.
+    #[must_use]
+    pub fn pools(&self) -> Vec<Arc<Pool>> {
+        self.pool_list().clone()
+    }
+
+    /// The pool of a user; made if it is not there, with what `make` says.
+    pub fn pool(
+        self: &Arc<Self>,
+        user: &str,
+        recorder: &Recorder,
+        make: impl FnOnce() -> (Target, PoolMode, Size),
+    ) -> Arc<Pool> {
+        let mut pools = self.pool_list();
+        if let Some(pool) = pools.iter().find(|pool| pool.user == user) {
+            return Arc::clone(pool);
+        }
+        let (target, mode, size) = make();
+        let pool = Arc::new(Pool {
+            database: Arc::clone(self),
+            user: user.to_owned(),
+            target: Arc::new(target),
+            mode,
+            stats: Stats::default(),
+            metrics: PoolMetrics::new(recorder, &self.name, user),
+            ix: self.books().add_pool(size.limit, size.minimum),
+            welcome: watch::Sender::new(Welcome::default()),
+            failures: AtomicU32::new(0),
+            retrying: AtomicBool::new(false),
+        });
+        pools.push(Arc::clone(&pool));
+        pool
+    }
+
+    /// Whether the gate is shut; for the relay, which then stops between requests. One load, no lock.
+    #[must_use]
+    pub fn is_shut(&self) -> bool {
+        self.shut.load(Ordering::Acquire)
+    }
+
+    /// Shuts the gate, until `bound` at the latest. `None`: it is shut already.
+    pub fn shut(&self, bound: Option<Moment>) -> Option<Epoch> {
+        let mut books = self.books();
+        let epoch = books.shut(bound, self.clock.now())?;
+        self.shut.store(true, Ordering::Release);
+        Some(epoch)
+    }
+
+    /// Opens the gate if it still is the shutting `epoch`. Returns whether it did.
+    pub fn open(&self, epoch: Epoch) -> bool {
+        let grants = {
+            let mut books = self.books();
+            if !matches!(books.gate(), Gate::Shut { epoch: current, .. } if current == epoch) {
+                return false;
+            }
+            let grants = books.open(epoch, self.clock.now());
+            self.shut.store(false, Ordering::Release);
+            grants
+        };
+        grants.into_iter().for_each(deliver);
+        self.news.notify_one();
+        self.pools().iter().for_each(Pool::open_servers);
+        true
+    }
+
+    /// One look at the gate.
+    #[must_use]
+    pub fn traffic(&self) -> Traffic {
+        let books = self.books();
+        Traffic { gate: books.gate(), running: books.running(), tally: books.tally().clone() }
+    }
+
+    /// The gate, the open transactions and the number of held clients, without copying the tally.
+    #[must_use]
+    pub fn pulse(&self) -> (Gate, usize, u64) {
+        let books = self.books();
+        (books.gate(), books.running(), books.tally().waiting())
+    }
+
+    /// Clients that are held, and since when.
+    #[must_use]
+    pub fn held(&self) -> Vec<(Arc<Client>, Moment)> {
+        self.books().held().map(|(ticket, since)| (Arc::clone(&ticket.client), since)).collect()
+    }
+
+    /// A transaction has ended, and its server stays where it is.
+    pub(super) fn finish(&self) {
+        if self.books().finish() {
+            self.news.notify_one();
+        }
+    }
+}
+
+impl Pool {
+    /// A client wants to begin a transaction.
+    pub fn begin(self: &Arc<Self>, client: &Arc<Client>, need: Need) -> Begun {
+        let database = &self.database;
+        let now = database.clock.now();
+        let mut receiver = None;
+        let (begun, shut) = {
+            let mut books = database.books();
+            let begun = books.begin(self.ix, need, now, || {
+                let (answer, asked) = oneshot::channel();
+                receiver = Some(asked);
+                Ticket { answer, pool: Arc::clone(self), client: Arc::clone(client) }
+            });
+            if matches!(begun, Begin::Wait(_)) {
+                // Under the lock: a grant cannot overtake it.
+                client.waits(now);
+            }
+            (begun, books.gate().is_shut())
+        };
+        match (begun, receiver) {
+            (Begin::Now(Some(server)), _) => Begun::Now(Some(Lease::new(Arc::clone(self), server))),
+            (Begin::Now(None), _) => Begun::Now(None),
+            (Begin::Wait(id), Some(receiver)) => {
+                if shut {
+                    database.news.notify_one();
+                }
+                self.open_servers();
+                Begun::Wait(Wait::new(Arc::clone(self), id, receiver))
+            }
+            (Begin::Wait(_), None) => unreachable!("the ledger makes a ticket for everybody who waits"),
+        }
+    }
+
+    /// A server is there for use: it goes to whoever waits longest, or becomes idle.
+    pub(super) fn put_back(&self, server: Rested, connected: bool) {
+        let grant = self.database.books().put_back(self.ix, server, connected, self.database.clock.now());
+        if let Some(grant) = grant {
+            deliver(grant);
+        }
+    }
+
+    /// The same at the end of a transaction, in one section.
+    pub(super) fn finish_and_put_back(&self, server: Rested) {
+        let (drained, grant) = {
+            let mut books = self.database.books();
+            let drained = books.finish();
+            (drained, books.put_back(self.ix, server, false, self.database.clock.now()))
+        };
+        if drained {
+            self.database.news.notify_one();
+        }
+        if let Some(grant) = grant {
+            deliver(grant);
+        }
+    }
+
+    /// Counts of servers and of those who wait.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.database.books().counts(self.ix)
+    }
+
+    /// The idle servers: number, process, when connected, when used last.
+    #[must_use]
+    pub fn idle_servers(&self) -> Vec<(ServerId, i32, Moment, Moment)> {
+        let describe = |rested: &Rested| {
+            let server = rested.server();
+            (server.id, server.link.key.pid, server.connected_at, server.used_at)
+        };
+        self.database.books().idle(self.ix).map(describe).collect()
+    }
+
+    /// A number for a new server.
+    pub(super) fn next_server(&self) -> ServerId {
+        ServerId(self.database.last_server.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    /// What servers of this pool say of themselves, if any was ever opened.
+    #[must_use]
+    pub fn welcome(&self) -> Welcome {
+        self.welcome.borrow().clone()
+    }
+}
+
+/// Hands a grant to the client that waited. If that has gone, the next in line gets it.
+pub(super) fn deliver(grant: Grant<Rested, Ticket>) {
+    let mut next = Some(grant);
+    while let Some(Grant { ticket: Ticket { answer, pool, client }, server, stall }) = next.take() {
+        drop(client);
+        let database = Arc::clone(&pool.database);
+        let lease = server.map(|server| Lease::new(Arc::clone(&pool), server));
+        if let Some(stall) = stall {
+            database.metrics.stall.record(stall);
+            database.news.notify_one();
+        }
+        match answer.send(Answer::Go { lease, stall }) {
+            Err(Answer::Go { lease: Some(lease), .. }) => next = lease.take_back(),
+            Err(Answer::Go { lease: None, .. }) => database.finish(),
+            Err(Answer::No(_)) | Ok(()) => {}
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! A server in a client's hands, from the start of a transaction to a proven boundary.
+//!
+//! [`Lease::release`] with a [`Boundary`] is the only way back to idle; dropping a lease in any other way closes the server.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::database::{Pool, Ticket};
+use super::ledger::Grant;
+use crate::config::PoolMode;
+use crate::server::conn::{Failure, Rested, Server};
+use crate::server::progress::Boundary;
+use crate::server::recover;
+
+/// A lent server. See the module's text.
+#[derive(Debug)]
+pub struct Lease {
+    pool: Arc<Pool>,
+    held: Held,
+    /// A transaction of the client counts as running.
+    running: bool,
+    /// The server counts as lent.
+    booked: bool,
+}
+
+/// What a lease has in its hands.
+#[derive(Debug)]
+enum Held {
+    /// Not touched since it left the pool: it may go straight back.
+    Rested(Rested),
+    Awake(Box<Server>),
+    /// On its way somewhere else; the lease only keeps the place in the books.
+    Gone,
+}
+
+impl Lease {
+    /// Of a server whose lending has been booked, with a running transaction.
+    pub(super) const fn new(pool: Arc<Pool>, server: Rested) -> Self {
+        Self { pool, held: Held::Rested(server), running: true, booked: true }
+    }
+
+    /// The server to work with; from the first call on it needs a proof to go back.
+    pub fn server(&mut self) -> Option<&mut Server> {
+        if let Held::Rested(_) = self.held
+            && let Held::Rested(rested) = std::mem::replace(&mut self.held, Held::Gone)
+        {
+            self.held = Held::Awake(rested.wake());
+        }
+        match &mut self.held {
+            Held::Awake(server) => Some(server),
+            Held::Rested(_) | Held::Gone => None,
+        }
+    }
+
+    /// Makes sure that the server is still there before a client's request goes to it: one that died while idle costs
+    /// nobody an error. Returns false if it is not; the lease is to be dropped then. **Not cancel-safe.**
+    pub async fn check(&mut self) -> bool {
+        let Held::Rested(rested) = &mut self.held else { return true };
+        if !rested.still_fresh() {
+            return false;
+        }
+        let idle = self.pool.database.clock.now().since(rested.server().used_at);
+        if self.pool.database.settings.server_check_delay.is_none_or(|delay| idle < delay) {
+            return true;
+        }
+        let Held::Rested(rested) = std::mem::replace(&mut self.held, Held::Gone) else { return false };
+        match recover::reset(rested.wake(), b";").await {
+            Ok(rested) => {
+                self.held = Held::Rested(rested);
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// The client's transaction is over and it keeps the server (session mode).
+    pub fn rest(&mut self, boundary: Boundary) {
+        let _ = boundary;
+        self.stop_running();
+    }
+
+    /// The next transaction of a client that kept its server begins; the gate has given leave.
+    pub const fn resume(&mut self) {
+        self.running = true;
+    }
+
+    fn stop_running(&mut self) {
+        if std::mem::take(&mut self.running) {
+            self.pool.database.finish();
+        }
+    }
+
+    /// Gives the server back, clean as `boundary` proves. `cancel_under_way`: a cancel may still be on its way to it.
+    pub fn release(mut self, boundary: Boundary, cancel_under_way: bool) {
+        let Some(mut server) = self.take_awake() else { return };
+        let now = self.pool.database.clock.now();
+        server.used_at = now;
+        if server.expires_at.is_some_and(|moment| now >= moment) {
+            tracing::debug!(server = server.id.0, reason = "server lifetime over", "closing server");
+            server.farewell();
+        } else if server.dirty || cancel_under_way || server.link.guard.busy() {
+            self.stop_running();
+            tokio::spawn(self.clean(server));
+        } else {
+            self.put_back(Rested::new(server, boundary));
+        }
+    }
+
+    /// The client has gone and left the server as it is. `half_sent`: part of a message of its has reached the server.
+    /// The transaction counts as running until it is rolled back.
+    pub fn abandon(mut self, half_sent: bool) {
+        let Some(server) = self.take_awake() else {
+            // Never used: it is as clean as it was.
+            return self.return_unused();
+        };
+        tokio::spawn(async move {
+            let id = server.id;
+            match recover::recover(server, half_sent).await {
+                Ok(rested) => {
+                    self.stop_running();
+                    let mut server = rested.wake();
+                    server.dirty |= self.pool.mode == PoolMode::Session;
+                    self.clean(server).await;
+                }
+                Err(failure) => {
+                    tracing::info!(server = id.0, %failure, "closing server: its client left in mid-transaction")
+                }
+            }
+        });
+    }
+
+    /// Waits until no cancel is on its way to the server any more, and makes it forget its client.
+    async fn clean(mut self, mut server: Box<Server>) {
+        let settings = Arc::clone(&self.pool.database.settings);
+        let id = server.id;
+        if server.link.guard.busy() {
+            let link = Arc::clone(&server.link);
+            if tokio::time::timeout(settings.cancel_wait_timeout, link.guard.quiet()).await.is_err() {
+                tracing::info!(server = id.0, "closing server: a cancel on its way to it did not end in time");
+                return;
+            }
+            // The signal is with the backend by now; a round trip makes sure that it hits nothing of the next client's.
+            match server.query_within(b";", recover::BOUND).await {
+                Ok(_) | Err(Failure::Refused(_)) => {}
+                Err(_) => return,
+            }
+        }
+        let query = if server.dirty { settings.reset_query.clone() } else { Bytes::new() };
+        match recover::reset(server, &query).await {
+            Ok(rested) => self.put_back(rested),
+            Err(failure) => tracing::info!(server = id.0, %failure, "closing server: it could not be cleaned"),
+        }
+    }
+
+    fn take_awake(&mut self) -> Option<Box<Server>> {
+        match std::mem::replace(&mut self.held, Held::Gone) {
+            Held::Awake(server) => Some(server),
+            rested => {
+                self.held = rested;
+                None
+            }
+        }
+    }
+
+    fn put_back(&mut self, rested: Rested) {
+        self.booked = false;
+        if std::mem::take(&mut self.running) {
+            self.pool.finish_and_put_back(rested);
+        } else {
+            self.pool.put_back(rested, false);
+        }
+    }
+
+    /// Gives back a server that was never used.
+    pub(super) fn return_unused(self) {
+        if let Some(grant) = self.take_back() {
+            super::database::deliver(grant);
+        }
+    }
+
+    /// The same, for the giver: who gets it next?
+    pub(super) fn take_back(mut self) -> Option<Grant<Rested, Ticket>> {
+        self.stop_running();
+        match std::mem::replace(&mut self.held, Held::Gone) {
+            Held::Rested(rested) => {
+                self.booked = false;
+                let database = &self.pool.database;
+                database.books().put_back(self.pool.ix, rested, false, database.clock.now())
+            }
+            Held::Awake(_) | Held::Gone => None,
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.stop_running();
+        if self.booked {
+            self.pool.stats.server_closes.add(1);
+            self.pool.database.books().lost(self.pool.ix);
+            self.pool.open_servers();
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! Servers of one (database, user), and who may use them.
+//!
+//! [`ledger`] decides, purely; [`database`] puts it behind its lock and wakes those it names; [`lease`] is a server in a
+//! client's hands; [`connect`] opens servers; [`wait`] is a client in the queue; [`upkeep`] closes the old and keeps the minimum.
+
+pub mod connect;
+pub mod database;
+pub mod databases;
+pub mod gate;
+pub mod lease;
+pub mod ledger;
+pub mod stats;
+pub mod upkeep;
+pub mod wait;

@@ -1,0 +1,55 @@
+//! What happens to idle servers over time: the dead, the old and the long idle are closed, the minimum is kept.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::database::{Database, Pool};
+
+/// How often a database is looked over.
+const PERIOD: Duration = Duration::from_secs(1);
+
+impl Database {
+    /// Looks the pools over, once a second, for as long as the database lives.
+    pub fn spawn_upkeep(self: &Arc<Self>) {
+        let database = Arc::downgrade(self);
+        tokio::spawn(async move {
+            let mut period = tokio::time::interval(PERIOD);
+            period.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            loop {
+                period.tick().await;
+                let Some(database) = database.upgrade() else { return };
+                for pool in database.pools() {
+                    pool.close_idle();
+                    pool.open_servers();
+                }
+            }
+        });
+    }
+}
+
+impl Pool {
+    /// Closes idle servers that are dead, too old, or have been idle for too long (those beyond the minimum).
+    fn close_idle(&self) {
+        let database = &self.database;
+        let now = database.clock.now();
+        let idle_timeout = database.settings.server_idle_timeout;
+        let closed = {
+            let mut books = database.books();
+            let counts = books.counts(self.ix);
+            let mut spare = (counts.idle + counts.lent).saturating_sub(counts.minimum);
+            books.take_idle(self.ix, |rested| {
+                let server = rested.server();
+                let old = server.expires_at.is_some_and(|at| now >= at);
+                let unused = spare > 0 && idle_timeout.is_some_and(|bound| now.since(server.used_at) >= bound);
+                let close = old || unused || !rested.still_fresh();
+                spare = spare.saturating_sub(usize::from(close));
+                close
+            })
+        };
+        for rested in closed {
+            self.stats.server_closes.add(1);
+            tracing::debug!(database = %database.name, user = %self.user, server = rested.server().id.0, "closing idle server");
+            rested.wake().farewell();
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! A client in the queue. Whatever happens to it, its place is given up and no server is lost on the way.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use tokio::sync::oneshot;
+
+use super::database::Pool;
+use super::gate::Why;
+use super::lease::Lease;
+use crate::ids::WaiterId;
+use crate::wire::reply::Report;
+
+/// The answer to a wish to begin a transaction.
+#[derive(Debug)]
+pub enum Begun {
+    /// Begin. With a lease, if a server was needed.
+    Now(Option<Lease>),
+    /// Wait.
+    Wait(Wait),
+}
+
+/// What a waiting client is told in the end.
+#[derive(Debug)]
+pub enum Answer {
+    /// Begin.
+    Go {
+        /// A server, if one was needed.
+        lease: Option<Lease>,
+        /// How long a shut gate kept the client, if one did.
+        stall: Option<Duration>,
+    },
+    /// There is no server to be had.
+    No(Report),
+}
+
+/// A place in the queue; given up on drop.
+#[derive(Debug)]
+pub struct Wait {
+    pool: Arc<Pool>,
+    id: WaiterId,
+    answer: oneshot::Receiver<Answer>,
+    over: bool,
+}
+
+impl Wait {
+    pub(super) const fn new(pool: Arc<Pool>, id: WaiterId, answer: oneshot::Receiver<Answer>) -> Self {
+        Self { pool, id, answer, over: false }
+    }
+
+    /// The answer, when it has come. To be polled until then; not after.
+    pub fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Answer> {
+        match self.answer.poll_unpin(cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(answer) => {
+                self.over = true;
+                let closed = || Answer::No(Report::new("57P01", "pooler is shutting down"));
+                Poll::Ready(answer.unwrap_or_else(|_| closed()))
+            }
+        }
+    }
+
+    /// How much of `limit` is left; time behind a shut gate does not count.
+    #[must_use]
+    pub fn left(&self, limit: Duration) -> Duration {
+        let database = &self.pool.database;
+        let now = database.clock.now();
+        database.books().wait_left(self.pool.ix, self.id, limit, now).unwrap_or(limit)
+    }
+
+    /// Gives the place up, for this reason. True: the client was still in the queue. False: it has been answered, and
+    /// the answer, which this call has undone, is void.
+    pub fn give_up(&mut self, why: Why) -> bool {
+        if std::mem::replace(&mut self.over, true) {
+            return false;
+        }
+        let ticket = self.pool.database.books().leave(self.pool.ix, self.id, why);
+        self.pool.database.news.notify_one();
+        if ticket.is_some() {
+            return true;
+        }
+        // The grant is on its way. Either it is here already, or its sender finds nobody and takes it back.
+        self.answer.close();
+        if let Ok(Answer::Go { lease, .. }) = self.answer.try_recv() {
+            match lease {
+                Some(lease) => lease.return_unused(),
+                None => self.pool.database.finish(),
+            }
+        }
+        false
+    }
+}
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        self.give_up(Why::Left);
+    }
+}

@@ -1,0 +1,93 @@
+//! Cancel requests to Postgres, and the guard that keeps a server from others while one is on its way to it.
+//!
+//! A cancel is done when the *server* closes the connection that carried it; only then may the server that it
+//! is for be lent again (the race of PgBouncer#717). Source: "Canceling Requests in Progress" in the protocol chapter.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::{BufMut, BytesMut};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::sync::Notify;
+
+use super::connect::Target;
+use crate::wire::startup::CancelKey;
+
+/// How to reach what runs on a server from beside it.
+#[derive(Debug)]
+pub struct Link {
+    /// Where the server is.
+    pub target: Arc<Target>,
+    /// Its process id and cancel key.
+    pub key: CancelKey,
+    /// Cancels that are on their way to it.
+    pub guard: Arc<CancelGuard>,
+}
+
+/// Counts the cancels that are on their way to one server.
+#[derive(Debug, Default)]
+pub struct CancelGuard {
+    under_way: AtomicUsize,
+    done: Notify,
+}
+
+/// One cancel on its way; on drop it counts as done.
+#[derive(Debug)]
+pub struct UnderWay(Arc<CancelGuard>);
+
+impl CancelGuard {
+    /// Notes that a cancel is on its way. To be called under the lock that says the client still has the server.
+    #[must_use]
+    pub fn start(self: &Arc<Self>) -> UnderWay {
+        self.under_way.fetch_add(1, Ordering::AcqRel);
+        UnderWay(Arc::clone(self))
+    }
+
+    /// Whether one is on its way.
+    #[must_use]
+    pub fn busy(&self) -> bool {
+        self.under_way.load(Ordering::Acquire) > 0
+    }
+
+    /// Waits until none is. Cancel-safe; bounded by the caller.
+    pub async fn quiet(&self) {
+        loop {
+            let done = self.done.notified();
+            tokio::pin!(done);
+            done.as_mut().enable();
+            if !self.busy() {
+                return;
+            }
+            done.await;
+        }
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.under_way.fetch_sub(1, Ordering::AcqRel);
+        self.0.done.notify_waiters();
+    }
+}
+
+/// Sends a CancelRequest to the server with this key and waits until the server has closed that connection.
+///
+/// # Errors
+/// If it cannot be reached within `bound`. The cancel may have had its effect all the same.
+pub async fn send(link: &Link, bound: Duration) -> io::Result<()> {
+    let errand = async {
+        let mut stream = link.target.dial().await?;
+        let mut out = BytesMut::with_capacity(16);
+        out.put_u32(u32::try_from(12 + link.key.secret.len()).unwrap_or(16));
+        out.put_u32((1234 << 16) | 5678);
+        out.put_i32(link.key.pid);
+        out.put_slice(&link.key.secret);
+        stream.write_all(&out).await?;
+        let mut nothing = [0_u8; 64];
+        while stream.read(&mut nothing).await? > 0 {}
+        Ok(())
+    };
+    tokio::time::timeout(bound, errand).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}

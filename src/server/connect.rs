@@ -1,0 +1,232 @@
+//! Opening a connection to Postgres: dial, start-up packet, authentication, the server's account of itself.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use postgres_protocol::authentication::md5_hash;
+use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256};
+use postgres_protocol::message::frontend;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpStream, UnixStream};
+
+use super::cancel::Link;
+use super::conn::{Failure, Rested, Server};
+use super::parameters::Parameters;
+use super::progress::Progress;
+use crate::config::Secret;
+use crate::ids::{Moment, ServerId};
+use crate::net::stream::Stream;
+use crate::wire::frame::{self, Flow};
+use crate::wire::reply::Report;
+use crate::wire::startup::CancelKey;
+use crate::wire::tags::server as tag;
+
+/// Where servers of a pool lead, and as whom.
+#[derive(Debug)]
+pub struct Target {
+    /// A host name or address, or the folder of a Unix socket if it begins with `/`.
+    pub host: String,
+    /// The port, also part of a Unix socket's name.
+    pub port: u16,
+    /// The database on the server.
+    pub dbname: String,
+    /// The role to log in as.
+    pub user: String,
+    /// Its password in plain text, if one is known.
+    pub password: Option<Secret>,
+    /// Whether TCP connections get keepalive probes.
+    pub keepalive: bool,
+}
+
+impl Target {
+    /// Opens a socket to the server. Cancel-safe; bounded by the caller.
+    ///
+    /// # Errors
+    /// The kernel's or the resolver's, with the address in the text.
+    pub async fn dial(&self) -> io::Result<Stream> {
+        let dialled = if self.host.starts_with('/') {
+            let path = Path::new(&self.host).join(format!(".s.PGSQL.{}", self.port));
+            UnixStream::connect(path).await.map(Stream::Unix)
+        } else {
+            match TcpStream::connect((self.host.as_str(), self.port)).await {
+                Ok(stream) => Stream::tcp(stream, self.keepalive),
+                Err(error) => Err(error),
+            }
+        };
+        dialled.map_err(|error| io::Error::new(error.kind(), format!("{}:{}: {error}", self.host, self.port)))
+    }
+}
+
+/// The most SCRAM iterations that a server may ask for (CVE-2026-6669: more is an attack on the proxy's processor).
+const ITERATIONS_MAX: u32 = 100_000;
+/// The longest message during a log-in.
+const LOGIN_LIMIT: usize = 64 << 10;
+/// `application_name` until a client brings its own.
+const APPLICATION_NAME: &str = "pglull";
+
+/// Opens a connection and logs in.
+///
+/// # Errors
+/// [`Failure::Refused`] with Postgres' own report, or what went wrong on the way. Cancel-safe: dropping it closes the socket.
+pub async fn connect(target: &Arc<Target>, id: ServerId, now: Moment, bound: Duration) -> Result<Rested, Failure> {
+    tokio::time::timeout(bound, log_in(target, id, now)).await.unwrap_or(Err(Failure::Late(bound)))
+}
+
+async fn log_in(target: &Arc<Target>, id: ServerId, now: Moment) -> Result<Rested, Failure> {
+    let mut greeting = Greeting { stream: target.dial().await?, buf: BytesMut::with_capacity(4096) };
+    let mut out = BytesMut::new();
+    let startup =
+        [("user", target.user.as_str()), ("database", target.dbname.as_str()), ("application_name", APPLICATION_NAME)];
+    frontend::startup_message(startup, &mut out)?;
+    greeting.stream.write_all(&out).await?;
+    greeting.authenticate(target).await?;
+    let (parameters, key) = greeting.account().await?;
+    let (progress, proof) = Progress::fresh();
+    let server = Server {
+        id,
+        stream: greeting.stream,
+        progress,
+        flow: Flow::new(greeting.buf),
+        parameters,
+        link: Arc::new(Link { target: Arc::clone(target), key, guard: Arc::default() }),
+        connected_at: now,
+        used_at: now,
+        expires_at: None,
+        dirty: false,
+        said_farewell: false,
+    };
+    Ok(Rested::new(Box::new(server), proof))
+}
+
+/// A connection that is not logged in yet.
+struct Greeting {
+    stream: Stream,
+    buf: BytesMut,
+}
+
+impl Greeting {
+    /// The next message; an ErrorResponse ends the attempt with the server's own words.
+    async fn next(&mut self) -> Result<(u8, Bytes), Failure> {
+        loop {
+            match frame::take(&mut self.buf, LOGIN_LIMIT)? {
+                Some((tag::ERROR, body)) => return Err(Failure::Refused(Report::parse(&body))),
+                Some((tag::NOTICE, _)) => {}
+                Some((tag, body)) => return Ok((tag, body.freeze())),
+                None => {
+                    if self.stream.read_buf(&mut self.buf).await? == 0 {
+                        return Err(Failure::Lost(io::ErrorKind::UnexpectedEof.into()));
+                    }
+                }
+            }
+        }
+    }
+
+    async fn authenticate(&mut self, target: &Target) -> Result<(), Failure> {
+        const OK: u32 = 0;
+        const CLEARTEXT: u32 = 3;
+        const MD5: u32 = 5;
+        const SASL: u32 = 10;
+        loop {
+            let mut body = match self.next().await? {
+                (tag::AUTHENTICATION, body) => body,
+                (tag, _) => return Err(unexpected(tag)),
+            };
+            let kind = body.try_get_u32().map_err(|_| Failure::Protocol("short authentication request".to_owned()))?;
+            if kind == OK {
+                return Ok(());
+            }
+            let Some(password) = target.password.as_ref().map(Secret::expose) else {
+                return Err(Failure::Refused(no_password(&target.user)));
+            };
+            let mut out = BytesMut::new();
+            match kind {
+                CLEARTEXT => frontend::password_message(password.as_bytes(), &mut out)?,
+                MD5 => {
+                    let salt =
+                        *body.first_chunk::<4>().ok_or_else(|| Failure::Protocol("short md5 salt".to_owned()))?;
+                    let hash = md5_hash(target.user.as_bytes(), password.as_bytes(), salt);
+                    frontend::password_message(hash.as_bytes(), &mut out)?;
+                }
+                SASL => {
+                    self.scram(&body, password.to_owned()).await?;
+                    continue;
+                }
+                other => {
+                    return Err(Failure::Protocol(format!(
+                        "the server asks for authentication method {other}, which is not supported"
+                    )));
+                }
+            }
+            self.stream.write_all(&out).await?;
+        }
+    }
+
+    /// SCRAM-SHA-256 (RFC 7677), without channel binding: there is no TLS to bind to yet.
+    async fn scram(&mut self, mechanisms: &Bytes, password: String) -> Result<(), Failure> {
+        if !mechanisms.split(|&byte| byte == 0).any(|name| name == SCRAM_SHA_256.as_bytes()) {
+            return Err(Failure::Protocol("the server offers no SASL mechanism that is supported".to_owned()));
+        }
+        let mut scram = ScramSha256::new(password.as_bytes(), ChannelBinding::unsupported());
+        let mut out = BytesMut::new();
+        frontend::sasl_initial_response(SCRAM_SHA_256, scram.message(), &mut out)?;
+        self.stream.write_all(&out).await?;
+        let first = self.sasl_body(11).await?;
+        if iterations(&first).is_none_or(|count| count > ITERATIONS_MAX) {
+            return Err(Failure::Protocol(format!("the server asks for more than {ITERATIONS_MAX} SCRAM iterations")));
+        }
+        // Thousands of hash rounds: not on a thread that serves clients.
+        let scram = tokio::task::spawn_blocking(move || scram.update(&first).map(|()| scram)).await;
+        let mut scram = scram.map_err(|_| Failure::Protocol("SCRAM was interrupted".to_owned()))??;
+        let mut out = BytesMut::new();
+        frontend::sasl_response(scram.message(), &mut out)?;
+        self.stream.write_all(&out).await?;
+        let last = self.sasl_body(12).await?;
+        scram.finish(&last)?;
+        Ok(())
+    }
+
+    async fn sasl_body(&mut self, expected: u32) -> Result<Bytes, Failure> {
+        let (tag, mut body) = self.next().await?;
+        match (tag, body.try_get_u32()) {
+            (tag::AUTHENTICATION, Ok(kind)) if kind == expected => Ok(body),
+            _ => Err(unexpected(tag)),
+        }
+    }
+
+    /// Everything up to ReadyForQuery: settings and cancel key.
+    async fn account(&mut self) -> Result<(Parameters, CancelKey), Failure> {
+        let mut parameters = Parameters::default();
+        let mut key = CancelKey { pid: 0, secret: Bytes::new() };
+        loop {
+            match self.next().await? {
+                (tag::PARAMETER_STATUS, body) => {
+                    parameters.report(&body);
+                }
+                (tag::BACKEND_KEY_DATA, mut body) if body.len() >= 8 => {
+                    key = CancelKey { pid: body.get_i32(), secret: Bytes::copy_from_slice(&body) };
+                }
+                (tag::READY_FOR_QUERY, body) if body == "I"[..] => return Ok((parameters, key)),
+                (tag, _) => return Err(unexpected(tag)),
+            }
+        }
+    }
+}
+
+/// The iteration count in a SCRAM server-first-message (RFC 5802, section 7).
+fn iterations(first: &[u8]) -> Option<u32> {
+    let text = std::str::from_utf8(first).ok()?;
+    text.split(',').find_map(|attribute| attribute.strip_prefix("i="))?.parse().ok()
+}
+
+fn unexpected(tag: u8) -> Failure {
+    Failure::Protocol(format!("message type {tag:#04x} during log-in"))
+}
+
+fn no_password(user: &str) -> Report {
+    Report::new("28P01", format!("the server asks for a password of user \"{user}\" and none is known")).hint(
+        "Put the plain-text password of this user into auth_file, or user= and password= into the database's entry.",
+    )
+}

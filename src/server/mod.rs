@@ -1,0 +1,8 @@
+//! One connection to Postgres: how it is made, what it owes, how it is cancelled and cleaned.
+
+pub mod cancel;
+pub mod conn;
+pub mod connect;
+pub mod parameters;
+pub mod progress;
+pub mod recover;

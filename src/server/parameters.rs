@@ -1,0 +1,149 @@
+//! Settings that Postgres reports (ParameterStatus), and those that follow a client from server to server.
+//!
+//! A client's values are adopted from what the server itself reports, never compared as the client wrote them:
+//! otherwise 'utf-8' against `UTF8` would cost a `set_config` at every transaction (PgBouncer#776, #879).
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+/// Settings that a client may choose and that are carried along when it changes servers. All are reported by
+/// every supported Postgres, so that changes are seen without reading any SQL.
+pub const TRACKED: [&str; 6] =
+    ["client_encoding", "DateStyle", "IntervalStyle", "TimeZone", "standard_conforming_strings", "application_name"];
+
+/// The name under which a tracked setting is known, whatever the case that it was written in.
+#[must_use]
+pub fn tracked(name: &[u8]) -> Option<&'static str> {
+    TRACKED.into_iter().find(|known| known.as_bytes().eq_ignore_ascii_case(name))
+}
+
+/// Names and values, in the order of their first report.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Parameters(Vec<(Bytes, Bytes)>);
+
+impl Parameters {
+    /// The value of a setting.
+    #[must_use]
+    pub fn value(&self, name: &[u8]) -> Option<&Bytes> {
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value)
+    }
+
+    /// Notes a value.
+    pub fn set(&mut self, name: &[u8], value: &[u8]) {
+        match self.0.iter_mut().find(|(known, _)| known == name) {
+            Some((_, known)) if known == value => {}
+            // A copy of its own: a slice of the read buffer would keep all of that alive.
+            Some((_, known)) => *known = Bytes::copy_from_slice(value),
+            None => self.0.push((Bytes::copy_from_slice(name), Bytes::copy_from_slice(value))),
+        }
+    }
+
+    /// Notes the body of a ParameterStatus. Returns false if it is not one.
+    pub fn report(&mut self, body: &[u8]) -> bool {
+        let mut parts = body.split(|&byte| byte == 0);
+        let (Some(name), Some(value)) = (parts.next(), parts.next()) else {
+            return false;
+        };
+        self.set(name, value);
+        true
+    }
+
+    /// All names and values.
+    pub fn iter(&self) -> impl Iterator<Item = (&Bytes, &Bytes)> {
+        self.0.iter().map(|(name, value)| (name, value))
+    }
+
+    /// The statement that gives `server` the tracked values that `self`, a client, has; `None` if they agree.
+    #[must_use]
+    pub fn difference(&self, server: &Self) -> Option<Bytes> {
+        let mut sql = BytesMut::new();
+        for (name, value) in self.iter() {
+            if server.value(name) == Some(value) || tracked(name).is_none() {
+                continue;
+            }
+            sql.put_slice(if sql.is_empty() { b"SELECT " } else { b", " });
+            sql.put_slice(b"pg_catalog.set_config(");
+            quote(name, &mut sql);
+            sql.put_slice(b", ");
+            quote(value, &mut sql);
+            sql.put_slice(b", false)");
+        }
+        (!sql.is_empty()).then(|| sql.freeze())
+    }
+
+    /// Takes over the server's values of the tracked settings that this client has.
+    pub fn adopt(&mut self, server: &Self) {
+        for (name, value) in &mut self.0 {
+            if let Some(theirs) = server.value(name)
+                && theirs != value
+            {
+                *value = theirs.clone();
+            }
+        }
+    }
+}
+
+/// A dollar-quoted literal: it needs no escapes, whatever `standard_conforming_strings` is.
+fn quote(text: &[u8], out: &mut BytesMut) {
+    let mut tag = String::from("$v$");
+    while text.windows(tag.len()).any(|window| window == tag.as_bytes()) || text.ends_with(b"$v") {
+        tag.insert(1, 'v');
+        if tag.len() > text.len() + 4 {
+            break;
+        }
+    }
+    out.put_slice(tag.as_bytes());
+    out.put_slice(text);
+    out.put_slice(tag.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parameters(pairs: &[(&str, &str)]) -> Parameters {
+        let mut found = Parameters::default();
+        for (name, value) in pairs {
+            found.set(name.as_bytes(), value.as_bytes());
+        }
+        found
+    }
+
+    #[test]
+    fn only_tracked_values_that_differ_are_set() {
+        let server = parameters(&[("TimeZone", "UTC"), ("application_name", "a"), ("server_version", "15")]);
+        assert_eq!(parameters(&[("TimeZone", "UTC"), ("server_version", "16")]).difference(&server), None);
+        assert_eq!(
+            parameters(&[("TimeZone", "CET"), ("application_name", "b'c")]).difference(&server).unwrap(),
+            "SELECT pg_catalog.set_config($v$TimeZone$v$, $v$CET$v$, false), \
+             pg_catalog.set_config($v$application_name$v$, $v$b'c$v$, false)"
+        );
+    }
+
+    #[test]
+    fn no_value_ends_its_own_quotes() {
+        for text in ["$v$", "$vv$ $v$", "a$v", "$v$); DROP TABLE t; --", "$"] {
+            let mut out = BytesMut::new();
+            quote(text.as_bytes(), &mut out);
+            let out = std::str::from_utf8(&out).unwrap();
+            let tag = &out[..=out[1..].find('$').unwrap() + 1];
+            let inner = out.strip_prefix(tag).unwrap().strip_suffix(tag).unwrap();
+            assert_eq!(inner, text);
+            assert!(!format!("{inner}$").contains(tag), "{out}");
+        }
+    }
+
+    #[test]
+    fn a_client_adopts_what_the_server_made_of_its_value() {
+        let mut client = parameters(&[("client_encoding", "utf-8")]);
+        client.adopt(&parameters(&[("client_encoding", "UTF8"), ("TimeZone", "UTC")]));
+        assert_eq!(client, parameters(&[("client_encoding", "UTF8")]));
+    }
+
+    #[test]
+    fn a_report_is_two_strings() {
+        let mut found = Parameters::default();
+        assert!(found.report(b"TimeZone\0UTC\0"));
+        assert!(!found.report(b"TimeZone"));
+        assert_eq!(found.value(b"TimeZone").unwrap(), "UTC");
+    }
+}

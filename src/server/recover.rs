@@ -1,0 +1,70 @@
+//! Making a server clean that a client has left behind: in mid-transaction, or with state of its own.
+//!
+//! Whatever does not end in a [`Boundary`](super::progress::Boundary) within its bound ends in a closed connection.
+
+use std::time::Duration;
+
+use super::cancel;
+use super::conn::{Failure, Rested, Server};
+use crate::wire::tags::client;
+
+/// How long a server may take to become clean before it is closed instead.
+pub const BOUND: Duration = Duration::from_secs(5);
+
+/// Brings a server whose client has gone back to a boundary: ends what was begun, cancels what runs, rolls back.
+/// `half_sent` says that part of a client's message has reached it: nothing can be appended then.
+///
+/// # Errors
+/// Why it has to be closed. **Not cancel-safe.**
+pub async fn recover(mut server: Box<Server>, half_sent: bool) -> Result<Rested, Failure> {
+    let end = async {
+        if !server.progress.at_rest() {
+            // The cancel goes out even if the connection is then closed: otherwise Postgres would run on for nobody.
+            let cancelled = cancel::send(&server.link, BOUND).await;
+            if half_sent {
+                return Err(Failure::Protocol("the client left in the middle of a message".to_owned()));
+            }
+            cancelled?;
+            drain(&mut server).await?;
+        }
+        server.skip_message().await?;
+        if server.in_transaction() {
+            server.query(b"ROLLBACK", |_| {}).await?;
+        }
+        Ok(())
+    };
+    tokio::time::timeout(BOUND, end).await.unwrap_or(Err(Failure::Late(BOUND)))?;
+    rested(server)
+}
+
+/// Sends what makes the server answer to the end, and reads that.
+async fn drain(server: &mut Server) -> Result<(), Failure> {
+    server.skip_message().await?;
+    if server.progress.in_copy() {
+        server.send(client::COPY_FAIL, b"client disconnected\0").await?;
+    }
+    server.send(client::SYNC, b"").await?;
+    while !server.progress.at_rest() {
+        server.next().await?;
+    }
+    Ok(())
+}
+
+/// Runs the reset query on a server that has state of a client's.
+///
+/// # Errors
+/// Why it has to be closed. **Not cancel-safe.**
+pub async fn reset(mut server: Box<Server>, query: &[u8]) -> Result<Rested, Failure> {
+    if !query.is_empty() {
+        server.query_within(query, BOUND).await?;
+    }
+    server.dirty = false;
+    rested(server)
+}
+
+fn rested(server: Box<Server>) -> Result<Rested, Failure> {
+    match server.boundary() {
+        Some(proof) => Ok(Rested::new(server, proof)),
+        None => Err(Failure::Protocol("the server did not become clean".to_owned())),
+    }
+}

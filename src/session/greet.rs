@@ -1,0 +1,256 @@
+//! From an accepted socket to a session: first packet, authentication, welcome.
+//!
+//! Nobody is known here yet: each step is bounded in bytes and, by the caller, in time. Identity is written once, by
+//! one StartupMessage (CVE-2026-107350 came from a second), and no byte of the client reaches a server before it is proved.
+
+use std::io;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use super::front::{CONSOLE, Front, Via};
+use super::login;
+use super::task::Session;
+use super::welcome;
+use crate::clients::{Cancel, Entry};
+use crate::ids::Moment;
+use crate::net::stream::{Peer, Stream};
+use crate::server::cancel;
+use crate::wire::frame::Flow;
+use crate::wire::reply::{self, Report, Severity, sqlstate};
+use crate::wire::startup::{self, CancelKey, Packet, Startup};
+
+/// A connection that is not logged in yet.
+pub(super) struct Guest {
+    pub(super) stream: Stream,
+    pub(super) buf: BytesMut,
+    pub(super) peer: Peer,
+    pub(super) connected_at: Moment,
+}
+
+/// What became of a connection.
+pub enum Greeted {
+    /// It is over: a probe, a cancel request, or refused with a word.
+    Over,
+    /// Logged in to a database.
+    Session(Box<Session>),
+    /// Logged in to the console.
+    Console(ConsoleGuest),
+}
+
+/// A client of the console.
+pub struct ConsoleGuest {
+    /// Its socket.
+    pub stream: Stream,
+    /// What it sent behind its log-in.
+    pub buf: BytesMut,
+    /// Who it says it is.
+    pub user: String,
+    /// Where it comes from.
+    pub peer: Peer,
+    /// Whether it may change things, or only look.
+    pub admin: bool,
+}
+
+/// Why a log-in ended early.
+pub(super) enum Refusal {
+    /// The client has gone, or was never there.
+    Gone,
+    /// It is told why; the second word is the metric's label.
+    Say(Report, &'static str),
+}
+
+impl From<io::Error> for Refusal {
+    fn from(_: io::Error) -> Self {
+        Self::Gone
+    }
+}
+
+/// Logs a connection in. Cancel-safe in the sense that dropping it closes the connection.
+pub async fn greet(stream: Stream, front: &Front, via: Via) -> Greeted {
+    let Ok(peer) = stream.peer() else { return Greeted::Over };
+    let mut guest = Guest { stream, buf: BytesMut::new(), peer, connected_at: front.clock.now() };
+    let outcome = match front.config.client_login_timeout {
+        Some(bound) => {
+            let late =
+                || Err(Refusal::Say(Report::new(sqlstate::PROTOCOL_VIOLATION, "client_login_timeout"), "timeout"));
+            tokio::time::timeout(bound, first_packets(&mut guest, front, via)).await.unwrap_or_else(|_| late())
+        }
+        None => first_packets(&mut guest, front, via).await,
+    };
+    match outcome {
+        Ok(Step::Over) | Err(Refusal::Gone) => Greeted::Over,
+        Ok(Step::Session(make)) => Greeted::Session(Box::new(make.session(guest))),
+        Ok(Step::Console { user, admin }) => {
+            Greeted::Console(ConsoleGuest { stream: guest.stream, buf: guest.buf, user, peer, admin })
+        }
+        Err(Refusal::Say(report, reason)) => {
+            front.metrics.login_failed(reason);
+            tracing::info!(peer = %guest.peer, reason = %report.message, "log-in refused");
+            let mut out = BytesMut::new();
+            report.write(Severity::Fatal, &mut out);
+            let _ = guest.stream.write_all(&out).await;
+            let _ = guest.stream.shutdown().await;
+            Greeted::Over
+        }
+    }
+}
+
+/// How the first packets ended.
+enum Step {
+    Over,
+    Session(welcome::Ready),
+    Console { user: String, admin: bool },
+}
+
+async fn first_packets(guest: &mut Guest, front: &Front, via: Via) -> Result<Step, Refusal> {
+    let (mut asked_tls, mut asked_gss) = (false, false);
+    loop {
+        match guest.packet().await? {
+            Packet::Ssl if !asked_tls => {
+                asked_tls = true;
+                guest.refuse_encryption("received unencrypted data after SSL request").await?;
+            }
+            Packet::Gss if !asked_gss => {
+                asked_gss = true;
+                guest.refuse_encryption("received unencrypted data after GSSAPI encryption request").await?;
+            }
+            Packet::Ssl | Packet::Gss => return Err(violation("encryption was asked for twice")),
+            Packet::Cancel(key) => {
+                cancel_request(&key, front).await;
+                return Ok(Step::Over);
+            }
+            Packet::Startup(startup) => return log_in(guest, front, via, &startup).await,
+        }
+    }
+}
+
+fn violation(text: &str) -> Refusal {
+    Refusal::Say(Report::new(sqlstate::PROTOCOL_VIOLATION, text), "protocol_error")
+}
+
+impl Guest {
+    async fn packet(&mut self) -> Result<Packet, Refusal> {
+        loop {
+            match startup::take(&mut self.buf) {
+                Ok(Some(packet)) => return Ok(packet),
+                Ok(None) => {
+                    self.buf.reserve(1024);
+                    if self.stream.read_buf(&mut self.buf).await? == 0 {
+                        return Err(Refusal::Gone);
+                    }
+                }
+                Err(bad) => return Err(violation(&bad.to_string())),
+            }
+        }
+    }
+
+    /// Answers `N`. Bytes behind the request were sent before the answer: in the clear, by whoever sits in between
+    /// (CVE-2021-23214), so they are never taken for the session's.
+    async fn refuse_encryption(&mut self, stuffed: &str) -> Result<(), Refusal> {
+        if !self.buf.is_empty() {
+            return Err(violation(stuffed));
+        }
+        Ok(self.stream.write_all(b"N").await?)
+    }
+}
+
+async fn log_in(guest: &mut Guest, front: &Front, via: Via, startup: &Startup) -> Result<Step, Refusal> {
+    let name = |key| startup.parameter(key).filter(|value| !value.is_empty());
+    let Some(user) = name("user") else {
+        let report =
+            Report::new(sqlstate::INVALID_AUTHORIZATION, "no PostgreSQL user name specified in startup packet");
+        return Err(Refusal::Say(report, "protocol_error"));
+    };
+    let database = name("database").unwrap_or(user);
+    let user = String::from_utf8_lossy(user).into_owned();
+    let database = String::from_utf8_lossy(database).into_owned();
+    negotiate(guest, startup).await?;
+    if name("replication")
+        .is_some_and(|value| !matches!(&value.to_ascii_lowercase()[..], b"0" | b"off" | b"false" | b"no"))
+    {
+        let report = Report::new(sqlstate::FEATURE_NOT_SUPPORTED, "replication connections are not supported")
+            .hint("Connect replication clients to Postgres itself.");
+        return Err(Refusal::Say(report, "unsupported"));
+    }
+    let console = CONSOLE.contains(&database.as_str());
+    if via == Via::AdminSocket {
+        return admin_socket(guest, user, console).await;
+    }
+    login::authenticate(guest, front, &user).await?;
+    if console {
+        let admin = front.config.admin_users.contains(&user);
+        if !admin && !front.config.stats_users.contains(&user) {
+            let report = Report::new(sqlstate::INSUFFICIENT_PRIVILEGE, "not allowed")
+                .hint("The console is for admin_users and stats_users, and for the admin_socket.");
+            return Err(Refusal::Say(report, "not_allowed"));
+        }
+        return Ok(Step::Console { user, admin });
+    }
+    if front.is_closing() {
+        return Err(Refusal::Say(Report::new(sqlstate::CANNOT_CONNECT_NOW, "pooler is shutting down"), "shutdown"));
+    }
+    let Some(database) = front.databases.find(&database) else {
+        let report = Report::new(sqlstate::INVALID_CATALOG_NAME, format!("no such database: {database}"));
+        return Err(Refusal::Say(report, "no_database"));
+    };
+    let entry = Entry {
+        user,
+        database: database.name.clone(),
+        peer: guest.peer,
+        connected_at: guest.connected_at,
+        application_name: String::new(),
+    };
+    welcome::welcome(guest, front, startup, (entry, database)).await.map(Step::Session)
+}
+
+/// On the console's own socket the kernel says who is there: this process's user, or root.
+async fn admin_socket(guest: &Guest, user: String, console: bool) -> Result<Step, Refusal> {
+    let own = nix::unistd::Uid::effective().as_raw();
+    let known = matches!(guest.peer, Peer::Unix { uid } if uid == own || uid == 0);
+    if !known {
+        return Err(Refusal::Say(Report::new(sqlstate::INSUFFICIENT_PRIVILEGE, "not allowed"), "not_allowed"));
+    }
+    if !console {
+        let report = Report::new(sqlstate::INVALID_CATALOG_NAME, "this socket serves the console only")
+            .hint("Ask for database pglull, or connect to the listeners.");
+        return Err(Refusal::Say(report, "no_database"));
+    }
+    Ok(Step::Console { user, admin: true })
+}
+
+/// Tells a client that asked for more than protocol 3.0 what it gets, with every option that we do not know: libpq
+/// gives up if one that it sent is missing from the list.
+async fn negotiate(guest: &mut Guest, startup: &Startup) -> Result<(), Refusal> {
+    let unknown: Vec<String> =
+        startup.protocol_options().map(|name| String::from_utf8_lossy(name).into_owned()).collect();
+    if startup.minor > 0 || !unknown.is_empty() {
+        let mut out = BytesMut::new();
+        reply::negotiate_version(unknown, &mut out);
+        guest.stream.write_all(&out).await?;
+    }
+    Ok(())
+}
+
+/// Passes a cancel request on to whoever it is for. Nothing is answered, whatever happens.
+async fn cancel_request(key: &CancelKey, front: &Front) {
+    let Some(client) = front.clients.by_key(key) else {
+        tracing::debug!(pid = key.pid, "cancel request with an unknown key");
+        return;
+    };
+    match client.cancel() {
+        Cancel::Told | Cancel::Nothing => {}
+        Cancel::Send(link, under_way) => {
+            if let Err(error) = cancel::send(&link, front.databases.settings().cancel_wait_timeout).await {
+                tracing::warn!(client = client.id.0, %error, "cancel request did not get through");
+            }
+            drop(under_way);
+        }
+    }
+}
+
+impl welcome::Ready {
+    fn session(self, guest: Guest) -> Session {
+        Session::new(self.front, self.presence, self.pool, (guest.stream, Flow::new(guest.buf), self.wanted))
+    }
+}

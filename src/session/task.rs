@@ -1,0 +1,351 @@
+//! A client's life after its log-in: idle, admitted, served, idle again, until one of the two sides ends it.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::AsyncWriteExt as _;
+
+use super::front::Front;
+use super::reject::reject;
+use super::relay::{End, Relay, check};
+use super::wait::{Waited, Waiting};
+use crate::clients::{Presence, Told};
+use crate::config::PoolMode;
+use crate::ids::Moment;
+use crate::net::stream::Stream;
+use crate::pool::database::Pool;
+use crate::pool::lease::Lease;
+use crate::pool::ledger::Need;
+use crate::pool::wait::Begun;
+use crate::server::conn::Failure;
+use crate::server::parameters::Parameters;
+use crate::server::recover;
+use crate::wire::frame::{Flow, Verdict};
+use crate::wire::reply::{Report, Severity, sqlstate};
+use crate::wire::tags::{self, Meaning};
+
+/// Room for the first read of a request.
+const READ: usize = 8 << 10;
+/// How many dead servers in a row a request may meet before it is told so.
+const DEAD_SERVERS: usize = 100;
+
+/// A client that is logged in. See the module's text.
+pub struct Session {
+    front: Front,
+    presence: Presence,
+    pool: Arc<Pool>,
+    stream: Stream,
+    input: Flow,
+    wanted: Parameters,
+    /// The server that a session-mode client keeps.
+    kept: Option<Lease>,
+}
+
+/// What comes of a piece of a session's life.
+type Life<T> = Result<T, End>;
+
+impl Session {
+    pub(super) fn new(
+        front: Front,
+        presence: Presence,
+        pool: Arc<Pool>,
+        (stream, input, wanted): (Stream, Flow, Parameters),
+    ) -> Self {
+        Self { front, presence, pool, stream, input, wanted, kept: None }
+    }
+
+    /// Lives it to its end. Dropping the future ends the session: its server is cleaned up or closed.
+    pub async fn run(mut self) {
+        let mut connected = self.front.metrics.connected();
+        let end = loop {
+            if let Err(end) = self.transaction().await {
+                break end;
+            }
+        };
+        let (report, reason, label) = farewell(&end);
+        if let Some(report) = report {
+            let mut out = BytesMut::new();
+            report.write(Severity::Fatal, &mut out);
+            // A client that does not read does not get its farewell.
+            let _ = tokio::time::timeout(Duration::from_secs(1), self.stream.write_all(&out)).await;
+        }
+        connected.ends_because(label);
+        if matches!(end, End::Malformed(_) | End::Violation(_)) {
+            self.front.metrics.protocol_error();
+        }
+        if self.front.config.log_disconnections {
+            let client = self.presence.client();
+            let age = self.front.clock.now().since(client.connected_at).as_secs();
+            tracing::info!(client = client.id.0, database = %client.database, user = %client.user, "closing because: {reason} (age={age}s)");
+        }
+        if let Some(lease) = self.kept.take() {
+            self.give_up(lease, true);
+        }
+        let _ = self.stream.shutdown().await;
+    }
+
+    /// One turn: waits for a request, gets leave and a server, and serves until the transaction is over.
+    async fn transaction(&mut self) -> Life<()> {
+        let mut lease = match self.kept.take() {
+            None => {
+                std::future::poll_fn(|cx| self.poll_request(cx)).await?;
+                match self.admit(Need::Server).await? {
+                    Some(lease) => lease,
+                    None => return Ok(()),
+                }
+            }
+            Some(lease) => match self.next_of_session(lease).await? {
+                Some(lease) => lease,
+                None => return Ok(()),
+            },
+        };
+        let began = self.front.clock.now();
+        let end = self.relay(&mut lease, true).await;
+        self.after(lease, end, began)
+    }
+
+    /// Books what a transaction took and decides where its server goes.
+    fn after(&mut self, mut lease: Lease, end: End, began: Moment) -> Life<()> {
+        let now = self.front.clock.now();
+        let took = now.since(began);
+        self.pool.stats.transactions.add(1);
+        self.pool.stats.transaction_us.add_us(took);
+        self.pool.metrics.transaction.record(took);
+        match end {
+            End::Boundary(boundary) if self.pool.mode == PoolMode::Session => {
+                self.presence.client().rests(now);
+                lease.rest(boundary);
+                self.kept = Some(lease);
+                Ok(())
+            }
+            End::Boundary(boundary) => {
+                let cancel_under_way = self.presence.client().ends(now);
+                lease.release(boundary, cancel_under_way);
+                Ok(())
+            }
+            end => {
+                self.give_up(lease, self.pool.mode == PoolMode::Session);
+                Err(end)
+            }
+        }
+    }
+
+    /// Parts with a server whose client is leaving.
+    fn give_up(&self, mut lease: Lease, used_for_long: bool) {
+        let cancel_under_way = self.presence.client().ends(self.front.clock.now());
+        let Some(server) = lease.server() else { return };
+        server.dirty |= used_for_long;
+        if server.progress.broken() {
+            return;
+        }
+        match server.progress.boundary(&self.input, &server.flow) {
+            Some(boundary) => lease.release(boundary, cancel_under_way),
+            None => lease.abandon(self.input.mid_message() || self.input.ready > 0),
+        }
+    }
+
+    /// Ready when the client has begun to send a request. An idle client holds no buffer.
+    fn poll_request(&mut self, cx: &mut Context<'_>) -> Poll<Life<()>> {
+        loop {
+            match self.look_for_request() {
+                Ok(true) => return Poll::Ready(Ok(())),
+                Ok(false) => {}
+                Err(end) => return Poll::Ready(Err(end)),
+            }
+            self.input.release_memory();
+            if self.input.buf.is_empty() {
+                match self.stream.poll_readable(cx) {
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(_)) => return Poll::Ready(Err(End::ClientGone)),
+                    Poll::Pending => return self.poll_dismissed(cx),
+                }
+            }
+            match self.stream.poll_read_into(cx, &mut self.input.buf, READ) {
+                Poll::Ready(Ok(0)) | Poll::Ready(Err(_)) => return Poll::Ready(Err(End::ClientGone)),
+                Poll::Ready(Ok(n)) => self.pool.stats.received.add(n as u64),
+                Poll::Pending => {
+                    self.input.release_memory();
+                    return self.poll_dismissed(cx);
+                }
+            }
+        }
+    }
+
+    fn poll_dismissed(&self, cx: &mut Context<'_>) -> Poll<Life<()>> {
+        match self.presence.client().poll_told(cx, false) {
+            Poll::Ready(Told::Leave(why)) => Poll::Ready(Err(End::Dismissed(why))),
+            Poll::Ready(Told::Cancel) | Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// Whether a message that begins work stands at the front; those that mean nothing here are dropped on the way.
+    fn look_for_request(&mut self) -> Life<bool> {
+        self.input.walk(|head, _| {
+            let meaning = tags::between_transactions(head.tag);
+            if meaning != Meaning::Violation {
+                check(head)?;
+            }
+            match meaning {
+                Meaning::Begin => Ok(Verdict::Stop),
+                Meaning::Ignore => Ok(Verdict::Drop),
+                Meaning::Leave => Err(End::ClientLeft),
+                Meaning::Violation => Err(End::Violation(head.tag)),
+            }
+        })
+    }
+
+    /// Gets leave to begin, and a server if one is needed. `None`: the request was answered with an error instead.
+    async fn admit(&mut self, need: Need) -> Life<Option<Lease>> {
+        let asked = self.front.clock.now();
+        for _ in 0..DEAD_SERVERS {
+            let lease = match self.pool.begin(self.presence.client(), need) {
+                Begun::Now(lease) => lease,
+                Begun::Wait(wait) => {
+                    let waiting = Waiting {
+                        stream: &mut self.stream,
+                        input: &mut self.input,
+                        client: self.presence.client(),
+                        pool: &self.pool,
+                        limit: self.front.config.query_wait_timeout,
+                    };
+                    match Box::pin(waiting.run(wait)).await {
+                        Waited::Go(lease) => lease,
+                        Waited::Gone => return Err(End::ClientGone),
+                        Waited::Dismissed(why) => return Err(End::Dismissed(why)),
+                        Waited::Rejected(report) => return self.reject(&report).await.map(|()| None),
+                    }
+                }
+            };
+            let waited = self.front.clock.now().since(asked);
+            let Some(mut lease) = lease else { return Ok(None) };
+            if lease.check().await {
+                self.pool.stats.server_assignments.add(1);
+                self.pool.stats.wait_us.add_us(waited);
+                self.pool.metrics.wait.record(waited);
+                if self.tune(&mut lease).await {
+                    return Ok(Some(lease));
+                }
+            }
+        }
+        let report =
+            Report::new(sqlstate::CONNECTION_FAILURE, "servers close their connections as soon as they are used");
+        self.reject(&report).await.map(|()| None)
+    }
+
+    async fn reject(&mut self, report: &Report) -> Life<()> {
+        self.presence.client().ends(self.front.clock.now());
+        reject(&mut self.stream, &mut self.input, report).await
+    }
+
+    /// Gives the server the settings that this client has. False: the server is in doubt.
+    async fn tune(&mut self, lease: &mut Lease) -> bool {
+        let Some(server) = lease.server() else { return false };
+        let Some(sql) = self.wanted.difference(&server.parameters) else { return true };
+        match server.query_within(&sql, recover::BOUND).await {
+            Ok(_) => {}
+            Err(Failure::Refused(report)) => {
+                tracing::info!(client = self.presence.client().id.0, %report, "a setting of the client is not accepted");
+            }
+            Err(_) => return false,
+        }
+        self.wanted.adopt(&server.parameters);
+        server.boundary().is_some()
+    }
+
+    /// A client that keeps its server: serves what comes between its transactions, and gets leave for the next.
+    async fn next_of_session(&mut self, mut lease: Lease) -> Life<Option<Lease>> {
+        loop {
+            match self.relay(&mut lease, false).await {
+                End::Wants => {}
+                end => {
+                    self.kept = Some(lease);
+                    return Err(end);
+                }
+            }
+            match self.pool.begin(self.presence.client(), Need::Leave) {
+                Begun::Now(_) => {
+                    lease.resume();
+                    return Ok(Some(lease));
+                }
+                Begun::Wait(wait) => {
+                    let waiting = Waiting {
+                        stream: &mut self.stream,
+                        input: &mut self.input,
+                        client: self.presence.client(),
+                        pool: &self.pool,
+                        limit: None,
+                    };
+                    let waited = Box::pin(waiting.run(wait)).await;
+                    let end = match waited {
+                        Waited::Go(_) => {
+                            lease.resume();
+                            return Ok(Some(lease));
+                        }
+                        Waited::Gone => End::ClientGone,
+                        Waited::Dismissed(why) => End::Dismissed(why),
+                        Waited::Rejected(report) => match self.reject_resting(&report).await {
+                            Ok(()) => continue,
+                            Err(end) => end,
+                        },
+                    };
+                    self.kept = Some(lease);
+                    return Err(end);
+                }
+            }
+        }
+    }
+
+    async fn reject_resting(&mut self, report: &Report) -> Life<()> {
+        self.presence.client().rests(self.front.clock.now());
+        reject(&mut self.stream, &mut self.input, report).await
+    }
+
+    async fn relay(&mut self, lease: &mut Lease, running: bool) -> End {
+        let now = self.front.clock.now();
+        let client = Arc::clone(self.presence.client());
+        let Some(server) = lease.server() else { return End::ClientGone };
+        if running {
+            client.begins(&server.link, now);
+        }
+        let relay = Relay {
+            stream: &mut self.stream,
+            input: &mut self.input,
+            server,
+            wanted: &mut self.wanted,
+            client: &client,
+            pool: &self.pool,
+            clock: self.front.clock,
+            running,
+            requested: now,
+        };
+        relay.run().await
+    }
+}
+
+/// What the client is told at the end, if anything; what the log says, in PgBouncer's words where they fit; the metric's label.
+fn farewell(end: &End) -> (Option<Report>, String, &'static str) {
+    match end {
+        End::ClientGone => (None, "client unexpected eof".to_owned(), "client_gone"),
+        End::ClientLeft => (None, "client close request".to_owned(), "client_close"),
+        End::ServerGone(error, told) => {
+            let report = Report::new(sqlstate::CONNECTION_FAILURE, "server conn crashed?")
+                .detail("The connection to Postgres was lost. Whether the last request had an effect is not known.");
+            ((!told).then_some(report), format!("server conn crashed? ({error})"), "server_lost")
+        }
+        End::ServerBroken(unexpected) => {
+            let report = Report::new(sqlstate::CONNECTION_FAILURE, unexpected.to_string());
+            (Some(report), unexpected.to_string(), "server_lost")
+        }
+        End::Malformed(bad) => {
+            (Some(Report::new(sqlstate::PROTOCOL_VIOLATION, bad.to_string())), bad.to_string(), "protocol_error")
+        }
+        End::Violation(tag) => {
+            let text = format!("invalid frontend message type {tag}");
+            (Some(Report::new(sqlstate::PROTOCOL_VIOLATION, text.clone())), text, "protocol_error")
+        }
+        End::Dismissed(report) => (Some(report.clone()), report.message.clone(), "dismissed"),
+        End::Boundary(_) | End::Wants => (None, "internal".to_owned(), "internal"),
+    }
+}

@@ -1,0 +1,128 @@
+//! A client's time in the queue or behind a shut gate. Meanwhile its socket is watched: a request whose client has
+//! left is never started, and at most one buffer of what it sends on is read.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::time::{Instant, Sleep};
+
+use crate::clients::{Client, Told};
+use crate::net::stream::Stream;
+use crate::pool::database::Pool;
+use crate::pool::gate::Why;
+use crate::pool::lease::Lease;
+use crate::pool::wait::{Answer, Wait};
+use crate::wire::frame::Flow;
+use crate::wire::reply::{Report, sqlstate};
+
+/// At most this much is read ahead while waiting; beyond it TCP pushes back.
+const AHEAD: usize = 16 << 10;
+/// How often a client that has filled its buffer is looked after: its departure cannot be read any more.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// How the waiting ended.
+#[derive(Debug)]
+pub(super) enum Waited {
+    /// Begin, with a server if one was needed.
+    Go(Option<Lease>),
+    /// The request will not run; the client is told why and stays.
+    Rejected(Report),
+    /// The client left.
+    Gone,
+    /// Somebody told the client to leave.
+    Dismissed(Report),
+}
+
+/// A waiting client.
+pub(super) struct Waiting<'a> {
+    pub(super) stream: &'a mut Stream,
+    pub(super) input: &'a mut Flow,
+    pub(super) client: &'a Client,
+    pub(super) pool: &'a Arc<Pool>,
+    pub(super) limit: Option<Duration>,
+}
+
+impl Waiting<'_> {
+    /// Waits. Dropping the future gives the place up.
+    pub(super) async fn run(mut self, mut wait: Wait) -> Waited {
+        let mut timer = self.limit.map(|limit| Box::pin(tokio::time::sleep(limit)));
+        let mut look: Option<Pin<Box<Sleep>>> = None;
+        let waited = std::future::poll_fn(|cx| self.poll(cx, &mut wait, (&mut timer, &mut look))).await;
+        // A client that went in the same moment as its turn came has not been served: its request must not start.
+        if matches!(waited, Waited::Go(_)) && self.stream.read_closed() {
+            return Waited::Gone;
+        }
+        waited
+    }
+
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        wait: &mut Wait,
+        (timer, look): (&mut Option<Pin<Box<Sleep>>>, &mut Option<Pin<Box<Sleep>>>),
+    ) -> Poll<Waited> {
+        match self.client.poll_told(cx, true) {
+            Poll::Ready(Told::Cancel) => {
+                wait.give_up(Why::Cancelled);
+                let report = Report::new(sqlstate::QUERY_CANCELED, "canceling statement due to user request");
+                return Poll::Ready(Waited::Rejected(report));
+            }
+            Poll::Ready(Told::Leave(why)) => return Poll::Ready(Waited::Dismissed(why)),
+            Poll::Pending => {}
+        }
+        if let Poll::Ready(answer) = wait.poll_answer(cx) {
+            return Poll::Ready(match answer {
+                Answer::Go { lease, .. } => Waited::Go(lease),
+                Answer::No(report) => Waited::Rejected(report),
+            });
+        }
+        if self.poll_client(cx, look).is_ready() {
+            wait.give_up(Why::Left);
+            return Poll::Ready(Waited::Gone);
+        }
+        self.poll_timer(cx, wait, timer)
+    }
+
+    /// Ready when the client has left.
+    fn poll_client(&mut self, cx: &mut Context<'_>, look: &mut Option<Pin<Box<Sleep>>>) -> Poll<()> {
+        while let room @ 1.. = AHEAD.saturating_sub(self.input.unread().len()) {
+            match self.stream.poll_read_into(cx, &mut self.input.buf, room) {
+                Poll::Ready(Ok(0)) | Poll::Ready(Err(_)) => return Poll::Ready(()),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        loop {
+            if self.stream.read_closed() {
+                return Poll::Ready(());
+            }
+            let timer = look.get_or_insert_with(|| Box::pin(tokio::time::sleep(LOOK)));
+            std::task::ready!(timer.as_mut().poll(cx));
+            timer.as_mut().reset(Instant::now() + LOOK);
+        }
+    }
+
+    /// Ready when the client has waited too long for a server. Time behind a shut gate does not count.
+    fn poll_timer(&self, cx: &mut Context<'_>, wait: &mut Wait, timer: &mut Option<Pin<Box<Sleep>>>) -> Poll<Waited> {
+        let (Some(timer), Some(limit)) = (timer, self.limit) else { return Poll::Pending };
+        loop {
+            std::task::ready!(timer.as_mut().poll(cx));
+            let left = wait.left(limit);
+            if left.is_zero() {
+                wait.give_up(Why::Expired);
+                return Poll::Ready(Waited::Rejected(self.too_long()));
+            }
+            timer.as_mut().reset(Instant::now() + left.max(Duration::from_millis(1)));
+        }
+    }
+
+    fn too_long(&self) -> Report {
+        let report = Report::new(sqlstate::TOO_MANY_CONNECTIONS, "query_wait_timeout");
+        match self.pool.welcome().failure {
+            Some(failure) => report.detail(failure.message),
+            None => report.hint("All servers of the pool were busy for that long: see SHOW POOLS and SHOW CLIENTS."),
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! `/metrics`, `/healthz` and `/readyz` over HTTP/1.1.
+//!
+//! Bounded in every direction: a few connections at a time (more wait in the kernel's backlog), a deadline
+//! for the request and one for the answer, one request per connection, no request body. Rendering happens on
+//! a blocking thread, one at a time, so that no scrape slows a client down. Health never asks a pool: a hold
+//! must not look like an illness.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, Semaphore};
+use tokio::task::JoinSet;
+
+use super::metrics::Recorder;
+
+/// Whether applications should be sent here.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Readiness {
+    /// Yes. The note says what is special now, such as a window that holds clients; it may be empty.
+    Ready(String),
+    /// No, and why.
+    NotReady(String),
+}
+
+/// What the server asks others for.
+#[derive(Clone)]
+pub struct Sources {
+    /// Where the metrics are.
+    pub recorder: Recorder,
+    /// Called before each scrape, on a blocking thread, to publish what is counted elsewhere. Must not block long.
+    pub snapshot: Arc<dyn Fn() + Send + Sync>,
+    /// Asked for each `/readyz`, on the event loop: must answer at once.
+    pub readiness: Arc<dyn Fn() -> Readiness + Send + Sync>,
+}
+
+/// Connections that are served at the same time.
+const CONNECTIONS_MAX: usize = 8;
+/// The most bytes of a request's head.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// How long a failing accept (out of descriptors, mostly) rests before it tries again.
+const ACCEPT_REST: Duration = Duration::from_millis(100);
+
+/// Deadlines of one connection.
+#[derive(Clone, Copy, Debug)]
+struct Deadlines {
+    /// For the request's head to arrive.
+    head: Duration,
+    /// For the metrics to be rendered.
+    render: Duration,
+    /// For the answer to be taken.
+    write: Duration,
+}
+
+const DEADLINES: Deadlines =
+    Deadlines { head: Duration::from_secs(5), render: Duration::from_secs(5), write: Duration::from_secs(5) };
+
+/// Answers on `listener` until `shutdown` is ready, then stops accepting and lets the answers that are under way
+/// finish within their deadlines. Dropping the future ends everything at once.
+pub async fn serve(listener: TcpListener, sources: Sources, shutdown: impl Future<Output = ()> + Send) {
+    serve_within(listener, sources, shutdown, DEADLINES).await;
+}
+
+async fn serve_within(listener: TcpListener, sources: Sources, shutdown: impl Future<Output = ()>, within: Deadlines) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let scraper = Scraper { sources, one_at_a_time: Arc::new(Semaphore::new(1)), within: within.render };
+    let mut connections = JoinSet::new();
+    tokio::pin!(shutdown);
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = &mut shutdown => break,
+            Some(_) = connections.join_next() => continue,
+            accepted = accept(&listener, &places) => accepted,
+        };
+        match accepted {
+            Ok((stream, place)) => {
+                let scraper = scraper.clone();
+                connections.spawn(async move {
+                    answer_one(stream, scraper, within).await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection for metrics");
+                tokio::time::sleep(ACCEPT_REST).await;
+            }
+        }
+    }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+}
+
+/// Waits for a free place first, then for a connection: what does not fit stays in the kernel's backlog.
+/// Cancel-safe.
+async fn accept(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+    let place = places.clone().acquire_owned().await.map_err(io::Error::other)?;
+    let (stream, _) = listener.accept().await?;
+    Ok((stream, place))
+}
+
+/// Serves the one request of a connection. Its end is the sum of the deadlines at the latest.
+async fn answer_one(stream: TcpStream, scraper: Scraper, within: Deadlines) {
+    let answered = Arc::new(Notify::new());
+    let service = service_fn(|request: Request<Incoming>| {
+        let (scraper, answered) = (scraper.clone(), answered.clone());
+        async move {
+            let response = scraper.answer(&request).await;
+            answered.notify_one();
+            Ok::<_, Infallible>(response)
+        }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(within.head)
+        .keep_alive(false)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), service);
+    let too_late = async {
+        answered.notified().await;
+        tokio::time::sleep(within.write).await;
+    };
+    tokio::select! {
+        ended = connection => if let Err(error) = ended {
+            tracing::debug!(%error, "a connection for metrics ended early");
+        },
+        () = too_late => tracing::debug!("a connection for metrics did not take its answer in time"),
+    }
+}
+
+/// Answers requests; cheap to clone.
+#[derive(Clone)]
+struct Scraper {
+    sources: Sources,
+    one_at_a_time: Arc<Semaphore>,
+    within: Duration,
+}
+
+impl Scraper {
+    async fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+        let known = matches!(request.uri().path(), "/metrics" | "/healthz" | "/readyz");
+        if !known {
+            return plain(StatusCode::NOT_FOUND, "not found: try /metrics, /healthz or /readyz\n".into());
+        }
+        if request.method() != Method::GET && request.method() != Method::HEAD {
+            let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n".into());
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return response;
+        }
+        match request.uri().path() {
+            "/metrics" => self.metrics().await,
+            "/readyz" => readiness((self.sources.readiness)()),
+            _ => plain(StatusCode::OK, "ok\n".into()),
+        }
+    }
+
+    /// Renders on a blocking thread. Scrapes stand in line; a line that does not move is told so.
+    async fn metrics(&self) -> Response<Full<Bytes>> {
+        let (sources, line) = (self.sources.clone(), self.one_at_a_time.clone());
+        let rendered = async move {
+            let turn = line.acquire_owned().await.ok()?;
+            tokio::task::spawn_blocking(move || {
+                // Moved in here: a scrape that was given up still keeps the next one waiting until it is done.
+                let _turn = turn;
+                (sources.snapshot)();
+                sources.recorder.render()
+            })
+            .await
+            .ok()
+        };
+        match tokio::time::timeout(self.within, rendered).await {
+            Ok(Some(text)) => {
+                let mut response = plain(StatusCode::OK, text);
+                let format = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+                response.headers_mut().insert(CONTENT_TYPE, format);
+                response
+            }
+            Ok(None) => plain(StatusCode::INTERNAL_SERVER_ERROR, "the metrics could not be rendered\n".into()),
+            Err(_) => plain(StatusCode::SERVICE_UNAVAILABLE, "the metrics took too long\n".into()),
+        }
+    }
+}
+
+fn readiness(state: Readiness) -> Response<Full<Bytes>> {
+    match state {
+        Readiness::Ready(note) if note.is_empty() => plain(StatusCode::OK, "ready\n".into()),
+        Readiness::Ready(note) => plain(StatusCode::OK, format!("ready: {note}\n")),
+        Readiness::NotReady(why) => plain(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")),
+    }
+}
+
+fn plain(status: StatusCode, text: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(text)));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,41 @@
+//! The corners of the text format that the exporter leaves to us: counters of seconds, and label values
+//! that it would not escape reversibly.
+//!
+//! Two different label values must never render alike: Prometheus rejects a whole scrape in which a series
+//! appears twice, and some label values (user and database names) are chosen by others.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use super::table::Spec;
+
+/// Doubles the backslashes of a label value before the exporter sees it. Its own escaping takes a backslash in
+/// front of `"`, `\` or a newline for an escape that was made already, so that `a\"b` and `a"b` would render alike.
+pub(super) fn presentable(value: &str) -> String {
+    value.replace('\\', "\\\\")
+}
+
+/// `{a="x",b="y"}` with the values escaped as the text format demands; nothing for no labels.
+pub(super) fn labels(names: &[&str], values: &[&str]) -> String {
+    debug_assert_eq!(names.len(), values.len());
+    if names.is_empty() {
+        return String::new();
+    }
+    let pairs: Vec<String> =
+        names.iter().zip(values).map(|(name, value)| format!("{name}=\"{}\"", escaped(value))).collect();
+    format!("{{{}}}", pairs.join(","))
+}
+
+fn escaped(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+/// Appends one counter family with its HELP and TYPE lines.
+pub(super) fn write_counter(out: &mut String, spec: &Spec, by_labels: &BTreeMap<String, f64>) {
+    // Writing to a String cannot fail.
+    let _ = writeln!(out, "# HELP {} {}\n# TYPE {} counter", spec.name, spec.help, spec.name);
+    for (labels, value) in by_labels {
+        let _ = writeln!(out, "{}{labels} {value}", spec.name);
+    }
+    out.push('\n');
+}

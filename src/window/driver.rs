@@ -1,0 +1,384 @@
+//! One task for each window: performs the machine's effects, feeds it events, logs every edge.
+//!
+//! It decides nothing: `machine::step` does. After each event it looks at the gates itself, so a lost wake-up can only
+//! make it late by one tick, never wrong; if it is stuck altogether, the watchdog opens the gates.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::select_all;
+use tokio::sync::{Notify, mpsc, watch};
+
+use super::apply::{self, Change};
+use super::event::{Effect, Event, Outcome, Reason, Verdict};
+use super::machine::{Phase, step};
+use super::plan::{Form, Stragglers};
+use super::receipt::{Blocker, Held, Took};
+use super::registry::{Channels, Handle, Registry, Status};
+use super::script;
+use crate::clients::{Cancel, Client, State};
+use crate::ids::{Epoch, millis};
+use crate::pool::database::Database;
+use crate::pool::gate::Gate;
+use crate::server::cancel;
+use crate::wire::reply::{Report, sqlstate};
+
+/// How often the gates are looked at even if nothing is said to have happened.
+const LOOK: Duration = Duration::from_millis(250);
+/// At most this many of Postgres' notices are kept for the receipt.
+const NOTICES_KEPT: usize = 50;
+
+/// The driver of one window.
+pub(super) struct Driver {
+    registry: Arc<Registry>,
+    handle: Arc<Handle>,
+    status: watch::Sender<Status>,
+    events: mpsc::UnboundedSender<Event>,
+    received: mpsc::UnboundedReceiver<Event>,
+    sql: Arc<str>,
+    epochs: Vec<Epoch>,
+    /// Filled by preflight; taken by the start of the change.
+    change: Arc<std::sync::Mutex<Option<Change>>>,
+    stop: Arc<Notify>,
+}
+
+impl Driver {
+    pub(super) fn new(
+        registry: Arc<Registry>,
+        handle: Arc<Handle>,
+        (status, events, received): Channels,
+        sql: Arc<str>,
+    ) -> Self {
+        Self {
+            registry,
+            handle,
+            status,
+            events,
+            received,
+            sql,
+            epochs: Vec::new(),
+            change: Arc::default(),
+            stop: Arc::default(),
+        }
+    }
+
+    /// Drives the window to its end.
+    pub(super) async fn run(mut self, first: Effect) {
+        self.handle.databases.iter().for_each(|database| database.metrics.windows_started());
+        tracing::info!(window = %self.handle.id, owner = %self.handle.owner, form = self.handle.form.as_str(), "window begins");
+        let mut effects = vec![first];
+        loop {
+            for effect in effects.drain(..) {
+                self.perform(effect);
+            }
+            if matches!(self.phase(), Phase::Closed { .. }) {
+                break;
+            }
+            let event = match self.look() {
+                Some(event) => event,
+                None => self.next().await,
+            };
+            self.step(event, &mut effects);
+        }
+        self.close();
+    }
+
+    fn phase(&self) -> Phase {
+        self.status.borrow().window.phase.clone()
+    }
+
+    /// Waits for the next thing that can matter.
+    async fn next(&mut self) -> Event {
+        let deadline = self.status.borrow().window.next_deadline();
+        let clock = self.registry.clock;
+        let wake = clock.now().plus(LOOK);
+        let wake = deadline.map_or(wake, |deadline| deadline.min(wake));
+        let news = select_all(self.handle.databases.iter().map(|database| Box::pin(database.news.notified())));
+        tokio::select! {
+            biased;
+            Some(event) = self.received.recv() => event,
+            _ = news => Event::Tick,
+            () = tokio::time::sleep_until(clock.instant(wake)) => Event::Tick,
+        }
+    }
+
+    /// What the gates say that the machine waits for.
+    fn look(&self) -> Option<Event> {
+        let phase = self.phase();
+        let pulses: Vec<_> = self.handle.databases.iter().map(|database| database.pulse()).collect();
+        let ours =
+            |(gate, epoch): (&Gate, &Epoch)| matches!(gate, Gate::Shut { epoch: current, .. } if current == epoch);
+        if phase.gate_shut() && !matches!(phase, Phase::Aborting { .. }) {
+            if !pulses.iter().map(|(gate, ..)| gate).zip(&self.epochs).all(ours) {
+                return Some(Event::GateLost);
+            }
+            let held: u64 = pulses.iter().map(|(.., held)| held).sum();
+            if matches!(phase, Phase::Draining { .. } | Phase::Holding | Phase::Applying { .. })
+                && held > self.max_held()
+            {
+                return Some(Event::Overheld);
+            }
+        }
+        match phase {
+            Phase::Draining { .. } if pulses.iter().all(|(_, running, _)| *running == 0) => Some(Event::Drained),
+            Phase::Releasing { .. } if pulses.iter().all(|(.., held)| *held == 0) => Some(Event::Released),
+            _ => None,
+        }
+    }
+
+    fn max_held(&self) -> u64 {
+        self.status.borrow().window.bounds.max_held
+    }
+
+    fn step(&mut self, event: Event, effects: &mut Vec<Effect>) {
+        let now = self.registry.clock.now();
+        let before = self.status.borrow().window.clone();
+        let quiet = event == Event::Tick;
+        let after = step(before.clone(), event.clone(), now, effects);
+        if after == before && quiet {
+            return;
+        }
+        let edge = after.phase.as_str() != before.phase.as_str();
+        let blocked = edge
+            && matches!(before.phase, Phase::Draining { .. })
+            && !matches!(after.phase, Phase::Holding | Phase::Applying { .. });
+        let straggling = effects.iter().any(|effect| matches!(effect, Effect::Straggle(_)));
+        let blockers =
+            if blocked || straggling { blockers(&self.registry, &self.handle.databases) } else { Vec::new() };
+        if edge {
+            tracing::info!(
+                window = %self.handle.id, from = before.phase.as_str(), to = after.phase.as_str(), because = ?event,
+                "window edge"
+            );
+        }
+        self.status.send_modify(|status| {
+            if edge {
+                status.edges.push((now, after.phase.as_str()));
+            }
+            if !blockers.is_empty() {
+                status.blockers = blockers;
+            }
+            if let Some(outcome) = after.phase.outcome() {
+                status.reason = reason(outcome, &status.blockers);
+            }
+            status.window = after;
+        });
+        self.publish_phase();
+    }
+
+    fn publish_phase(&self) {
+        let phase = self.phase();
+        let live = !matches!(phase, Phase::Closed { .. });
+        for database in &self.handle.databases {
+            database.metrics.publish(database.pulse().2, live.then_some(phase.as_str()));
+        }
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Preflight => self.preflight(),
+            Effect::Shut { bound } => {
+                self.epochs = self.handle.databases.iter().filter_map(|database| database.shut(bound)).collect();
+                if self.epochs.len() < self.handle.databases.len() {
+                    // Nobody but windows shuts gates, and the registry lets one window at a database.
+                    tracing::error!(window = %self.handle.id, "a gate was shut already");
+                    let _ = self.events.send(Event::Abort);
+                }
+            }
+            Effect::Straggle(policy) => self.straggle(policy),
+            Effect::StartApply { deadline } => {
+                let taken = self.change.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+                let (events, stop, status) = (self.events.clone(), Arc::clone(&self.stop), self.status.clone());
+                tokio::spawn(async move {
+                    let notice = move |report: Report| keep_notice(&status, &report);
+                    let verdict = match taken {
+                        Some(change) => change.run(deadline, stop, notice).await,
+                        None => Verdict::Failed {
+                            sqlstate: sqlstate::INTERNAL_ERROR.to_owned(),
+                            message: "there is no connection for the change".to_owned(),
+                        },
+                    };
+                    let _ = events.send(Event::ApplyEnded(verdict));
+                });
+            }
+            Effect::StopApply => self.stop.notify_one(),
+            // Servers keep no statements of ours yet that a change could make stale.
+            Effect::Heal => {
+                let _ = self.events.send(Event::Healed);
+            }
+            Effect::Open => {
+                for (database, epoch) in self.handle.databases.iter().zip(&self.epochs) {
+                    database.open(*epoch);
+                }
+            }
+        }
+    }
+
+    /// Checks that it is safe to start. Nobody is held meanwhile.
+    fn preflight(&self) {
+        let (events, sql, change) = (self.events.clone(), Arc::clone(&self.sql), Arc::clone(&self.change));
+        if self.handle.form != Form::Apply {
+            let _ = events.send(Event::Passed);
+            return;
+        }
+        let objection = script::objection(&sql);
+        let target = self.handle.databases.first().map(|database| self.registry.target(database));
+        let clock = self.registry.clock;
+        tokio::spawn(async move {
+            let ready = async {
+                if let Some(objection) = objection {
+                    return Err(objection);
+                }
+                let target = target.unwrap_or_else(|| Err("no database".to_owned()))?;
+                apply::prepare(target, clock, sql).await
+            };
+            let event = match ready.await {
+                Ok(ready) => {
+                    *change.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(ready);
+                    Event::Passed
+                }
+                Err(why) => Event::Refused(why),
+            };
+            let _ = events.send(event);
+        });
+    }
+
+    /// The drain bound has passed, and the operator has named a policy.
+    fn straggle(&self, policy: Stragglers) {
+        for client in in_transaction(&self.registry, &self.handle.databases) {
+            match policy {
+                Stragglers::Abort => {}
+                Stragglers::Cancel => {
+                    if let Cancel::Send(link, under_way) = client.cancel() {
+                        tokio::spawn(async move {
+                            let _ = cancel::send(&link, Duration::from_secs(1)).await;
+                            drop(under_way);
+                        });
+                    }
+                }
+                Stragglers::Terminate => {
+                    let text = format!("terminating connection: it kept window {} from draining", self.handle.id);
+                    client.dismiss(Report::new(sqlstate::ADMIN_SHUTDOWN, text));
+                }
+            }
+            let word = if policy == Stragglers::Cancel { "cancel" } else { "terminate" };
+            tracing::warn!(window = %self.handle.id, client = client.id.0, user = %client.user, policy = word, "straggler cut");
+            if let Some(database) = self.handle.databases.iter().find(|database| database.name == client.database) {
+                database.metrics.cut(word);
+            }
+            self.status.send_modify(|status| status.cut += 1);
+        }
+    }
+
+    /// Books the end.
+    fn close(&self) {
+        let held = held(&self.handle.databases, &self.status.borrow());
+        self.status.send_modify(|status| status.held = Some(held.clone()));
+        let status = self.status.borrow().clone();
+        let took = Took::of(&status.window, self.registry.clock.now());
+        let outcome = status.window.phase.outcome().map_or("unknown", Outcome::as_str);
+        for database in &self.handle.databases {
+            let metrics = &database.metrics;
+            metrics.windows_ended(outcome);
+            if status.window.times.shut.is_some() {
+                metrics.drain.record(Duration::from_millis(took.drain_ms));
+                metrics.hold.record(Duration::from_millis(took.hold_ms));
+                let tally = database.traffic().tally;
+                metrics.held_total(tally.held);
+                let ends = [
+                    ("released", tally.released),
+                    ("cancelled", tally.cancelled),
+                    ("left", tally.left),
+                    ("expired", tally.expired),
+                ];
+                for (how, count) in ends {
+                    metrics.held_ended(how, count);
+                }
+            }
+            if status.window.times.apply_began.is_some() {
+                metrics.apply.record(Duration::from_millis(took.apply_ms));
+            }
+        }
+        tracing::info!(
+            window = %self.handle.id, outcome, reason = %status.reason, drain_ms = took.drain_ms, apply_ms = took.apply_ms,
+            hold_ms = took.hold_ms, held = held.held_total, stall_max_ms = held.stall_max_ms, cut = held.cut, "window ends"
+        );
+        self.registry.ended(&self.handle);
+        self.publish_phase();
+    }
+}
+
+fn keep_notice(status: &watch::Sender<Status>, report: &Report) {
+    status.send_modify(|status| {
+        if status.notices.len() < NOTICES_KEPT {
+            status.notices.push(report.message.clone());
+        }
+    });
+}
+
+/// The reason of an outcome, with the first blocker where blockers are the reason.
+fn reason(outcome: &Outcome, blockers: &[Blocker]) -> String {
+    match (outcome, blockers.first()) {
+        (Outcome::Aborted(Reason::DrainBound | Reason::HoldBound), Some(blocker)) => {
+            let more = blockers.len() - 1;
+            let rest = if more > 0 { format!(" (and {more} more)") } else { String::new() };
+            format!("{}: {}{rest}", outcome.reason(), blocker.sentence())
+        }
+        _ => outcome.reason(),
+    }
+}
+
+/// Clients with an open transaction in these databases.
+fn in_transaction(registry: &Registry, databases: &[Arc<Database>]) -> Vec<Arc<Client>> {
+    let covered = |client: &Client| databases.iter().any(|database| database.name == client.database);
+    let all = registry.clients.list();
+    all.into_iter().filter(|client| covered(client) && client.view().transaction.is_some()).collect()
+}
+
+/// Who keeps these databases from draining, the oldest transaction first.
+#[must_use]
+pub fn blockers(registry: &Registry, databases: &[Arc<Database>]) -> Vec<Blocker> {
+    let now = registry.clock.now();
+    let describe = |client: Arc<Client>| {
+        let view = client.view();
+        let since = view.transaction?;
+        Some(Blocker {
+            database: client.database.clone(),
+            kind: "transaction",
+            user: client.user.clone(),
+            application_name: client.application_name(),
+            addr: client.peer.addr(),
+            port: client.peer.port(),
+            state: if view.state == State::IdleInTransaction { "idle in transaction" } else { "active" },
+            age_ms: millis(now.since(since)),
+            statement: view.statement.show(),
+            server_pid: view.link.map_or(0, |link| link.key.pid),
+            id: client.id.0,
+        })
+    };
+    let mut blockers: Vec<_> = in_transaction(registry, databases).into_iter().filter_map(describe).collect();
+    blockers.sort_by_key(|blocker| std::cmp::Reverse(blocker.age_ms));
+    blockers
+}
+
+/// What the gates of these databases have done to clients since they were last shut.
+pub(super) fn held(databases: &[Arc<Database>], status: &Status) -> Held {
+    let mut sum = Held { cut: status.cut, ..Held::default() };
+    if status.window.times.shut.is_none() {
+        return sum;
+    }
+    let mut stalls = Vec::new();
+    for database in databases {
+        let tally = database.traffic().tally;
+        sum.held_now += tally.waiting();
+        sum.held_peak += tally.peak;
+        sum.held_total += tally.held;
+        sum.released += tally.released;
+        sum.cancelled += tally.cancelled;
+        sum.left += tally.left;
+        sum.expired += tally.expired;
+        stalls.extend(tally.stalls_ms);
+    }
+    sum.stalls(stalls);
+    sum
+}

@@ -1,0 +1,170 @@
+//! The machine by hand: each phase, each bound, each way out.
+
+use super::*;
+
+fn bounds() -> Bounds {
+    Bounds {
+        drain: Some(Duration::from_secs(2)),
+        apply: Duration::from_secs(4),
+        hold: Some(Duration::from_secs(10)),
+        tenure: Some(Duration::from_secs(25)),
+        stragglers: Stragglers::Abort,
+        max_held: 1000,
+    }
+}
+
+/// Plays events at their times; returns the window and all effects.
+fn play(form: Form, bounds: Bounds, events: &[(u64, Event)]) -> (Window, Vec<Effect>) {
+    let (mut window, first) = Window::begin(form, bounds, Moment(0));
+    let mut effects = vec![first];
+    for (at, event) in events {
+        window = step(window, event.clone(), Moment(*at), &mut effects);
+    }
+    (window, effects)
+}
+
+fn failed() -> Verdict {
+    Verdict::Failed { sqlstate: "42601".into(), message: "syntax error".into() }
+}
+
+#[test]
+fn the_whole_way() {
+    let events = [
+        (5, Event::Passed),
+        (100, Event::Drained),
+        (900, Event::ApplyEnded(Verdict::Applied)),
+        (901, Event::Healed),
+        (930, Event::Released),
+    ];
+    let (window, effects) = play(Form::Apply, bounds(), &events);
+    assert_eq!(window.phase, Phase::Closed { outcome: Outcome::Applied });
+    assert_eq!(
+        effects,
+        [
+            Effect::Preflight,
+            Effect::Shut { bound: Some(Moment(10_005)) },
+            Effect::StartApply { deadline: Moment(4100) },
+            Effect::Heal,
+            Effect::Open,
+        ]
+    );
+    assert_eq!(window.next_deadline(), None);
+}
+
+#[test]
+fn every_bound_leads_back_to_the_old_schema() {
+    let passed = (0, Event::Passed);
+    for (form, events, reason) in [
+        (Form::Apply, vec![passed.clone(), (2000, Event::Tick)], Reason::DrainBound),
+        (Form::Open, vec![passed.clone(), (1, Event::Drained), (9500, Event::Tick)], Reason::HoldBound),
+        (Form::Open, vec![passed.clone(), (1, Event::Drained), (5, Event::OwnerGone)], Reason::OwnerGone),
+        (Form::Open, vec![passed.clone(), (1, Event::Drained), (5, Event::Abort)], Reason::Operator),
+        (Form::Open, vec![passed.clone(), (1, Event::Overheld)], Reason::TooManyHeld),
+        (Form::Open, vec![passed.clone(), (1, Event::Shutdown)], Reason::Shutdown),
+        (Form::Open, vec![passed.clone(), (1, Event::GateLost)], Reason::Watchdog),
+        (
+            Form::Apply,
+            vec![passed.clone(), (1, Event::Drained), (4001, Event::Tick), (4050, Event::ApplyEnded(failed()))],
+            Reason::ApplyBound,
+        ),
+        (
+            Form::Apply,
+            vec![passed, (1, Event::Drained), (2, Event::ApplyEnded(failed()))],
+            Reason::ApplyFailed { sqlstate: "42601".into(), message: "syntax error".into() },
+        ),
+    ] {
+        let (window, effects) = play(form, bounds(), &events);
+        assert_eq!(window.phase.outcome(), Some(&Outcome::Aborted(reason)), "{events:?}");
+        assert_eq!(effects.iter().filter(|effect| **effect == Effect::Open).count(), 1, "{events:?}");
+    }
+}
+
+#[test]
+fn a_silent_owner_loses_the_window() {
+    let mut short = bounds();
+    short.tenure = Some(Duration::from_secs(3));
+    let events = [(0, Event::Passed), (1, Event::Drained), (2000, Event::Renew), (4999, Event::Tick)];
+    let (window, _) = play(Form::Open, short.clone(), &events);
+    assert_eq!(window.phase, Phase::Holding, "renewed");
+    let (window, _) = play(Form::Open, short, &[(0, Event::Passed), (1, Event::Drained), (3000, Event::Tick)]);
+    assert_eq!(window.phase.outcome(), Some(&Outcome::Aborted(Reason::TenureOver)));
+}
+
+#[test]
+fn the_hold_bound_leaves_room_for_the_way_back() {
+    let mut tight = bounds();
+    tight.apply = Duration::from_secs(60);
+    let (window, _) = play(Form::Apply, tight, &[(0, Event::Passed), (1, Event::Drained)]);
+    assert_eq!(window.phase, Phase::Applying { deadline: Moment(9500) });
+    let mut effects = Vec::new();
+    let window = step(window, Event::Tick, Moment(9500), &mut effects);
+    assert_eq!(effects, [Effect::StopApply]);
+    assert_eq!(window.phase, Phase::Aborting { reason: Reason::HoldBound, deadline: Moment(10_000) });
+    let window = step(window, Event::Tick, Moment(10_000), &mut effects);
+    assert!(matches!(window.phase.outcome(), Some(Outcome::Unknown(_))), "the gate does not wait");
+    let window = step(window, Event::ApplyEnded(failed()), Moment(10_020), &mut effects);
+    assert!(matches!(window.phase.outcome(), Some(Outcome::Aborted(_))), "the receipt gets the truth all the same");
+}
+
+#[test]
+fn a_commit_that_won_the_race_counts() {
+    let events = [
+        (0, Event::Passed),
+        (1, Event::Drained),
+        (50, Event::Abort),
+        (51, Event::ApplyEnded(Verdict::Applied)),
+        (52, Event::Healed),
+    ];
+    let (window, _) = play(Form::Apply, bounds(), &events);
+    assert_eq!(window.phase.outcome(), Some(&Outcome::Applied));
+}
+
+#[test]
+fn stragglers_get_one_grace() {
+    for policy in [Stragglers::Cancel, Stragglers::Terminate] {
+        let mut strict = bounds();
+        strict.stragglers = policy;
+        let (window, effects) =
+            play(Form::Apply, strict.clone(), &[(0, Event::Passed), (2000, Event::Tick), (2001, Event::Tick)]);
+        assert_eq!(effects.last(), Some(&Effect::Straggle(policy)));
+        assert_eq!(window.phase, Phase::Draining { deadline: Some(Moment(3000)), escalated: true });
+        let (window, _) = play(Form::Apply, strict, &[(0, Event::Passed), (2000, Event::Tick), (3000, Event::Tick)]);
+        assert_eq!(window.phase.outcome(), Some(&Outcome::Aborted(Reason::DrainBound)));
+    }
+}
+
+#[test]
+fn pause_and_resume() {
+    let mut pause = bounds();
+    (pause.drain, pause.hold, pause.tenure) = (None, None, None);
+    let (window, _) = play(Form::Pause, pause.clone(), &[(0, Event::Passed), (1_000_000, Event::Tick)]);
+    assert!(matches!(window.phase, Phase::Draining { .. }), "waits as long as it takes");
+    assert_eq!(window.next_deadline(), None);
+    for events in [
+        vec![(0, Event::Passed), (5, Event::Close)],
+        vec![(0, Event::Passed), (5, Event::Drained), (9, Event::Close), (10, Event::Close)],
+    ] {
+        let (window, effects) = play(Form::Pause, pause.clone(), &events);
+        assert_eq!(window.phase.outcome(), Some(&Outcome::Resumed));
+        assert_eq!(effects.iter().filter(|effect| **effect == Effect::Open).count(), 1);
+    }
+}
+
+#[test]
+fn events_out_of_place_change_nothing() {
+    for event in [
+        Event::Drained,
+        Event::Healed,
+        Event::Released,
+        Event::ApplyEnded(Verdict::Applied),
+        Event::Close,
+        Event::GateLost,
+    ] {
+        let (window, effects) = play(Form::Apply, bounds(), &[(1, event.clone())]);
+        assert_eq!(window.phase, Phase::Preflight, "{event:?}");
+        assert_eq!(effects, [Effect::Preflight], "{event:?}");
+    }
+    let (window, _) =
+        play(Form::Apply, bounds(), &[(1, Event::Refused("no".into())), (2, Event::Passed), (3, Event::Abort)]);
+    assert_eq!(window.phase, Phase::Closed { outcome: Outcome::Refused("no".into()) });
+}

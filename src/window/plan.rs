@@ -1,0 +1,62 @@
+//! What one window is to do, and its bounds. Plain values, validated before a window is made.
+
+use std::time::Duration;
+
+/// How a window changes the schema.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Form {
+    /// The proxy runs SQL in one transaction of its own.
+    Apply,
+    /// The operator does something by hand, between `WINDOW OPEN` and `WINDOW CLOSE`.
+    Open,
+    /// PgBouncer's `PAUSE`, ended by `RESUME`.
+    Pause,
+}
+
+impl Form {
+    /// The word for it in the console.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Apply => "apply",
+            Self::Open => "open",
+            Self::Pause => "pause",
+        }
+    }
+}
+
+/// What happens to transactions that are still open at the drain bound.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Stragglers {
+    /// The window ends; nobody is hurt.
+    Abort,
+    /// Their running statement is cancelled (57014).
+    Cancel,
+    /// Their clients are disconnected (57P01).
+    Terminate,
+}
+
+/// The bounds of a window. Source of the defaults: DESIGN section 5, `docs`.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Bounds {
+    /// From the shutting of the gate to the end of the last open transaction. `None`: no bound (`PAUSE`).
+    pub drain: Option<Duration>,
+    /// From the start of the change to its COMMIT.
+    pub apply: Duration,
+    /// The longest stall of any one client: from the shutting to the opening. `None`: no bound (`pause_max = 0`).
+    pub hold: Option<Duration>,
+    /// How long the window goes on without a word from its owner. `None`: nobody needs to speak (`PAUSE`).
+    pub tenure: Option<Duration>,
+    /// What to do at the drain bound.
+    pub stragglers: Stragglers,
+    /// The most clients that may be held at once.
+    pub max_held: u64,
+}
+
+impl Bounds {
+    /// What is kept back of `hold` for rolling back and letting go, so that the bound is kept and not just noticed.
+    #[must_use]
+    pub fn reserve(&self) -> Duration {
+        self.hold.map_or(Duration::ZERO, |hold| (hold / 10).min(Duration::from_millis(500)))
+    }
+}

@@ -1,0 +1,151 @@
+//! The record that a window leaves: what, who, phases, stalls, blockers, outcome. Pure; rendered by the console and the CLI.
+
+use serde::Serialize;
+
+use super::event::Outcome;
+use super::machine::{Times, Window};
+use crate::ids::{Moment, millis};
+
+/// Who keeps a drain from finishing.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Blocker {
+    /// The database.
+    pub database: String,
+    /// `transaction`: open through us. `beside`: a session that does not come through us.
+    pub kind: &'static str,
+    /// Who.
+    pub user: String,
+    /// What it calls itself.
+    pub application_name: String,
+    /// From where.
+    pub addr: String,
+    /// The port there.
+    pub port: u16,
+    /// `active` or `idle in transaction`.
+    pub state: &'static str,
+    /// Age of its transaction in milliseconds.
+    pub age_ms: u64,
+    /// The beginning of its last statement; passwords redacted.
+    pub statement: String,
+    /// The process of its server.
+    pub server_pid: i32,
+    /// The client's number in `SHOW CLIENTS`.
+    pub id: u64,
+}
+
+impl Blocker {
+    /// One line for people.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        format!(
+            "client {} ({} at {}:{}, application \"{}\") {} for {} ms, last statement: {}",
+            self.id, self.user, self.addr, self.port, self.application_name, self.state, self.age_ms, self.statement
+        )
+    }
+}
+
+/// What the shut gate did to clients, over all databases of the window.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct Held {
+    pub held_now: u64,
+    pub held_peak: u64,
+    pub held_total: u64,
+    pub released: u64,
+    pub cancelled: u64,
+    pub left: u64,
+    pub expired: u64,
+    pub cut: u64,
+    pub stall_p50_ms: u64,
+    pub stall_p99_ms: u64,
+    pub stall_max_ms: u64,
+}
+
+impl Held {
+    /// Sets the stall figures from single stalls.
+    pub fn stalls(&mut self, mut stalls_ms: Vec<u64>) {
+        stalls_ms.sort_unstable();
+        let at = |percent: usize| {
+            let rank = (stalls_ms.len() * percent).div_ceil(100).max(1) - 1;
+            stalls_ms.get(rank).copied().unwrap_or_default()
+        };
+        (self.stall_p50_ms, self.stall_p99_ms) = (at(50), at(99));
+        self.stall_max_ms = stalls_ms.last().copied().unwrap_or_default();
+    }
+}
+
+/// How long each phase took, in milliseconds; a phase that runs counts up to `now`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct Took {
+    pub elapsed_ms: u64,
+    pub preflight_ms: u64,
+    pub drain_ms: u64,
+    pub hold_ms: u64,
+    pub apply_ms: u64,
+    pub heal_ms: u64,
+    pub release_ms: u64,
+}
+
+impl Took {
+    /// Measures a window at `now`.
+    #[must_use]
+    pub fn of(window: &Window, now: Moment) -> Self {
+        let Times { started, shut, drained, apply_began, apply_ended, opened, closed } = window.times;
+        let end = closed.unwrap_or(now);
+        let between = |from: Option<Moment>, to: &[Option<Moment>]| match from {
+            Some(from) => millis(to.iter().flatten().next().copied().unwrap_or(end).since(from)),
+            None => 0,
+        };
+        Self {
+            elapsed_ms: millis(end.since(started)),
+            preflight_ms: between(Some(started), &[shut]),
+            drain_ms: between(shut, &[drained, opened]),
+            hold_ms: between(shut, &[opened]),
+            apply_ms: between(apply_began, &[apply_ended, opened]),
+            heal_ms: if window.phase.outcome().is_some_and(|outcome| *outcome == Outcome::Applied) {
+                between(apply_ended, &[opened])
+            } else {
+                0
+            },
+            release_ms: between(opened, &[]),
+        }
+    }
+}
+
+/// The receipt itself.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[allow(missing_docs, reason = "the names are those of SHOW WINDOW")]
+pub struct Receipt {
+    pub id: String,
+    pub databases: Vec<String>,
+    pub form: &'static str,
+    pub owner: String,
+    pub change_sha256: String,
+    pub started_at: String,
+    pub phase: &'static str,
+    pub outcome: &'static str,
+    pub reason: String,
+    #[serde(flatten)]
+    pub took: Took,
+    #[serde(flatten)]
+    pub held: Held,
+    pub blockers: Vec<Blocker>,
+    pub notices: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_of_few_and_many() {
+        let mut held = Held::default();
+        held.stalls(vec![]);
+        assert_eq!((held.stall_p50_ms, held.stall_p99_ms, held.stall_max_ms), (0, 0, 0));
+        held.stalls(vec![7]);
+        assert_eq!((held.stall_p50_ms, held.stall_p99_ms, held.stall_max_ms), (7, 7, 7));
+        held.stalls((1..=100).rev().collect());
+        assert_eq!((held.stall_p50_ms, held.stall_p99_ms, held.stall_max_ms), (50, 99, 100));
+    }
+}
