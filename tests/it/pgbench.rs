@@ -1,12 +1,12 @@
 //! pgbench, the most used load generator, in each of its modes.
 
-use std::process::{Command, Output};
+use std::process::Output;
 
-use crate::support::postgres::{Db, cluster};
+use crate::support::postgres::{Db, cluster, tool};
 use crate::support::proxy::{Proxy, Spec};
 
 fn pgbench(db: &Db, port: u16, args: &[&str]) -> Output {
-    let mut command: Command = cluster().tool("pgbench").unwrap();
+    let mut command = tool("pgbench");
     command
         .env("PGPORT", port.to_string())
         .env("PGUSER", &db.user)

@@ -2,10 +2,11 @@
 //!
 //! The server is a static and is never dropped: its guard process stops it when this process ends.
 
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use pglull::demo::cluster::{AuthMethod, Cluster, Options};
+use pglull::demo::cluster::{AuthMethod, Cluster, Options, find_tool};
 
 use super::wire::{Addr, Reply, Target};
 
@@ -52,6 +53,14 @@ fn raise_descriptor_limit() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, hard.min(65_536), hard).unwrap();
+}
+
+/// A tool of Postgres that ends by itself, whatever the proxy does.
+pub(crate) fn tool(name: &str) -> Command {
+    let mut command = Command::new("timeout");
+    command.args(["-k", "1", "60"]).arg(find_tool(name).unwrap());
+    command.env("PGHOST", "127.0.0.1").env("PGCONNECT_TIMEOUT", "10").stdin(Stdio::null());
+    command
 }
 
 fn superuser(cluster: &Cluster, database: &str) -> Target {

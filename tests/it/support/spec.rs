@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::postgres::{Db, cluster};
@@ -135,9 +136,12 @@ impl Spec {
         }
         let _ = writeln!(text, "\n{}", self.users);
         let list: String = self.userlist.iter().map(|(name, secret)| format!("\"{name}\" \"{secret}\"\n")).collect();
-        fs::write(dir.join("userlist.txt"), list).unwrap();
         let file = dir.join("pglull.toml");
-        fs::write(&file, text).unwrap();
+        for (path, text) in [(&dir.join("userlist.txt"), list), (&file, text)] {
+            fs::write(path, text).unwrap();
+            // Both hold secrets.
+            fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+        }
         file
     }
 }

@@ -16,7 +16,7 @@ use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
 pub(crate) use super::msg::*;
 
 /// No answer that a test waits for takes longer than this.
-pub(crate) const READ_LIMIT: Duration = Duration::from_secs(30);
+pub(crate) const READ_LIMIT: Duration = Duration::from_secs(15);
 
 /// Where a server or the proxy listens.
 #[derive(Clone, Debug)]
