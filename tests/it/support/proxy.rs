@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -90,9 +91,11 @@ impl Spec {
 /// Kills the proxy when we end without having done so.
 fn guard(child: &Child) -> Child {
     Command::new("sh")
-        .args(["-c", "read -r word; [ \"$word\" = done ] || kill -KILL \"$0\""])
+        .args(["-c", "trap '' INT TERM HUP; read -r word; [ \"$word\" = done ] || kill -KILL \"$0\""])
         .arg(child.id().to_string())
         .stdin(Stdio::piped())
+        // Of its own, so that what ends a whole group does not end the guard first.
+        .process_group(0)
         .spawn()
         .unwrap()
 }
