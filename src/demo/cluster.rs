@@ -12,13 +12,18 @@ use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid, User};
 use tempfile::TempDir;
+
+mod programs;
+
+use programs::bin_dir;
+pub use programs::find_tool;
 
 /// How long a server may take to accept connections after it was started.
 const READY_LIMIT: Duration = Duration::from_secs(30);
@@ -429,54 +434,4 @@ fn tail(file: &Path) -> String {
     let text = fs::read(file).unwrap_or_default();
     let from = text.len().saturating_sub(LOG_TAIL);
     String::from_utf8_lossy(text.get(from..).unwrap_or_default()).into_owned()
-}
-
-/// Finds a program of the Postgres installation (`pgbench`, `psql`, ...): in `PG_BIN`, where
-/// `pg_config` says, under `/usr/lib/postgresql` (newest version first), in `PATH`.
-///
-/// # Errors
-/// [`ClusterError::Missing`], which says where it was looked for and how to install it.
-pub fn find_tool(name: &str) -> Result<PathBuf, ClusterError> {
-    let places = places();
-    places.iter().map(|folder| folder.join(name)).find(|file| file.is_file()).ok_or_else(|| missing(name, &places))
-}
-
-/// The folder that holds both `initdb` and `postgres`. `PATH` alone may lead to wrappers.
-fn bin_dir() -> Result<PathBuf, ClusterError> {
-    let places = places();
-    places
-        .iter()
-        .find(|folder| folder.join("initdb").is_file() && folder.join("postgres").is_file())
-        .cloned()
-        .ok_or_else(|| missing("initdb", &places))
-}
-
-fn missing(tool: &str, places: &[PathBuf]) -> ClusterError {
-    let looked_in = places.iter().map(|place| place.display().to_string()).collect::<Vec<_>>().join(", ");
-    ClusterError::Missing { tool: tool.to_owned(), looked_in }
-}
-
-/// Where Postgres' programs may be, best first. `PG_BIN` is an order: nothing else is looked at then.
-fn places() -> Vec<PathBuf> {
-    if let Some(folder) = std::env::var_os("PG_BIN") {
-        return vec![PathBuf::from(folder)];
-    }
-    let mut places = Vec::new();
-    if let Ok(output) = Command::new("pg_config").arg("--bindir").stderr(Stdio::null()).output()
-        && output.status.success()
-    {
-        places.push(PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()));
-    }
-    let mut versions: Vec<(u32, PathBuf)> = fs::read_dir("/usr/lib/postgresql")
-        .into_iter()
-        .flatten()
-        .filter_map(Result::ok)
-        .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path().join("bin"))))
-        .collect();
-    versions.sort_by_key(|(version, _)| std::cmp::Reverse(*version));
-    places.extend(versions.into_iter().map(|(_, folder)| folder));
-    if let Some(path) = std::env::var_os("PATH") {
-        places.extend(std::env::split_paths(&path));
-    }
-    places
 }

@@ -1,1 +1,26 @@
-//! Integration tests.
+//! Integration tests: the real binary, a real Postgres, raw clients.
+//!
+//! They need the programs of a Postgres installation (found by `PG_BIN`, `pg_config`, the usual
+//! folders, `PATH`). `PGLULL_BIN` runs another build of the proxy; `IT_SEED` repeats a random run.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+mod bad_input;
+mod bad_input_login;
+mod cancel;
+mod config_files;
+mod console;
+mod login;
+mod memory;
+mod pgbench;
+mod pooling;
+mod postgres;
+mod relay;
+mod relay_copy;
+mod relay_size;
+mod support;
+mod truth;
+mod truth_bank;
+mod window;
+mod window_by_hand;
+mod window_faults;
+mod window_load;

@@ -1,0 +1,10 @@
+//! What the tests stand on: one throwaway Postgres, the real binary, a raw client, loads, waiting.
+
+pub(crate) mod load;
+pub(crate) mod msg;
+pub(crate) mod postgres;
+pub(crate) mod proxy;
+pub(crate) mod rng;
+pub(crate) mod spec;
+pub(crate) mod wait;
+pub(crate) mod wire;

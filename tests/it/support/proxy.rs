@@ -1,0 +1,340 @@
+//! Runs the real binary with a configuration of its own, and asks its console, metrics and /proc.
+//!
+//! `PGLULL_BIN` runs another build of it, for example the release build.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{Read, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::postgres::{Db, cluster};
+pub(crate) use super::spec::Spec;
+use super::wait::{eventually, secs, until};
+use super::wire::{Addr, DbError, Reply, Target, Wire, WireError};
+
+/// Tests that measure time run alone; all others share the machine.
+static HALL: RwLock<()> = RwLock::new(());
+
+#[expect(dead_code, reason = "held for their drop: they let the next test go on")]
+enum Place {
+    Shared(RwLockReadGuard<'static, ()>),
+    Alone(RwLockWriteGuard<'static, ()>),
+}
+
+/// A port outside of the range from which the kernel takes the ports of outgoing connections: such
+/// a port stays free until the proxy takes it.
+pub(crate) fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = u16::try_from(std::process::id() % 97).unwrap() * 100;
+    for _ in 0..10_000 {
+        let port = 20_000 + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % 10_000;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no free port between 20000 and 30000");
+}
+
+/// The binary under test.
+pub(crate) fn binary() -> Command {
+    let program = std::env::var_os("PGLULL_BIN");
+    Command::new(program.map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_pglull")), PathBuf::from))
+}
+
+impl Spec {
+    /// Starts the proxy and waits until its console answers.
+    pub(crate) fn start(mut self) -> Proxy {
+        cluster();
+        let place = if self.alone {
+            Place::Alone(HALL.write().unwrap_or_else(PoisonError::into_inner))
+        } else {
+            Place::Shared(HALL.read().unwrap_or_else(PoisonError::into_inner))
+        };
+        let dir = tempfile::Builder::new().prefix("pglull-it-").tempdir();
+        let dir = dir.unwrap();
+        let (port, metrics) = (free_port(), free_port());
+        // psql finds a socket by folder and port only, so the console's own has such a name too.
+        let admin = dir.path().join("admin").join(format!(".s.PGSQL.{port}"));
+        fs::create_dir(dir.path().join("admin")).unwrap();
+        fs::create_dir(dir.path().join("state")).unwrap();
+        self = self
+            .num("listen_port", u32::from(port))
+            .text("unix_socket_dir", &dir.path().to_string_lossy())
+            .text("admin_socket", &admin.to_string_lossy())
+            .text("metrics_addr", &format!("127.0.0.1:{metrics}"))
+            .text("state_dir", &dir.path().join("state").to_string_lossy());
+        let file = self.write(dir.path());
+        let log = fs::File::create(dir.path().join("log")).unwrap();
+        let child = binary()
+            .arg("run")
+            .arg(file)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let guard = guard(&child);
+        let mut proxy = Proxy { child, guard, dir, port, metrics, admin, client: self.client, _place: place };
+        proxy.wait_ready();
+        proxy
+    }
+}
+
+/// Kills the proxy when we end without having done so.
+fn guard(child: &Child) -> Child {
+    Command::new("sh")
+        .args(["-c", "trap '' INT TERM HUP; read -r word; [ \"$word\" = done ] || kill -KILL \"$0\""])
+        .arg(child.id().to_string())
+        .stdin(Stdio::piped())
+        // Of its own, so that what ends a whole group does not end the guard first.
+        .process_group(0)
+        .spawn()
+        .unwrap()
+}
+
+/// A running proxy; dropping it kills it, and prints its log if the test fails.
+pub(crate) struct Proxy {
+    child: Child,
+    guard: Child,
+    dir: TempDir,
+    pub(crate) port: u16,
+    pub(crate) metrics: u16,
+    admin: PathBuf,
+    client: (String, String, String),
+    _place: Place,
+}
+
+impl Proxy {
+    fn wait_ready(&mut self) {
+        let target = self.console();
+        let child = &mut self.child;
+        let dir = &self.dir;
+        eventually("the console answers", secs(15), || {
+            if let Some(status) = child.try_wait().unwrap() {
+                let log = fs::read_to_string(dir.path().join("log")).unwrap_or_default();
+                panic!("the proxy ended at its start with {status}:\n{log}");
+            }
+            target.connect().is_ok()
+        });
+    }
+
+    /// A client of the test's database over TCP.
+    pub(crate) fn client(&self) -> Target {
+        let (user, password, database) = &self.client;
+        Target::new(Addr::Tcp(self.port), user, password, database)
+    }
+
+    /// The same over the Unix socket.
+    pub(crate) fn unix_client(&self) -> Target {
+        let (user, password, database) = &self.client;
+        Target::new(self.unix_addr(), user, password, database)
+    }
+
+    pub(crate) fn unix_addr(&self) -> Addr {
+        Addr::Unix(self.dir.path().join(format!(".s.PGSQL.{}", self.port)))
+    }
+
+    /// A client of another database that this proxy serves.
+    pub(crate) fn client_of(&self, db: &Db) -> Target {
+        Target::new(Addr::Tcp(self.port), &db.user, &db.password, &db.name)
+    }
+
+    /// The console, over its own socket, by the name that PgBouncer has for it too: what does not
+    /// concern windows can then be run against PgBouncer, to check the tests themselves.
+    pub(crate) fn console(&self) -> Target {
+        Target::new(Addr::Unix(self.admin.clone()), "it", "", "pgbouncer")
+    }
+
+    /// The folder of the console's socket, as `psql -h` wants it.
+    pub(crate) fn console_dir(&self) -> &Path {
+        self.admin.parent().unwrap()
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Runs a console command on a connection of its own.
+    pub(crate) fn admin(&self, command: &str) -> Reply {
+        let mut wire = self.console().login();
+        let reply = wire.ok(command);
+        wire.close();
+        reply
+    }
+
+    /// Runs a console command that must be refused.
+    pub(crate) fn admin_err(&self, command: &str) -> DbError {
+        let mut wire = self.console().login();
+        match wire.query(command) {
+            Ok(reply) => panic!("{command} was not refused: {reply:?}"),
+            Err(error) => error.db(),
+        }
+    }
+
+    /// Starts a console command and leaves it running.
+    pub(crate) fn admin_start(&self, command: &str) -> Wire {
+        let mut wire = self.console().login();
+        wire.start(command).unwrap();
+        wire
+    }
+
+    /// `WINDOW APPLY` on this test's database, left running.
+    pub(crate) fn apply(&self, id: &str, with: &str, sql: &str) -> Wire {
+        self.admin_start(&self.apply_text(id, with, sql))
+    }
+
+    pub(crate) fn apply_text(&self, id: &str, with: &str, sql: &str) -> String {
+        let comma = if with.is_empty() { "" } else { ", " };
+        format!("WINDOW APPLY {} WITH (id='{id}'{comma}{with}) AS $$ {sql} $$", self.client.2)
+    }
+
+    /// `WINDOW OPEN` on this test's database; returns the row of the answer.
+    pub(crate) fn open(&self, id: &str, with: &str) -> BTreeMap<String, String> {
+        let comma = if with.is_empty() { "" } else { ", " };
+        let text = format!("WINDOW OPEN {} WITH (id='{id}'{comma}{with})", self.client.2);
+        self.admin(&text).maps().remove(0)
+    }
+
+    pub(crate) fn close(&self, id: &str, token: &str) -> Reply {
+        self.admin(&format!("WINDOW CLOSE {id} TOKEN '{token}'"))
+    }
+
+    /// `SHOW WINDOW id` as a map.
+    pub(crate) fn window(&self, id: &str) -> BTreeMap<String, String> {
+        self.admin(&format!("SHOW WINDOW {id}"))
+            .maps()
+            .into_iter()
+            .map(|mut row| (row.remove("key").unwrap(), row.remove("value").unwrap()))
+            .collect()
+    }
+
+    /// Waits until a window is in this phase; the window need not exist yet.
+    pub(crate) fn until_phase(&self, id: &str, phase: &str) {
+        let mut last = String::new();
+        let mut wire = self.console().login();
+        let command = format!("SHOW WINDOW {id}");
+        let found = || {
+            match wire.query(&command) {
+                Err(WireError::Db(error)) => last = error.to_string(),
+                Err(other) => panic!("console: {other}"),
+                Ok(reply) => {
+                    let rows = reply.maps();
+                    let row = rows.iter().find(|row| row["key"] == "phase");
+                    last = row.map(|row| row["value"].clone()).unwrap_or_default();
+                    assert!(last != "closed" || phase == "closed", "window {id} closed before {phase}: {rows:?}");
+                }
+            }
+            last == phase
+        };
+        eventually(&format!("window {id} is {phase}"), secs(20), found);
+    }
+
+    /// Waits until a window is closed; what it left.
+    pub(crate) fn closed(&self, id: &str) -> BTreeMap<String, String> {
+        until(&format!("window {id} is closed"), secs(30), || {
+            let window = self.window(id);
+            (window["phase"] == "closed").then_some(window)
+        })
+    }
+
+    /// How many clients are held now.
+    pub(crate) fn held(&self) -> usize {
+        self.admin("SHOW HELD").rows.len()
+    }
+
+    pub(crate) fn until_held(&self, count: usize) {
+        eventually(&format!("{count} clients are held"), secs(15), || self.held() == count);
+    }
+
+    /// A column of `SHOW POOLS` for the test's database, summed over its users.
+    pub(crate) fn pools(&self, column: &str) -> u64 {
+        let rows = self.admin("SHOW POOLS").maps();
+        rows.iter().filter(|row| row["database"] == self.client.2).map(|row| row[column].parse::<u64>().unwrap()).sum()
+    }
+
+    /// A plain HTTP GET of the metrics listener: status line and body.
+    pub(crate) fn http(&self, path: &str) -> (String, String) {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.metrics)).unwrap();
+        stream.set_read_timeout(Some(secs(10))).unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: it\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        (head.lines().next().unwrap().to_owned(), body.to_owned())
+    }
+
+    pub(crate) fn metrics_text(&self) -> String {
+        let (status, body) = self.http("/metrics");
+        assert!(status.contains("200"), "{status}");
+        body
+    }
+
+    fn proc_kib(&self, field: &str) -> u64 {
+        let text = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = text.lines().find(|line| line.starts_with(field)).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    /// Memory in use now, KiB.
+    pub(crate) fn rss_kib(&self) -> u64 {
+        self.proc_kib("VmRSS:")
+    }
+
+    /// The most memory that was ever in use, KiB.
+    pub(crate) fn peak_kib(&self) -> u64 {
+        self.proc_kib("VmHWM:")
+    }
+
+    /// CPU time used so far, in clock ticks (1/100 s).
+    pub(crate) fn cpu_ticks(&self) -> u64 {
+        let text = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        let rest = text.rsplit_once(')').unwrap().1;
+        let fields: Vec<&str> = rest.split_whitespace().collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    }
+
+    /// Open descriptors.
+    pub(crate) fn descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
+    }
+
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+
+    /// A good client is served, now.
+    pub(crate) fn still_serves(&self) {
+        let mut wire = self.client().login();
+        wire.limit(Duration::from_secs(10));
+        assert_eq!(wire.one("SELECT 'good'"), "good");
+        wire.close();
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let ended = self.child.try_wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = self.guard.stdin.take().unwrap().write_all(b"done\n");
+        let _ = self.guard.wait();
+        let log = self.log();
+        if std::thread::panicking() {
+            let lines: Vec<&str> = log.lines().collect();
+            let tail = lines[lines.len().saturating_sub(60)..].join("\n");
+            eprintln!("--- the end of the proxy's log\n{tail}\n---");
+        } else {
+            assert!(matches!(ended, Ok(None)), "the proxy ended by itself: {ended:?}\n{log}");
+            assert!(!log.contains("panicked at"), "the proxy panicked:\n{log}");
+        }
+    }
+}
