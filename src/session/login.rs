@@ -18,7 +18,7 @@ const PASSWORD_MAX: usize = scram::MESSAGE_MAX + 64;
 
 fn failed(user: &str) -> Refusal {
     let text = format!("password authentication failed for user \"{user}\"");
-    Refusal::Say(Report::new(sqlstate::INVALID_PASSWORD, text), "auth_failed")
+    Refusal::Say(Report::new(sqlstate::INVALID_PASSWORD, text), "bad_password")
 }
 
 fn violation(text: &str) -> Refusal {

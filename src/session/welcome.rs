@@ -38,7 +38,7 @@ pub(super) async fn welcome(
     };
     let pool = front.databases.pool(&database, &user, |role| front.users.password(role));
     let pool = pool.ok_or(Refusal::Gone)?;
-    let server = pool.greet().await.map_err(|report| Refusal::Say(report, "server_login_failed"))?;
+    let server = pool.greet().await.map_err(|report| Refusal::Say(report, "server_unreachable"))?;
     let wanted = wanted(startup, &server);
     if let Some(name) = wanted.value(b"application_name") {
         presence.client().set_application_name(name);

@@ -106,10 +106,8 @@ impl Driver {
     fn look(&self) -> Option<Event> {
         let phase = self.phase();
         let pulses: Vec<_> = self.handle.databases.iter().map(|database| database.pulse()).collect();
-        let ours =
-            |(gate, epoch): (&Gate, &Epoch)| matches!(gate, Gate::Shut { epoch: current, .. } if current == epoch);
         if phase.gate_shut() && !matches!(phase, Phase::Aborting { .. }) {
-            if !pulses.iter().map(|(gate, ..)| gate).zip(&self.epochs).all(ours) {
+            if !self.gates_are_ours() {
                 return Some(Event::GateLost);
             }
             let held: u64 = pulses.iter().map(|(.., held)| held).sum();
@@ -124,6 +122,13 @@ impl Driver {
             Phase::Releasing { .. } if pulses.iter().all(|(.., held)| *held == 0) => Some(Event::Released),
             _ => None,
         }
+    }
+
+    fn gates_are_ours(&self) -> bool {
+        self.epochs.len() == self.handle.databases.len()
+            && self.handle.databases.iter().zip(&self.epochs).all(|(database, epoch)| {
+                matches!(database.pulse().0, Gate::Shut { epoch: current, .. } if current == *epoch)
+            })
     }
 
     fn max_held(&self) -> u64 {
@@ -180,14 +185,18 @@ impl Driver {
             Effect::Shut { bound } => {
                 self.epochs = self.handle.databases.iter().filter_map(|database| database.shut(bound)).collect();
                 if self.epochs.len() < self.handle.databases.len() {
-                    // Nobody but windows shuts gates, and the registry lets one window at a database.
+                    // A gate that an earlier window has left to the watchdog: this one must not rely on it.
                     tracing::error!(window = %self.handle.id, "a gate was shut already");
-                    let _ = self.events.send(Event::Abort);
+                    let _ = self.events.send(Event::GateLost);
                 }
             }
-            Effect::Straggle(policy) => self.straggle(policy),
+            Effect::Straggle(policy) if self.gates_are_ours() => self.straggle(policy),
+            Effect::Straggle(_) => {}
             Effect::StartApply { deadline } => {
-                let taken = self.change.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+                // A driver that was late may have lost the gate to the watchdog by now: then clients run.
+                let in_time = self.gates_are_ours() && self.registry.clock.now() < deadline;
+                let change = self.change.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+                let taken = change.filter(|_| in_time);
                 let (events, stop, status) = (self.events.clone(), Arc::clone(&self.stop), self.status.clone());
                 tokio::spawn(async move {
                     let notice = move |report: Report| keep_notice(&status, &report);
@@ -195,7 +204,7 @@ impl Driver {
                         Some(change) => change.run(deadline, stop, notice).await,
                         None => Verdict::Failed {
                             sqlstate: sqlstate::INTERNAL_ERROR.to_owned(),
-                            message: "there is no connection for the change".to_owned(),
+                            message: "the change could not be started in time".to_owned(),
                         },
                     };
                     let _ = events.send(Event::ApplyEnded(verdict));

@@ -124,16 +124,15 @@ metrics_table! {
 
     // The proxy as a whole.
     CLIENTS_CONNECTED: Gauge Count "pglull_clients_connected" [] []
-        "Connections of clients that are open now, logged in or not.";
+        "Clients that are logged in now.";
     CLIENT_CONNECTIONS: Counter Count "pglull_client_connections_total" [] []
-        "Connections of clients that were accepted.";
+        "Clients that have logged in.";
     CLIENT_DISCONNECTIONS: Counter Count "pglull_client_disconnections_total" ["reason"]
-        ["client_close", "client_lost", "login_failed", "login_timeout", "idle_timeout", "idle_transaction_timeout",
-         "query_wait_timeout", "protocol_error", "server_error", "window_cut", "too_many_clients", "shutdown", "internal"]
-        "Connections of clients that have ended, by reason.";
+        ["client_close", "client_lost", "protocol_error", "server_error", "dismissed", "internal"]
+        "Clients whose connections have ended, by reason; `dismissed` is an idle limit, a window's policy, the console or a shutdown.";
     LOGINS_FAILED: Counter Count "pglull_logins_failed_total" ["reason"]
-        ["no_database", "no_user", "bad_password", "not_allowed", "too_many_clients", "timeout", "protocol_error",
-         "server_unreachable"]
+        ["no_database", "bad_password", "not_allowed", "too_many_clients", "timeout", "protocol_error",
+         "server_unreachable", "unsupported", "shutdown"]
         "Log-ins that were refused or given up, by reason.";
     PROTOCOL_ERRORS: Counter Count "pglull_protocol_errors_total" [] []
         "Connections that were ended because of bytes that the protocol does not allow.";
