@@ -1,3 +1,5 @@
+//! The library behind the `pglull` binary. What follows is `ARCHITECTURE.md`: read it first.
+//!
 #![doc = include_str!("ARCHITECTURE.md")]
 
 pub mod clock;

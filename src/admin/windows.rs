@@ -275,7 +275,10 @@ pub(super) async fn resume(database: Option<String>, env: &Env) -> Result<Answer
                 Report::new(sqlstate::NOT_IN_PREREQUISITE_STATE, text)
                     .hint(format!("WINDOW ABORT {} ends it", handle.id))
             }
-            _ => Report::new(sqlstate::NOT_IN_PREREQUISITE_STATE, "pooler is not paused/suspended"),
+            _ => {
+                let what = database.map_or_else(|| "pooler".to_owned(), |name| format!("database \"{name}\""));
+                Report::new(sqlstate::NOT_IN_PREREQUISITE_STATE, format!("{what} is not paused/suspended"))
+            }
         };
         return Err(report.into());
     }

@@ -106,7 +106,6 @@ min_pool_size = 3
 }
 
 #[test]
-#[expect(clippy::too_many_lines, reason = "a table")]
 fn one_mistake_each() {
     for (lines, expect) in [
         (

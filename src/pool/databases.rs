@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::database::{Database, Pool, Settings, Size};
-use crate::auth::users::Users;
 use crate::clock::Clock;
 use crate::config::{Config, Secret};
 use crate::server::connect::Target;
@@ -105,10 +104,10 @@ impl Databases {
     ///
     /// # Errors
     /// What to put into the configuration, if it cannot be told.
-    pub fn apply_role(&self, name: &str, users: &Users) -> Result<String, String> {
+    pub fn apply_role(&self, name: &str, only_user: impl FnOnce() -> Option<String>) -> Result<String, String> {
         let entry = self.config.database(name);
         let named = entry.and_then(|entry| entry.apply_user.clone().or_else(|| entry.user.clone()));
-        named.or_else(|| users.only_with_password()).ok_or_else(|| {
+        named.or_else(only_user).ok_or_else(|| {
             format!(
                 "no role to apply changes as: set apply_user (and apply_password) in the entry of database \"{name}\""
             )
@@ -117,11 +116,11 @@ impl Databases {
 
     /// Where changes of a database are applied.
     #[must_use]
-    pub fn apply_target(&self, name: &str, role: &str, users: &Users) -> Target {
+    pub fn apply_target(&self, name: &str, role: &str, password: impl FnOnce(&str) -> Option<Secret>) -> Target {
         let entry = self.config.database(name);
         let own = entry.and_then(|entry| entry.apply_password.clone());
         let forced = entry.filter(|entry| entry.user.as_deref() == Some(role)).and_then(|entry| entry.password.clone());
-        let password = own.or(forced).or_else(|| users.password(role));
+        let password = own.or(forced).or_else(|| password(role));
         Target { password, ..self.target(name, role, |_| None) }
     }
 

@@ -140,6 +140,7 @@ impl Guest {
                         return Err(Refusal::Gone);
                     }
                 }
+                Err(startup::BadPacket::Cancel) => return Err(Refusal::Gone),
                 Err(bad) => return Err(violation(&bad.to_string())),
             }
         }

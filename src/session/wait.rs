@@ -22,6 +22,9 @@ const AHEAD: usize = 16 << 10;
 /// How often a client that has filled its buffer is looked after: its departure cannot be read any more.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// A timer that is made when it is first needed.
+type Timer = Option<Pin<Box<Sleep>>>;
+
 /// How the waiting ended.
 #[derive(Debug)]
 pub(super) enum Waited {
@@ -48,7 +51,7 @@ impl Waiting<'_> {
     /// Waits. Dropping the future gives the place up.
     pub(super) async fn run(mut self, mut wait: Wait) -> Waited {
         let mut timer = self.limit.map(|limit| Box::pin(tokio::time::sleep(limit)));
-        let mut look: Option<Pin<Box<Sleep>>> = None;
+        let mut look: Timer = None;
         let waited = std::future::poll_fn(|cx| self.poll(cx, &mut wait, (&mut timer, &mut look))).await;
         // A client that went in the same moment as its turn came has not been served: its request must not start.
         if matches!(waited, Waited::Go(_)) && self.stream.read_closed() {
@@ -57,12 +60,7 @@ impl Waiting<'_> {
         waited
     }
 
-    fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-        wait: &mut Wait,
-        (timer, look): (&mut Option<Pin<Box<Sleep>>>, &mut Option<Pin<Box<Sleep>>>),
-    ) -> Poll<Waited> {
+    fn poll(&mut self, cx: &mut Context<'_>, wait: &mut Wait, (timer, look): (&mut Timer, &mut Timer)) -> Poll<Waited> {
         match self.client.poll_told(cx, true) {
             Poll::Ready(Told::Cancel) => {
                 wait.give_up(Why::Cancelled);
@@ -86,7 +84,7 @@ impl Waiting<'_> {
     }
 
     /// Ready when the client has left.
-    fn poll_client(&mut self, cx: &mut Context<'_>, look: &mut Option<Pin<Box<Sleep>>>) -> Poll<()> {
+    fn poll_client(&mut self, cx: &mut Context<'_>, look: &mut Timer) -> Poll<()> {
         while let room @ 1.. = AHEAD.saturating_sub(self.input.unread().len()) {
             match self.stream.poll_read_into(cx, &mut self.input.buf, room) {
                 Poll::Ready(Ok(0)) | Poll::Ready(Err(_)) => return Poll::Ready(()),
@@ -105,7 +103,7 @@ impl Waiting<'_> {
     }
 
     /// Ready when the client has waited too long for a server. Time behind a shut gate does not count.
-    fn poll_timer(&self, cx: &mut Context<'_>, wait: &mut Wait, timer: &mut Option<Pin<Box<Sleep>>>) -> Poll<Waited> {
+    fn poll_timer(&self, cx: &mut Context<'_>, wait: &mut Wait, timer: &mut Timer) -> Poll<Waited> {
         let (Some(timer), Some(limit)) = (timer, self.limit) else { return Poll::Pending };
         loop {
             std::task::ready!(timer.as_mut().poll(cx));

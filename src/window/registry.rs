@@ -269,8 +269,8 @@ impl Registry {
     /// The role and password for the connection that changes a database: `apply_user` of its entry, the user that the entry
     /// forces, or the only one that can be meant.
     pub(super) fn target(&self, database: &Database) -> Result<crate::server::connect::Target, String> {
-        let role = self.databases.apply_role(&database.name, &self.users)?;
-        Ok(self.databases.apply_target(&database.name, &role, &self.users))
+        let role = self.databases.apply_role(&database.name, || self.users.only_with_password())?;
+        Ok(self.databases.apply_target(&database.name, &role, |role| self.users.password(role)))
     }
 }
 

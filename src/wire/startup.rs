@@ -68,6 +68,9 @@ pub enum BadPacket {
     /// Shorter than 8 or longer than [`MAX_PACKET`] bytes.
     #[error("invalid length of startup packet")]
     Length,
+    /// A cancel request with a key of impossible length. Whoever sends one expects no answer.
+    #[error("invalid length of cancel request")]
+    Cancel,
     /// A major version other than 3.
     #[error("unsupported frontend protocol {major}.{minor}: server supports 3.0")]
     Version {
@@ -104,7 +107,7 @@ pub fn take(buf: &mut BytesMut) -> Result<Option<Packet>, BadPacket> {
         GSS => Ok(Some(Packet::Gss)),
         CANCEL => match packet.len() {
             8..=260 => Ok(Some(Packet::Cancel(CancelKey { pid: packet.get_i32(), secret: packet }))),
-            _ => Err(BadPacket::Length),
+            _ => Err(BadPacket::Cancel),
         },
         _ if code >> 16 == 3 => {
             let minor = u16::try_from(code & 0xffff).unwrap_or(u16::MAX);
@@ -181,7 +184,7 @@ mod tests {
             (BytesMut::from(&[0, 0, 0x27, 0x11][..]), BadPacket::Length),
             (BytesMut::from(&[0xff, 0xff, 0xff, 0xff][..]), BadPacket::Length),
             (BytesMut::from(&b"GET / HTTP/1.1\r\n"[..]), BadPacket::Length),
-            (packet(&[&CANCEL.to_be_bytes()[..], &[0, 0, 0, 7]].concat()), BadPacket::Length),
+            (packet(&[&CANCEL.to_be_bytes()[..], &[0, 0, 0, 7]].concat()), BadPacket::Cancel),
         ] {
             let mut given = bytes.clone();
             assert_eq!(take(&mut given), Err(expected), "{bytes:?}");

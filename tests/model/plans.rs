@@ -35,7 +35,6 @@ fn plan(name: &'static str, windows: Vec<(Form, Bounds)>) -> Plan {
     }
 }
 
-#[expect(clippy::too_many_lines, reason = "a table")]
 pub(crate) fn plans() -> Vec<Plan> {
     let apply = (Form::Apply, bounds());
     let open = (Form::Open, Bounds { tenure: Some(secs(7)), ..bounds() });

@@ -12,7 +12,6 @@ fn secs(seconds: u64) -> Option<Duration> {
 }
 
 #[test]
-#[expect(clippy::too_many_lines, reason = "a table")]
 fn commands() {
     use Command::*;
     for (text, expect) in [
@@ -54,7 +53,6 @@ fn commands() {
 }
 
 #[test]
-#[expect(clippy::too_many_lines, reason = "a table")]
 fn windows() {
     let bounds = WindowOptions {
         drain: secs(2),
@@ -125,7 +123,6 @@ fn shows() {
 }
 
 #[test]
-#[expect(clippy::too_many_lines, reason = "a table")]
 fn mistakes_say_what_was_expected_and_where() {
     const COMMANDS: &str = "expected SHOW, WINDOW, PAUSE, RESUME, RECONNECT, WAIT_CLOSE, KILL, KILL_CLIENT, DISABLE, ENABLE, SET, RELOAD or SHUTDOWN";
     for (text, position, message) in [

@@ -1,0 +1,162 @@
+//! `SHOW WINDOWS`, `SHOW WINDOW`, `SHOW HELD`, `SHOW BLOCKERS`: ours alone.
+
+use super::scope;
+use crate::admin::console::{Env, Problem, Table};
+use crate::ids::millis;
+use crate::window::driver;
+use crate::window::receipt::Blocker;
+use crate::window::registry::Handle;
+use crate::wire::reply::{Report, sqlstate};
+
+pub(super) fn windows(env: &Env) -> Table {
+    let mut table = Table::new(&[
+        "id",
+        "database",
+        "form",
+        "phase",
+        "outcome",
+        "reason",
+        "owner",
+        "started_at",
+        "elapsed_ms",
+        "drain_ms",
+        "hold_ms",
+        "apply_ms",
+        "held_now",
+        "held_peak",
+        "stall_max_ms",
+    ]);
+    for handle in env.registry.list() {
+        let receipt = handle.receipt();
+        table.rows.push(vec![
+            receipt.id,
+            receipt.databases.join(","),
+            receipt.form.to_owned(),
+            receipt.phase.to_owned(),
+            receipt.outcome.to_owned(),
+            receipt.reason,
+            receipt.owner,
+            receipt.started_at,
+            receipt.took.elapsed_ms.to_string(),
+            receipt.took.drain_ms.to_string(),
+            receipt.took.hold_ms.to_string(),
+            receipt.took.apply_ms.to_string(),
+            receipt.held.held_now.to_string(),
+            receipt.held.held_peak.to_string(),
+            receipt.held.stall_max_ms.to_string(),
+        ]);
+    }
+    table
+}
+
+pub(super) fn window(id: &str, env: &Env) -> Result<Table, Problem> {
+    let handle = env.registry.find(id).map_err(|denied| Report::new(sqlstate::UNDEFINED_OBJECT, denied.to_string()))?;
+    let receipt = handle.receipt();
+    let status = handle.status.borrow().clone();
+    let bounds = &status.window.bounds;
+    let limit = |limit: Option<std::time::Duration>| limit.map(millis).unwrap_or_default().to_string();
+    let open: usize = handle.databases.iter().map(|database| database.pulse().1).sum();
+    let json = |value: Result<String, serde_json::Error>| value.unwrap_or_default();
+    let closed = receipt.phase == "closed";
+    let (took, held) = (receipt.took, &receipt.held);
+    let mut table = Table::new(&["key", "value"]);
+    for (key, value) in [
+        ("id", receipt.id.clone()),
+        ("database", receipt.databases.join(",")),
+        ("form", receipt.form.to_owned()),
+        ("phase", receipt.phase.to_owned()),
+        ("outcome", receipt.outcome.to_owned()),
+        ("reason", receipt.reason.clone()),
+        ("owner", receipt.owner.clone()),
+        ("change_sha256", receipt.change_sha256.clone()),
+        ("started_at", receipt.started_at.clone()),
+        ("elapsed_ms", took.elapsed_ms.to_string()),
+        ("drain_limit_ms", limit(bounds.drain)),
+        ("apply_limit_ms", limit(Some(bounds.apply))),
+        ("hold_limit_ms", limit(bounds.hold)),
+        ("tenure_limit_ms", limit(bounds.tenure)),
+        ("tenure_left_ms", if closed { "0".to_owned() } else { handle.tenure_left_ms().to_string() }),
+        ("open_transactions", if closed { "0".to_owned() } else { open.to_string() }),
+        ("preflight_ms", took.preflight_ms.to_string()),
+        ("drain_ms", took.drain_ms.to_string()),
+        ("hold_ms", took.hold_ms.to_string()),
+        ("apply_ms", took.apply_ms.to_string()),
+        ("heal_ms", took.heal_ms.to_string()),
+        ("release_ms", took.release_ms.to_string()),
+        ("held_now", held.held_now.to_string()),
+        ("held_peak", held.held_peak.to_string()),
+        ("held_total", held.held_total.to_string()),
+        ("released", held.released.to_string()),
+        ("left", held.left.to_string()),
+        ("cancelled", held.cancelled.to_string()),
+        ("cut", held.cut.to_string()),
+        ("stall_p50_ms", held.stall_p50_ms.to_string()),
+        ("stall_p99_ms", held.stall_p99_ms.to_string()),
+        ("stall_max_ms", held.stall_max_ms.to_string()),
+        ("blockers", json(serde_json::to_string(&current_blockers(&receipt.blockers, &handle, closed, env)))),
+        ("receipt", if closed { json(serde_json::to_string(&receipt)) } else { String::new() }),
+    ] {
+        table.rows.push(vec![key.to_owned(), value]);
+    }
+    Ok(table)
+}
+
+/// While a window drains, its blockers are those of this moment; afterwards, those that it was aborted for.
+fn current_blockers(kept: &[Blocker], handle: &Handle, closed: bool, env: &Env) -> Vec<Blocker> {
+    let draining = handle.status.borrow().window.phase.as_str() == "draining";
+    if draining && !closed { driver::blockers(&env.registry, &handle.databases) } else { kept.to_vec() }
+}
+
+pub(super) fn held(database: Option<&str>, env: &Env) -> Result<Table, Problem> {
+    let now = env.front.clock.now();
+    let mut table = Table::new(&["database", "user", "application_name", "addr", "port", "held_ms", "id", "window"]);
+    let live = env.registry.live();
+    for database in scope(database, env)? {
+        let window = live.iter().find(|handle| handle.covers(&database.name)).map(|handle| handle.id.clone());
+        for (client, since) in database.held() {
+            table.rows.push(vec![
+                database.name.clone(),
+                client.user.clone(),
+                client.application_name(),
+                client.peer.addr(),
+                client.peer.port().to_string(),
+                millis(now.since(since)).to_string(),
+                client.id.to_string(),
+                window.clone().unwrap_or_default(),
+            ]);
+        }
+    }
+    Ok(table)
+}
+
+pub(super) fn blockers(database: Option<&str>, env: &Env) -> Result<Table, Problem> {
+    let mut table = Table::new(&[
+        "database",
+        "kind",
+        "user",
+        "application_name",
+        "addr",
+        "port",
+        "state",
+        "age_ms",
+        "statement",
+        "server_pid",
+        "id",
+    ]);
+    for blocker in driver::blockers(&env.registry, &scope(database, env)?) {
+        table.rows.push(vec![
+            blocker.database,
+            blocker.kind.to_owned(),
+            blocker.user,
+            blocker.application_name,
+            blocker.addr,
+            blocker.port.to_string(),
+            blocker.state.to_owned(),
+            blocker.age_ms.to_string(),
+            blocker.statement,
+            blocker.server_pid.to_string(),
+            blocker.id.to_string(),
+        ]);
+    }
+    Ok(table)
+}
