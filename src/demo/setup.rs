@@ -184,6 +184,7 @@ log_disconnections = false
 host = "127.0.0.1"
 port = {postgres}
 dbname = "{DATABASE}"
+apply_user = "{APP}"
 
 [users.{SESSION_APP}]
 pool_mode = "session"
