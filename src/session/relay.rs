@@ -80,6 +80,8 @@ pub(super) struct Relay<'a> {
     pub(super) clock: Clock,
     /// A transaction has leave; false while a client that keeps its server rests.
     pub(super) running: bool,
+    /// A request of this transaction has been let through.
+    pub(super) began: bool,
     pub(super) requested: Moment,
 }
 
@@ -105,7 +107,8 @@ impl Relay<'_> {
                 Ok(moved) => moved,
                 Err(end) => return Poll::Ready(end),
             };
-            if self.running
+            // Before its first request has gone out, the boundary of the one before still stands.
+            if self.began
                 && let Some(boundary) = self.server.progress.boundary(self.input, &self.server.flow)
             {
                 return Poll::Ready(End::Boundary(boundary));
@@ -212,7 +215,7 @@ impl Relay<'_> {
     fn walk_requests(&mut self) -> Result<(), End> {
         let Server { progress, dirty, .. } = &mut *self.server;
         let (client, database, running) = (self.client, &self.pool.database, self.running);
-        let (clock, requested) = (self.clock, &mut self.requested);
+        let (clock, requested, began) = (self.clock, &mut self.requested, &mut self.began);
         self.input
             .walk(|head, body| {
                 check(head)?;
@@ -223,6 +226,7 @@ impl Relay<'_> {
                     if progress.between_requests() && database.is_shut() {
                         return Ok(Verdict::Stop);
                     }
+                    *began = true;
                 }
                 match head.tag {
                     from_client::TERMINATE => return Err(End::ClientLeft),

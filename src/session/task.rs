@@ -318,6 +318,7 @@ impl Session {
             pool: &self.pool,
             clock: self.front.clock,
             running,
+            began: false,
             requested: now,
         };
         relay.run().await

@@ -182,6 +182,10 @@ impl Window {
 
     /// Opens the gate with an outcome.
     fn release(mut self, outcome: Outcome, now: Moment, effects: &mut Vec<Effect>) -> Self {
+        // What may be committed is healed like what is: nobody must run against what may be stale.
+        if matches!(outcome, Outcome::Unknown(_)) {
+            effects.push(Effect::Heal);
+        }
         effects.push(Effect::Open);
         self.times.opened = Some(now);
         self.phase = Phase::Releasing { outcome, deadline: now.plus(RELEASE_GRACE) };
@@ -227,15 +231,17 @@ fn earliest(a: Option<Moment>, b: Option<Moment>) -> Option<Moment> {
     }
 }
 
+fn reached(deadline: Option<Moment>, now: Moment) -> bool {
+    deadline.is_some_and(|deadline| now >= deadline)
+}
+
 /// One step. What is to be done is appended to `effects`; a stale or pointless event changes nothing.
 #[must_use]
 pub fn step(mut window: Window, event: Event, now: Moment, effects: &mut Vec<Effect>) -> Window {
     match event {
         Event::Passed => passed(window, now, effects),
-        Event::Refused(why) => match window.phase {
-            Phase::Preflight => window.close(Outcome::Refused(why), now),
-            _ => window,
-        },
+        Event::Refused(why) if window.phase == Phase::Preflight => window.close(Outcome::Refused(why), now),
+        Event::Refused(_) => window,
         Event::Drained => drained(window, now, effects),
         Event::ApplyEnded(verdict) => apply_ended(window, verdict, now, effects),
         Event::Close => closed_by_operator(window, now, effects),
@@ -247,17 +253,17 @@ pub fn step(mut window: Window, event: Event, now: Moment, effects: &mut Vec<Eff
             window.tenure_until = window.bounds.tenure.map(|tenure| now.plus(tenure));
             window
         }
-        Event::Healed => match window.phase {
-            Phase::Healing { .. } => window.release(Outcome::Applied, now, effects),
-            _ => window,
-        },
-        Event::Released => match window.phase {
-            Phase::Releasing { ref outcome, .. } => {
+        Event::Healed if matches!(window.phase, Phase::Healing { .. }) => {
+            window.release(Outcome::Applied, now, effects)
+        }
+        Event::Healed => window,
+        Event::Released => {
+            if let Phase::Releasing { outcome, .. } = &window.phase {
                 let outcome = outcome.clone();
-                window.close(outcome, now)
+                return window.close(outcome, now);
             }
-            _ => window,
-        },
+            window
+        }
         Event::GateLost => gate_lost(window, now, effects),
         Event::Tick => tick(window, now, effects),
     }
@@ -277,6 +283,10 @@ fn passed(mut window: Window, now: Moment, effects: &mut Vec<Effect>) -> Window 
 fn drained(mut window: Window, now: Moment, effects: &mut Vec<Effect>) -> Window {
     if !matches!(window.phase, Phase::Draining { .. }) {
         return window;
+    }
+    // Late news: the owner or the hold bound has ended this already, and a change must not start that cannot end in time.
+    if reached(window.tenure_until, now) || reached(window.back_from(), now) {
+        return tick(window, now, effects);
     }
     window.times.drained = Some(now);
     match window.form {
@@ -298,15 +308,32 @@ fn apply_ended(mut window: Window, verdict: Verdict, now: Moment, effects: &mut 
         Phase::Aborting { reason, .. } => Some(reason.clone()),
         // The gate did not wait for this verdict; the receipt still gets it.
         Phase::Releasing { outcome: Outcome::Unknown(_), deadline } => {
+            window.times.apply_ended = Some(now);
             let outcome = match verdict {
-                Verdict::Applied => Outcome::Applied,
+                Verdict::Applied => {
+                    // The healing at the release may have come before the commit.
+                    effects.push(Effect::Heal);
+                    Outcome::Applied
+                }
                 Verdict::Failed { sqlstate, message } => Outcome::Aborted(Reason::ApplyFailed { sqlstate, message }),
                 Verdict::Unknown(why) => Outcome::Unknown(why),
             };
             window.phase = Phase::Releasing { outcome, deadline: *deadline };
             return window;
         }
-        _ => return window,
+        // Too late even for the receipt, which stays as it was handed out.
+        Phase::Closed { outcome: Outcome::Unknown(_) } => {
+            if verdict == Verdict::Applied {
+                effects.push(Effect::Heal);
+            }
+            return window;
+        }
+        Phase::Preflight
+        | Phase::Draining { .. }
+        | Phase::Holding
+        | Phase::Healing { .. }
+        | Phase::Releasing { .. }
+        | Phase::Closed { .. } => return window,
     };
     window.times.apply_ended = Some(now);
     match (verdict, told) {
@@ -344,7 +371,7 @@ fn gate_lost(mut window: Window, now: Moment, effects: &mut Vec<Effect>) -> Wind
 }
 
 fn tick(mut window: Window, now: Moment, effects: &mut Vec<Effect>) -> Window {
-    let reached = |deadline: Option<Moment>| deadline.is_some_and(|deadline| now >= deadline);
+    let reached = |deadline| reached(deadline, now);
     if window.tenure_counts() && reached(window.tenure_until) {
         return window.abort(Reason::TenureOver, now, effects);
     }

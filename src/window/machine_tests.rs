@@ -168,3 +168,38 @@ fn events_out_of_place_change_nothing() {
         play(Form::Apply, bounds(), &[(1, Event::Refused("no".into())), (2, Event::Passed), (3, Event::Abort)]);
     assert_eq!(window.phase, Phase::Closed { outcome: Outcome::Refused("no".into()) });
 }
+
+#[test]
+fn a_late_drain_starts_no_change() {
+    let passed = (0, Event::Passed);
+    let mut owned = bounds();
+    owned.tenure = Some(Duration::from_secs(5));
+    for (bounds, at, reason) in
+        [(bounds(), 9500, Reason::HoldBound), (bounds(), 12_000, Reason::HoldBound), (owned, 5000, Reason::TenureOver)]
+    {
+        let (window, effects) = play(Form::Apply, bounds, &[passed.clone(), (at, Event::Drained)]);
+        assert_eq!(window.phase.outcome(), Some(&Outcome::Aborted(reason)));
+        let starts = |effect: &Effect| matches!(effect, Effect::StartApply { .. });
+        assert!(!effects.iter().any(starts), "{effects:?}");
+    }
+}
+
+#[test]
+fn what_may_be_committed_is_healed() {
+    let unknown = Event::ApplyEnded(Verdict::Unknown("lost".into()));
+    let begun = [(0, Event::Passed), (1, Event::Drained)];
+    let (_, effects) = play(Form::Apply, bounds(), &[&begun[..], &[(2, unknown)]].concat());
+    assert_eq!(effects[3..], [Effect::Heal, Effect::Open]);
+
+    let late = [(50, Event::Abort), (1050, Event::Tick), (1060, Event::ApplyEnded(Verdict::Applied))];
+    let (window, effects) = play(Form::Apply, bounds(), &[&begun[..], &late[..]].concat());
+    assert_eq!(window.phase.outcome(), Some(&Outcome::Applied));
+    assert_eq!(window.times.apply_ended, Some(Moment(1060)));
+    assert_eq!(effects[4..], [Effect::Heal, Effect::Open, Effect::Heal]);
+
+    let too_late =
+        [(50, Event::Abort), (1050, Event::Tick), (1051, Event::Released), (1060, Event::ApplyEnded(Verdict::Applied))];
+    let (window, effects) = play(Form::Apply, bounds(), &[&begun[..], &too_late[..]].concat());
+    assert!(matches!(window.phase.outcome(), Some(Outcome::Unknown(_))));
+    assert_eq!(effects.last(), Some(&Effect::Heal));
+}

@@ -1,0 +1,96 @@
+//! The worlds that are explored: small enough to be seen whole, and together every form, bound and fault.
+
+use std::time::Duration;
+
+use pglull::window::plan::{Bounds, Form, Stragglers};
+
+use crate::moves::Word;
+use crate::world::Plan;
+
+const fn secs(count: u64) -> Duration {
+    Duration::from_secs(count)
+}
+
+const fn bounds() -> Bounds {
+    Bounds {
+        drain: Some(secs(2)),
+        apply: secs(4),
+        hold: Some(secs(10)),
+        tenure: Some(secs(5)),
+        stragglers: Stragglers::Abort,
+        max_held: 10,
+    }
+}
+
+fn plan(name: &'static str, windows: Vec<(Form, Bounds)>) -> Plan {
+    Plan {
+        name,
+        windows,
+        prompt: true,
+        trouble: 2,
+        words: &[Word::Abort],
+        begins: [1, 1, 1],
+        patience: None,
+        old_timers: false,
+    }
+}
+
+#[expect(clippy::too_many_lines, reason = "a table")]
+pub(crate) fn plans() -> Vec<Plan> {
+    let apply = (Form::Apply, bounds());
+    let open = (Form::Open, Bounds { tenure: Some(secs(7)), ..bounds() });
+    let pause = Bounds { drain: None, tenure: None, hold: None, ..bounds() };
+    let endless = (Form::Pause, pause.clone());
+    let bounded = (Form::Pause, Bounds { hold: Some(secs(10)), ..pause });
+    let tight = Bounds { hold: Some(secs(5)), tenure: None, ..bounds() };
+    let strict = |stragglers| Bounds { stragglers, ..tight.clone() };
+    let no_tenure = (Form::Apply, Bounds { tenure: None, ..bounds() });
+    let all: &[Word] = &[Word::Abort, Word::OwnerGone, Word::Shutdown, Word::Renew];
+    let slow = |name, windows| Plan { prompt: false, ..plan(name, windows) };
+    vec![
+        Plan { trouble: 0, ..plan("apply", vec![no_tenure.clone()]) },
+        Plan { begins: [1, 0, 0], words: all, ..plan("apply, all words", vec![apply.clone()]) },
+        Plan { begins: [1, 0, 0], ..slow("apply, slow driver", vec![no_tenure]) },
+        Plan { begins: [1, 0, 1], words: all, ..plan("open", vec![open.clone()]) },
+        Plan {
+            begins: [1, 0, 0],
+            words: &[Word::OwnerGone, Word::Renew],
+            ..slow("open, slow driver", vec![open.clone()])
+        },
+        Plan { begins: [1, 1, 0], words: all, trouble: 1, ..plan("pause without end", vec![endless.clone()]) },
+        Plan { begins: [1, 0, 1], trouble: 1, ..slow("pause with a bound, slow driver", vec![bounded.clone()]) },
+        Plan {
+            begins: [1, 0, 1],
+            trouble: 0,
+            ..plan("tight hold, cancel", vec![(Form::Apply, strict(Stragglers::Cancel))])
+        },
+        Plan {
+            begins: [1, 0, 0],
+            trouble: 2,
+            words: &[],
+            ..slow(
+                "tight hold, terminate, slow driver",
+                vec![(Form::Apply, Bounds { drain: Some(secs(4)), ..strict(Stragglers::Terminate) })],
+            )
+        },
+        Plan { trouble: 0, ..plan("one may be held", vec![(Form::Open, Bounds { max_held: 1, ..tight.clone() })]) },
+        Plan {
+            patience: Some(secs(3)),
+            begins: [1, 1, 0],
+            words: &[],
+            ..plan("little patience", vec![(Form::Open, tight.clone())])
+        },
+        Plan { begins: [1, 0, 0], trouble: 1, ..plan("two windows", vec![endless, apply]) },
+        Plan {
+            begins: [0, 0, 0],
+            trouble: 0,
+            ..plan("two changes", vec![(Form::Apply, tight.clone()), (Form::Apply, tight)])
+        },
+        Plan {
+            begins: [0, 0, 1],
+            trouble: 1,
+            old_timers: true,
+            ..slow("two windows, slow drivers", vec![bounded, open])
+        },
+    ]
+}
