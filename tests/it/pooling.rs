@@ -190,9 +190,13 @@ fn a_server_killed_while_idle_is_replaced_unnoticed() {
     for round in 0..3 {
         let old = pid(&mut wire);
         db.sql(&format!("SELECT pg_terminate_backend({old})"));
-        // At once, while the proxy may not have seen it yet, and later, when it has.
+        // Before that the query would meet a living server, and 57P01 would be the honest answer.
+        eventually("it is gone", secs(5), || {
+            db.one(&format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {old}")) == "0"
+        });
+        // At once, when the proxy may not have looked yet, and later, when it has.
         if round > 0 {
-            eventually("it is gone", secs(5), || proxy.pools("sv_idle") == 0);
+            eventually("the proxy knows it", secs(5), || proxy.pools("sv_idle") == 0);
         }
         let new = wire.query("SELECT pg_backend_pid()").expect("the client notices nothing").one();
         assert_ne!(new, old);

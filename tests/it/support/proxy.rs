@@ -50,42 +50,61 @@ pub(crate) fn binary() -> Command {
 }
 
 impl Spec {
-    /// Starts the proxy and waits until its console answers.
-    pub(crate) fn start(mut self) -> Proxy {
+    /// Starts the proxy, when the other tests allow it, and waits until its console answers.
+    pub(crate) fn start(self) -> Proxy {
         cluster();
         let place = if self.alone {
             Place::Alone(HALL.write().unwrap_or_else(PoisonError::into_inner))
         } else {
             Place::Shared(HALL.read().unwrap_or_else(PoisonError::into_inner))
         };
-        let dir = tempfile::Builder::new().prefix("pglull-it-").tempdir();
-        let dir = dir.unwrap();
+        // Somebody else may take a port between our look and the proxy's.
+        for _ in 0..5 {
+            if let Some((child, dir, port, metrics, admin)) = self.clone().launch() {
+                let guard = guard(&child);
+                return Proxy { child, guard, dir, port, metrics, admin, client: self.client, _place: place };
+            }
+        }
+        panic!("five times in a row a free port was taken by somebody else");
+    }
+
+    /// Starts the proxy and waits until its console answers; `None` if a port was taken.
+    fn launch(self) -> Option<(Child, TempDir, u16, u16, PathBuf)> {
+        let dir = tempfile::Builder::new().prefix("pglull-it-").tempdir().unwrap();
         let (port, metrics) = (free_port(), free_port());
         // psql finds a socket by folder and port only, so the console's own has such a name too.
         let admin = dir.path().join("admin").join(format!(".s.PGSQL.{port}"));
         fs::create_dir(dir.path().join("admin")).unwrap();
         fs::create_dir(dir.path().join("state")).unwrap();
-        self = self
+        let file = self
             .num("listen_port", u32::from(port))
             .text("unix_socket_dir", &dir.path().to_string_lossy())
             .text("admin_socket", &admin.to_string_lossy())
             .text("metrics_addr", &format!("127.0.0.1:{metrics}"))
-            .text("state_dir", &dir.path().join("state").to_string_lossy());
-        let file = self.write(dir.path());
-        let log = fs::File::create(dir.path().join("log")).unwrap();
-        let child = binary()
-            .arg("run")
-            .arg(file)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        let guard = guard(&child);
-        let mut proxy = Proxy { child, guard, dir, port, metrics, admin, client: self.client, _place: place };
-        proxy.wait_ready();
-        proxy
+            .text("state_dir", &dir.path().join("state").to_string_lossy())
+            .write(dir.path());
+        let log_file = dir.path().join("log");
+        let log = fs::File::create(&log_file).unwrap();
+        let mut command = binary();
+        command.arg("run").arg(file).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        let mut child = command.spawn().unwrap();
+        let console = console(&admin);
+        let ready = until("the console answers", secs(15), || {
+            if let Some(status) = child.try_wait().unwrap() {
+                let log = fs::read_to_string(&log_file).unwrap_or_default();
+                assert!(log.contains("Address already in use"), "the proxy ended at its start with {status}:\n{log}");
+                return Some(false);
+            }
+            console.connect().is_ok().then_some(true)
+        });
+        ready.then_some((child, dir, port, metrics, admin))
     }
+}
+
+/// The console, by the name that PgBouncer has for it too: what does not concern windows can then be
+/// run against PgBouncer, to check the tests themselves.
+fn console(socket: &Path) -> Target {
+    Target::new(Addr::Unix(socket.to_owned()), "it", "", "pgbouncer")
 }
 
 /// Kills the proxy when we end without having done so.
@@ -113,19 +132,6 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    fn wait_ready(&mut self) {
-        let target = self.console();
-        let child = &mut self.child;
-        let dir = &self.dir;
-        eventually("the console answers", secs(15), || {
-            if let Some(status) = child.try_wait().unwrap() {
-                let log = fs::read_to_string(dir.path().join("log")).unwrap_or_default();
-                panic!("the proxy ended at its start with {status}:\n{log}");
-            }
-            target.connect().is_ok()
-        });
-    }
-
     /// A client of the test's database over TCP.
     pub(crate) fn client(&self) -> Target {
         let (user, password, database) = &self.client;
@@ -147,10 +153,9 @@ impl Proxy {
         Target::new(Addr::Tcp(self.port), &db.user, &db.password, &db.name)
     }
 
-    /// The console, over its own socket, by the name that PgBouncer has for it too: what does not
-    /// concern windows can then be run against PgBouncer, to check the tests themselves.
+    /// The console, over its own socket.
     pub(crate) fn console(&self) -> Target {
-        Target::new(Addr::Unix(self.admin.clone()), "it", "", "pgbouncer")
+        console(&self.admin)
     }
 
     /// The folder of the console's socket, as `psql -h` wants it.

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use super::postgres::{Db, cluster};
 
 /// The configuration of a proxy that is not yet started.
+#[derive(Clone)]
 pub(crate) struct Spec {
     main: BTreeMap<String, String>,
     window: BTreeMap<String, String>,
