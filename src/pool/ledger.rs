@@ -229,11 +229,17 @@ impl<S, T> Ledger<S, T> {
         if now < books.retry_at {
             return 0;
         }
-        let waiting = books.queue.iter().filter(|waiter| waiter.need == Need::Server).count();
-        let short = waiting.saturating_sub(books.idle.len() + books.connecting);
+        let room = books.limit.saturating_sub(books.servers());
+        if room == 0 {
+            return 0;
+        }
+        // Counted no further than it matters: the queue may be long.
+        let there = books.idle.len() + books.connecting;
+        let enough = there + CONNECTS_AT_ONCE;
+        let waiting = books.queue.iter().filter(|waiter| waiter.need == Need::Server).take(enough).count();
+        let short = waiting.saturating_sub(there);
         let below_minimum = books.minimum.saturating_sub(books.servers());
         let welcome = usize::from(books.wanted && books.servers() == 0);
-        let room = books.limit.saturating_sub(books.servers());
         let at_once = CONNECTS_AT_ONCE.saturating_sub(books.connecting);
         let start = short.max(below_minimum).max(welcome).min(room).min(at_once);
         books.connecting += start;
