@@ -1,7 +1,7 @@
 //! A look at the SQL of a change before anything is held: which statements it has, and which of them cannot run in
 //! the one transaction of a window. Pure; it splits text, it does not parse SQL.
 
-/// The beginnings of the statements of a script: their first words, in upper case, comments and blanks folded.
+/// The beginnings of the statements of a script, comments and blanks folded, `?` for what is quoted.
 #[must_use]
 pub fn statements(sql: &str) -> Vec<String> {
     let mut scanner = Scanner { rest: sql, words: String::new(), found: Vec::new() };
@@ -44,7 +44,7 @@ impl Scanner<'_> {
             c => {
                 self.skip(c.len_utf8());
                 if self.words.len() < KEPT {
-                    self.words.extend(c.to_uppercase());
+                    self.words.push(c);
                 }
             }
         }
@@ -93,6 +93,11 @@ impl Scanner<'_> {
             }
         }
         self.mark();
+    }
+
+    /// Whether the last word has more letters than one: then it is no prefix of a string.
+    fn in_longer_word(&self) -> bool {
+        self.words.chars().rev().nth(1).is_some_and(|c| c.is_alphanumeric() || c == '_')
     }
 
     fn skip_dollar(&mut self) {
@@ -145,7 +150,8 @@ pub fn objection(sql: &str) -> Option<String> {
 }
 
 fn object(statement: &str) -> Option<String> {
-    let words: Vec<&str> = statement.split(' ').collect();
+    let upper = statement.to_uppercase();
+    let words: Vec<&str> = upper.split(' ').collect();
     let has = |word: &str| words.contains(&word);
     let advice = match words.first().copied().unwrap_or_default() {
         "BEGIN" | "START" | "COMMIT" | "END" | "ROLLBACK" | "ABORT" => {
@@ -185,14 +191,15 @@ mod tests {
     #[test]
     fn statements_end_at_semicolons_that_are_sql() {
         for (sql, expected) in [
-            ("select 1", vec!["SELECT 1"]),
-            ("alter table a add b int; drop view v;", vec!["ALTER TABLE A ADD B INT", "DROP VIEW V"]),
-            ("select ';', $$;$$, $x$;$$;$x$, \";\"; x", vec!["SELECT ?, ?, ?, ?", "X"]),
-            ("-- a;\nb /* ; /* ; */ ; */ c;", vec!["B C"]),
-            ("select E'\\';', 'it''s;'; y", vec!["SELECT E?, ?", "Y"]),
-            ("select $1, a$b; z", vec!["SELECT 1, AB", "Z"]),
+            ("select 1", vec!["select 1"]),
+            ("ALTER table a add b int; drop view v;", vec!["ALTER table a add b int", "drop view v"]),
+            ("select ';', $$;$$, $x$;$$;$x$, \";\"; x", vec!["select ?, ?, ?, ?", "x"]),
+            ("-- a;\nb /* ; /* ; */ ; */ c;", vec!["b c"]),
+            ("select E'\\';', 'it''s;'; y", vec!["select E?, ?", "y"]),
+            ("select like'\\'; z", vec!["select like?", "z"]),
+            ("select $1, a$b; z", vec!["select 1, ab", "z"]),
             ("  ;; ; ", vec![]),
-            ("select 'unterminated ;", vec!["SELECT ?"]),
+            ("select 'unterminated ;", vec!["select ?"]),
         ] {
             assert_eq!(statements(sql), expected, "{sql}");
         }
