@@ -61,7 +61,7 @@ impl Spec {
         // Somebody else may take a port between our look and the proxy's.
         for _ in 0..5 {
             if let Some((child, dir, port, metrics, admin)) = self.clone().launch() {
-                let guard = guard(&child);
+                let guard = guard(&child, dir.path());
                 return Proxy { child, guard, dir, port, metrics, admin, client: self.client, _place: place };
             }
         }
@@ -107,11 +107,19 @@ fn console(socket: &Path) -> Target {
     Target::new(Addr::Unix(socket.to_owned()), "it", "", "pgbouncer")
 }
 
-/// Kills the proxy when we end without having done so.
-fn guard(child: &Child) -> Child {
+/// Kills the proxy and removes its folder when we end without having done so.
+const GUARD: &str = r#"
+trap '' INT TERM HUP
+read -r word
+[ "$word" = done ] && exit 0
+kill -KILL "$1"
+rm -rf "$2"
+"#;
+
+fn guard(child: &Child, dir: &Path) -> Child {
     Command::new("sh")
-        .args(["-c", "trap '' INT TERM HUP; read -r word; [ \"$word\" = done ] || kill -KILL \"$0\""])
-        .arg(child.id().to_string())
+        .args(["-c", GUARD, "it-guard", &child.id().to_string()])
+        .arg(dir)
         .stdin(Stdio::piped())
         // Of its own, so that what ends a whole group does not end the guard first.
         .process_group(0)
