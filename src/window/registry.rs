@@ -181,7 +181,8 @@ impl Registry {
             return Err(Refusal::IdUsed(id));
         }
         for database in &databases {
-            if let Some(other) = books.live.iter().find(|handle| handle.covers(&database.name)) {
+            let runs = |handle: &&Arc<Handle>| handle.covers(&database.name) && !handle.is_closed();
+            if let Some(other) = books.live.iter().find(runs) {
                 let phase = other.status.borrow().window.phase.as_str();
                 let (id, owner) = (other.id.clone(), other.owner.clone());
                 return Err(Refusal::Busy { database: database.name.clone(), id, owner, phase });
@@ -289,6 +290,11 @@ impl Handle {
             // The driver has ended: what it said last is how it stands.
             Err(_) => self.status.borrow().clone(),
         }
+    }
+
+    /// Whether its end is settled and told: it may still be among the live ones for a moment.
+    fn is_closed(&self) -> bool {
+        matches!(self.status.borrow().window.phase, Phase::Closed { .. })
     }
 
     fn over(&self) -> Option<Denied> {
