@@ -31,8 +31,7 @@ impl Scanner<'_> {
             '-' if self.rest.starts_with("--") => self.skip_past("\n"),
             '/' if self.rest.starts_with("/*") => self.skip_comment(),
             '\'' => {
-                let escapes =
-                    self.words.ends_with('E') && !self.words.ends_with(|c: char| c.is_alphanumeric() && c != 'E');
+                let escapes = self.words.ends_with(['e', 'E']) && !self.in_longer_word();
                 self.skip_quoted('\'', escapes);
             }
             '"' => self.skip_quoted('"', false),
