@@ -65,7 +65,7 @@ pub async fn reset(mut server: Box<Server>, query: &[u8]) -> Result<Rested, Fail
 }
 
 fn rested(server: Box<Server>) -> Result<Rested, Failure> {
-    match server.boundary() {
+    match server.boundary().filter(|_| !server.progress.may_say_more()) {
         Some(proof) => Ok(Rested::new(server, proof)),
         None => Err(Failure::Protocol("the server did not become clean".to_owned())),
     }

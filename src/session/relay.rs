@@ -223,7 +223,7 @@ impl Relay<'_> {
                     if !running {
                         return Err(End::Wants);
                     }
-                    if progress.between_requests() && database.is_shut() {
+                    if *began && progress.between_requests() && database.is_shut() {
                         return Ok(Verdict::Stop);
                     }
                     *began = true;
