@@ -41,6 +41,8 @@ pub struct Session {
     wanted: Parameters,
     /// The server that a session-mode client keeps.
     kept: Option<Lease>,
+    /// The client may have got half a message: what is written now would be taken for the rest of it.
+    mid_answer: bool,
 }
 
 /// What comes of a piece of a session's life.
@@ -53,7 +55,7 @@ impl Session {
         pool: Arc<Pool>,
         (stream, input, wanted): (Stream, Flow, Parameters),
     ) -> Self {
-        Self { front, presence, pool, stream, input, wanted, kept: None }
+        Self { front, presence, pool, stream, input, wanted, kept: None, mid_answer: false }
     }
 
     /// Lives it to its end. Dropping the future ends the session: its server is cleaned up or closed.
@@ -65,7 +67,7 @@ impl Session {
             }
         };
         let (report, reason, label) = farewell(&end);
-        if let Some(report) = report {
+        if let Some(report) = report.filter(|_| !self.mid_answer) {
             let mut out = BytesMut::new();
             report.write(Severity::Fatal, &mut out);
             // A client that does not read does not get its farewell.
@@ -319,9 +321,12 @@ impl Session {
             clock: self.front.clock,
             running,
             began: false,
+            rows: false,
             requested: now,
         };
-        relay.run().await
+        let end = relay.run().await;
+        self.mid_answer = lease.server().is_some_and(|server| !server.flow.at_message_end());
+        end
     }
 }
 
