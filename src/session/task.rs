@@ -226,8 +226,15 @@ impl Session {
                 self.pool.stats.server_assignments.add(1);
                 self.pool.stats.wait_us.add_us(waited);
                 self.pool.metrics.wait.record(waited);
-                if self.tune(&mut lease).await {
-                    return Ok(Some(lease));
+                match self.tune(&mut lease).await {
+                    Ok(true) => return Ok(Some(lease)),
+                    Ok(false) => {}
+                    Err(report) => {
+                        if let Some(boundary) = lease.server().and_then(|server| server.boundary()) {
+                            lease.release(boundary, false);
+                        }
+                        return Err(End::Dismissed(report));
+                    }
                 }
             }
         }
@@ -241,19 +248,18 @@ impl Session {
         reject(&mut self.stream, &mut self.input, report).await
     }
 
-    /// Gives the server the settings that this client has. False: the server is in doubt.
-    async fn tune(&mut self, lease: &mut Lease) -> bool {
-        let Some(server) = lease.server() else { return false };
-        let Some(sql) = self.wanted.difference(&server.parameters) else { return true };
+    /// Gives the server the settings that this client has. False: the server is in doubt. An error is Postgres' own: it
+    /// would have refused the log-in, and to go on with other settings (an encoding!) would mean wrong answers.
+    async fn tune(&mut self, lease: &mut Lease) -> Result<bool, Report> {
+        let Some(server) = lease.server() else { return Ok(false) };
+        let Some(sql) = self.wanted.difference(&server.parameters) else { return Ok(true) };
         match server.query_within(&sql, recover::BOUND).await {
             Ok(_) => {}
-            Err(Failure::Refused(report)) => {
-                tracing::info!(client = self.presence.client().id.0, %report, "a setting of the client is not accepted");
-            }
-            Err(_) => return false,
+            Err(Failure::Refused(report)) if server.boundary().is_some() => return Err(report),
+            Err(_) => return Ok(false),
         }
         self.wanted.adopt(&server.parameters);
-        server.boundary().is_some()
+        Ok(server.boundary().is_some())
     }
 
     /// A client that keeps its server: serves what comes between its transactions, and gets leave for the next.
