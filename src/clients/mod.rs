@@ -165,7 +165,7 @@ impl Client {
     pub fn ends(&self, now: Moment) -> bool {
         let mut view = lock(&self.view);
         (view.state, view.since, view.transaction) = (State::Idle, now, None);
-        view.link.take().is_some_and(|link| link.guard.busy())
+        view.link.take().is_some_and(|link| link.guard.in_doubt())
     }
 
     /// A cancel request with its key has come.

@@ -106,16 +106,17 @@ impl Pool {
         };
         tracing::warn!(database = %self.database.name, user = %self.user, %failure, "cannot open a server");
         let retry_at = self.pause_until(hopeless);
-        self.welcome.send_modify(|welcome| {
-            welcome.failure = Some(report.clone());
-            welcome.hopeless = hopeless;
-            welcome.attempts += 1;
-        });
         let turned_away = {
             let mut books = self.database.books();
             books.connect_failed(self.ix, retry_at);
             if hopeless { books.turn_away(self.ix) } else { Vec::new() }
         };
+        // After the books: a log-in that waits for this wants another server from here on.
+        self.welcome.send_modify(|welcome| {
+            welcome.failure = Some(report.clone());
+            welcome.hopeless = hopeless;
+            welcome.attempts += 1;
+        });
         for ticket in turned_away {
             let _ = ticket.answer.send(Answer::No(report.clone()));
         }

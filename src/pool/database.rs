@@ -311,6 +311,14 @@ impl Pool {
         }
     }
 
+    /// Takes back a leave to begin that was given and is not used, with the server that came with it.
+    pub fn undo(&self, lease: Option<Lease>) {
+        match lease {
+            Some(lease) => lease.return_unused(),
+            None => self.database.finish(),
+        }
+    }
+
     /// Counts of servers and of those who wait.
     #[must_use]
     pub fn counts(&self) -> Counts {

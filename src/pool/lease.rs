@@ -96,10 +96,12 @@ impl Lease {
         let Some(mut server) = self.take_awake() else { return };
         let now = self.pool.database.clock.now();
         server.used_at = now;
-        if server.expires_at.is_some_and(|moment| now >= moment) {
-            tracing::debug!(server = server.id.0, reason = "server lifetime over", "closing server");
+        let over = server.expires_at.is_some_and(|moment| now >= moment);
+        if over || server.progress.may_say_more() {
+            let reason = if over { "server lifetime over" } else { "an answer may still come" };
+            tracing::debug!(server = server.id.0, reason, "closing server");
             server.farewell();
-        } else if server.dirty || cancel_under_way || server.link.guard.busy() {
+        } else if server.dirty || cancel_under_way || server.link.guard.in_doubt() {
             self.stop_running();
             tokio::spawn(self.clean(server));
         } else {
@@ -134,10 +136,14 @@ impl Lease {
     async fn clean(mut self, mut server: Box<Server>) {
         let settings = Arc::clone(&self.pool.database.settings);
         let id = server.id;
-        if server.link.guard.busy() {
+        if server.link.guard.in_doubt() {
             let link = Arc::clone(&server.link);
             if tokio::time::timeout(settings.cancel_wait_timeout, link.guard.quiet()).await.is_err() {
                 tracing::info!(server = id.0, "closing server: a cancel on its way to it did not end in time");
+                return;
+            }
+            if server.link.guard.lost() {
+                tracing::info!(server = id.0, "closing server: a cancel was sent to it and may still hit it");
                 return;
             }
             // The signal is with the backend by now; a round trip makes sure that it hits nothing of the next client's.

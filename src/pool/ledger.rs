@@ -215,6 +215,8 @@ impl<S, T> Ledger<S, T> {
         let books = self.pool(pool);
         books.connecting = books.connecting.saturating_sub(1);
         books.retry_at = retry_at;
+        // Whoever still waits for a welcome says so again.
+        books.wanted = false;
     }
 
     /// A log-in needs to know what a server of this pool says of itself.

@@ -84,10 +84,7 @@ impl Wait {
         // The grant is on its way. Either it is here already, or its sender finds nobody and takes it back.
         self.answer.close();
         if let Ok(Answer::Go { lease, .. }) = self.answer.try_recv() {
-            match lease {
-                Some(lease) => lease.return_unused(),
-                None => self.pool.database.finish(),
-            }
+            self.pool.undo(lease);
         }
         false
     }

@@ -5,7 +5,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
@@ -30,19 +30,42 @@ pub struct Link {
 #[derive(Debug, Default)]
 pub struct CancelGuard {
     under_way: AtomicUsize,
+    lost: AtomicBool,
     done: Notify,
 }
 
-/// One cancel on its way; on drop it counts as done.
+/// One cancel on its way. Dropped before it is [`done`](UnderWay::done), it may hit at any time: the server is lost.
 #[derive(Debug)]
-pub struct UnderWay(Arc<CancelGuard>);
+pub struct UnderWay {
+    guard: Arc<CancelGuard>,
+    done: bool,
+}
+
+impl UnderWay {
+    /// The server has closed the connection that carried the cancel.
+    pub fn done(mut self) {
+        self.done = true;
+    }
+}
 
 impl CancelGuard {
     /// Notes that a cancel is on its way. To be called under the lock that says the client still has the server.
     #[must_use]
     pub fn start(self: &Arc<Self>) -> UnderWay {
         self.under_way.fetch_add(1, Ordering::AcqRel);
-        UnderWay(Arc::clone(self))
+        UnderWay { guard: Arc::clone(self), done: false }
+    }
+
+    /// Whether one was given up without knowing whether it has had its effect.
+    #[must_use]
+    pub fn lost(&self) -> bool {
+        self.lost.load(Ordering::Acquire)
+    }
+
+    /// Whether a cancel may still hit the server.
+    #[must_use]
+    pub fn in_doubt(&self) -> bool {
+        self.busy() || self.lost()
     }
 
     /// Whether one is on its way.
@@ -67,8 +90,11 @@ impl CancelGuard {
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.0.under_way.fetch_sub(1, Ordering::AcqRel);
-        self.0.done.notify_waiters();
+        if !self.done {
+            self.guard.lost.store(true, Ordering::Release);
+        }
+        self.guard.under_way.fetch_sub(1, Ordering::AcqRel);
+        self.guard.done.notify_waiters();
     }
 }
 

@@ -67,6 +67,10 @@ pub struct Progress {
     skipping: bool,
     /// The server is reading COPY data and the client has not ended it yet.
     copy_in: bool,
+    /// Syncs that were sent ahead of the COPY data that is being read: the server ignores those that it reads before the end.
+    early: usize,
+    /// So many of them may be answered all the same: the COPY failed, perhaps before the server had read them.
+    surplus: usize,
     /// The client sent something whose effect on the replies we cannot predict: never a boundary again.
     tainted: bool,
     broken: bool,
@@ -81,6 +85,8 @@ impl Progress {
             unsynced: false,
             skipping: false,
             copy_in: false,
+            early: 0,
+            surplus: 0,
             tainted: false,
             broken: false,
         };
@@ -113,17 +119,24 @@ impl Progress {
         (clean && nothing_half_sent).then_some(Boundary(()))
     }
 
+    /// Whether more may come than was asked for: whoever has the server may go on with it, but nobody else may get it.
+    #[must_use]
+    pub const fn may_say_more(&self) -> bool {
+        self.surplus > 0
+    }
+
     /// Whether the server waits for COPY data.
     #[must_use]
     pub const fn in_copy(&self) -> bool {
         self.copy_in
     }
 
-    /// Whether the next message would begin a request of its own while the outcome of earlier ones is still
-    /// unknown. While a gate is shut the relay stops here until it knows whether a transaction is open.
+    /// Whether the next message would begin a request of its own, and perhaps a transaction: no transaction is known
+    /// to be open. While a gate is shut the relay stops here until it knows more, or stands at the boundary.
     #[must_use]
     pub fn between_requests(&self) -> bool {
-        !self.unsynced && !self.skipping && !self.copy_in && !self.expected.is_empty()
+        let known_to_be_open = self.expected.is_empty() && self.status != Status::Idle;
+        !self.unsynced && !self.skipping && !self.copy_in && !known_to_be_open
     }
 
     /// A client's message with this tag has been let through to the server.
@@ -174,13 +187,16 @@ impl Progress {
     /// # Errors
     /// [`Unexpected`] if it answers nothing that was asked; the server is [`broken`](Self::broken) from then on.
     pub fn received(&mut self, tag: u8, status: &[u8]) -> Result<(), Unexpected> {
-        while self.expected.front() == Some(&Expect::CopyEnd) {
-            self.expected.pop_front();
-        }
         let front = self.expected.front().copied();
         let fits = match (tag, front) {
             (server::NOTICE | server::NOTIFICATION | server::PARAMETER_STATUS, _) => true,
             (server::READY_FOR_QUERY, Some(Expect::Query | Expect::Function | Expect::Sync)) => self.ready(status),
+            (server::READY_FOR_QUERY, None) if self.surplus > 0 => {
+                self.surplus -= 1;
+                // The Sync has ended the skipping after all.
+                self.unsynced &= !std::mem::take(&mut self.skipping);
+                self.ready(status)
+            }
             (server::ERROR, front) => self.error(front),
             (server::PARSE_COMPLETE, Some(Expect::Parse))
             | (server::BIND_COMPLETE, Some(Expect::Bind))
@@ -203,6 +219,14 @@ impl Progress {
             }
             _ => false,
         };
+        // The end of COPY data belongs to what stood before it, and that is over.
+        while self.expected.front() == Some(&Expect::CopyEnd) {
+            self.expected.pop_front();
+        }
+        if tag == server::COMMAND_COMPLETE {
+            // The COPY was read to its end, and with it what was sent ahead of that.
+            self.early = 0;
+        }
         if fits {
             Ok(())
         } else {
@@ -227,6 +251,7 @@ impl Progress {
     /// queries among it; after one in a simple query its own ReadyForQuery still comes.
     fn error(&mut self, front: Option<Expect>) -> bool {
         self.copy_in = false;
+        self.surplus += std::mem::take(&mut self.early);
         match front {
             Some(Expect::Query | Expect::Function | Expect::Sync) => true,
             Some(_) => {
@@ -249,6 +274,7 @@ impl Progress {
             self.tainted = true;
             return;
         }
+        self.early += ahead.saturating_sub(1);
         let later = self.expected.split_off(end.map_or(ahead, |end| end + 1));
         self.expected.truncate(1);
         self.copy_in = end.is_none();

@@ -98,7 +98,8 @@ fn copy() {
     // Sync and Flush are ignored while the server reads data.
     clean_at_the_end(">P >B >E <1 <2 <G >d >S >H >d >c >S <C <ZI");
     // COPY fails before it begins: the end marker is nobody's.
-    clean_at_the_end(">Q >d >c <E <ZI >Q <C <ZI");
+    clean_at_the_end(">Q >d >c <E <ZI");
+    clean_at_the_end(">Q <E >d >c <ZI");
     clean_at_the_end(">P >B >E >d >c >S <1 <2 <E <ZI");
 }
 
@@ -112,6 +113,22 @@ fn an_error_in_copy_data() {
     clean_at_the_end(">P >B >E <1 <2 <G >d <E >d >c >S <ZI");
     never_clean(">Q <G >d >c");
     never_clean(">P >B >E <1 <2 <G >d >c <C");
+}
+
+/// A Sync sent ahead of COPY data is answered if the COPY fails before it has read that far (a statement trigger).
+#[test]
+fn a_copy_that_fails_may_answer_the_sync_that_it_should_have_ignored() {
+    let (progress, _) = play(">P >B >E >S <1 <2 <G <E");
+    assert!(!is_boundary(&progress) && progress.may_say_more());
+    let (progress, result) = play(">P >B >E >S <1 <2 <G <E <ZI");
+    assert!(result.is_ok() && is_boundary(&progress) && !progress.may_say_more());
+    // The last Sync is under way already: is this the answer to the first or the last?
+    let (progress, result) = play(">P >B >E >S <1 <2 <G >d >c >S <E <ZI");
+    assert!(result.is_ok() && is_boundary(&progress) && progress.may_say_more());
+    let (progress, result) = play(">P >B >E >S <1 <2 <G >d >c >S <E <ZI <ZI");
+    assert!(result.is_ok() && is_boundary(&progress) && !progress.may_say_more());
+    let (progress, _) = play(">P >B >E >S <1 <2 <G >d >c >S <C <ZI");
+    assert!(is_boundary(&progress) && !progress.may_say_more());
 }
 
 #[test]
@@ -167,6 +184,8 @@ fn a_shut_gate_may_stop_the_client_between_requests_only() {
         (">P <E", false),
         (">Q <G", false),
         (">P >B >E >S <1 <2 <G", false),
+        // Answered, but the answer is not with the client yet: the next transaction must not slip past.
+        (">Q <C <ZI", true),
         // In a transaction whose status is known: go on.
         (">Q <C <ZT", false),
     ] {

@@ -18,13 +18,15 @@ pub const BOUND: Duration = Duration::from_secs(5);
 /// Why it has to be closed. **Not cancel-safe.**
 pub async fn recover(mut server: Box<Server>, half_sent: bool) -> Result<Rested, Failure> {
     let end = async {
-        if !server.progress.at_rest() {
-            // The cancel goes out even if the connection is then closed: otherwise Postgres would run on for nobody.
-            let cancelled = cancel::send(&server.link, BOUND).await;
-            if half_sent {
-                return Err(Failure::Protocol("the client left in the middle of a message".to_owned()));
-            }
-            cancelled?;
+        let busy = !server.progress.at_rest();
+        // The cancel goes out even if the connection is then closed: otherwise Postgres would run on for nobody.
+        let cancelled = if busy { cancel::send(&server.link, BOUND).await } else { Ok(()) };
+        // Also at rest: the message may be one that asks nothing (CopyData, Flush), and would swallow what follows.
+        if half_sent {
+            return Err(Failure::Protocol("the client left in the middle of a message".to_owned()));
+        }
+        cancelled?;
+        if busy {
             drain(&mut server).await?;
         }
         server.skip_message().await?;
@@ -63,7 +65,7 @@ pub async fn reset(mut server: Box<Server>, query: &[u8]) -> Result<Rested, Fail
 }
 
 fn rested(server: Box<Server>) -> Result<Rested, Failure> {
-    match server.boundary() {
+    match server.boundary().filter(|_| !server.progress.may_say_more()) {
         Some(proof) => Ok(Rested::new(server, proof)),
         None => Err(Failure::Protocol("the server did not become clean".to_owned())),
     }

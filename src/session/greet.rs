@@ -242,10 +242,10 @@ async fn cancel_request(key: &CancelKey, front: &Front) {
     match client.cancel() {
         Cancel::Told | Cancel::Nothing => {}
         Cancel::Send(link, under_way) => {
-            if let Err(error) = cancel::send(&link, front.databases.settings().cancel_wait_timeout).await {
-                tracing::warn!(client = client.id.0, %error, "cancel request did not get through");
+            match cancel::send(&link, front.databases.settings().cancel_wait_timeout).await {
+                Ok(()) => under_way.done(),
+                Err(error) => tracing::warn!(client = client.id.0, %error, "cancel request did not get through"),
             }
-            drop(under_way);
         }
     }
 }

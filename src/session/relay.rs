@@ -82,6 +82,8 @@ pub(super) struct Relay<'a> {
     pub(super) running: bool,
     /// A request of this transaction has been let through.
     pub(super) began: bool,
+    /// Since the last command ended, rows or their description have come.
+    pub(super) rows: bool,
     pub(super) requested: Moment,
 }
 
@@ -154,6 +156,7 @@ impl Relay<'_> {
     fn walk_answers(&mut self, counts: &mut Counts) -> Result<(), End> {
         let Server { flow, progress, parameters, dirty, said_farewell, .. } = &mut *self.server;
         let (client, wanted, clock, requested) = (self.client, &mut *self.wanted, self.clock, &mut self.requested);
+        let rows = &mut self.rows;
         flow.walk(|head, body| {
             let small = head.body <= WHOLE_MAX;
             match head.tag {
@@ -166,7 +169,8 @@ impl Relay<'_> {
                     parameters.report(body);
                     note_setting(body, wanted, client);
                 }
-                from_server::COMMAND_COMPLETE => *dirty |= leaves_state(body),
+                from_server::DATA_ROW | from_server::ROW_DESCRIPTION => *rows = true,
+                from_server::COMMAND_COMPLETE => *dirty |= leaves_state(body, std::mem::take(rows)),
                 from_server::ERROR => *said_farewell |= is_fatal(body),
                 _ => {}
             }
@@ -223,7 +227,7 @@ impl Relay<'_> {
                     if !running {
                         return Err(End::Wants);
                     }
-                    if progress.between_requests() && database.is_shut() {
+                    if *began && progress.between_requests() && database.is_shut() {
                         return Ok(Verdict::Stop);
                     }
                     *began = true;
@@ -288,11 +292,12 @@ fn note_setting(body: &[u8], wanted: &mut Parameters, client: &Client) {
 }
 
 /// Whether a command with this tag may leave something on the server that the next client would find. `SET` and
-/// `RESET` too: only reported settings are carried along. Doubt means yes; a reset costs one round trip.
-fn leaves_state(tag: &[u8]) -> bool {
+/// `RESET` too: only reported settings are carried along. A `SELECT` without `rows` may have made a temporary table
+/// (`CREATE TABLE AS` has that tag). Doubt means yes; a reset costs one round trip.
+fn leaves_state(tag: &[u8], rows: bool) -> bool {
     const TAGS: [&[u8]; 9] =
-        [b"SET", b"RESET", b"PREPARE\0", b"LISTEN", b"DECLARE", b"LOAD", b"CREATE", b"DISCARD TEMP", b"SELECT INTO"];
-    TAGS.iter().any(|known| tag.starts_with(known))
+        [b"SET", b"RESET", b"PREPARE\0", b"LISTEN", b"DECLARE", b"LOAD", b"CREATE", b"DISCARD TEMP", b"DO\0"];
+    TAGS.iter().any(|known| tag.starts_with(known)) || (!rows && tag.starts_with(b"SELECT "))
 }
 
 /// Whether an ErrorResponse says that the connection ends with it. Field V is never translated.
@@ -330,11 +335,12 @@ mod tests {
     #[test]
     fn commands_that_leave_state_are_known_by_their_tags() {
         for tag in ["SET\0", "RESET\0", "PREPARE\0", "LISTEN\0", "DECLARE CURSOR\0", "LOAD\0", "CREATE TABLE\0"] {
-            assert!(leaves_state(tag.as_bytes()), "{tag}");
+            assert!(leaves_state(tag.as_bytes(), true), "{tag}");
         }
         for tag in ["SELECT 1\0", "INSERT 0 1\0", "BEGIN\0", "COMMIT\0", "PREPARE TRANSACTION\0", "UPDATE 3\0"] {
-            assert!(!leaves_state(tag.as_bytes()), "{tag}");
+            assert!(!leaves_state(tag.as_bytes(), true), "{tag}");
         }
+        assert!(leaves_state(b"SELECT 3\0", false), "CREATE TEMP TABLE AS");
     }
 
     #[test]

@@ -41,6 +41,8 @@ pub struct Session {
     wanted: Parameters,
     /// The server that a session-mode client keeps.
     kept: Option<Lease>,
+    /// The client may have got half a message: what is written now would be taken for the rest of it.
+    mid_answer: bool,
 }
 
 /// What comes of a piece of a session's life.
@@ -53,7 +55,7 @@ impl Session {
         pool: Arc<Pool>,
         (stream, input, wanted): (Stream, Flow, Parameters),
     ) -> Self {
-        Self { front, presence, pool, stream, input, wanted, kept: None }
+        Self { front, presence, pool, stream, input, wanted, kept: None, mid_answer: false }
     }
 
     /// Lives it to its end. Dropping the future ends the session: its server is cleaned up or closed.
@@ -65,7 +67,7 @@ impl Session {
             }
         };
         let (report, reason, label) = farewell(&end);
-        if let Some(report) = report {
+        if let Some(report) = report.filter(|_| !self.mid_answer) {
             let mut out = BytesMut::new();
             report.write(Severity::Fatal, &mut out);
             // A client that does not read does not get its farewell.
@@ -224,8 +226,15 @@ impl Session {
                 self.pool.stats.server_assignments.add(1);
                 self.pool.stats.wait_us.add_us(waited);
                 self.pool.metrics.wait.record(waited);
-                if self.tune(&mut lease).await {
-                    return Ok(Some(lease));
+                match self.tune(&mut lease).await {
+                    Ok(true) => return Ok(Some(lease)),
+                    Ok(false) => {}
+                    Err(report) => {
+                        if let Some(boundary) = lease.server().and_then(|server| server.boundary()) {
+                            lease.release(boundary, false);
+                        }
+                        return Err(End::Dismissed(report));
+                    }
                 }
             }
         }
@@ -239,19 +248,18 @@ impl Session {
         reject(&mut self.stream, &mut self.input, report).await
     }
 
-    /// Gives the server the settings that this client has. False: the server is in doubt.
-    async fn tune(&mut self, lease: &mut Lease) -> bool {
-        let Some(server) = lease.server() else { return false };
-        let Some(sql) = self.wanted.difference(&server.parameters) else { return true };
+    /// Gives the server the settings that this client has. False: the server is in doubt. An error is Postgres' own: it
+    /// would have refused the log-in, and to go on with other settings (an encoding!) would mean wrong answers.
+    async fn tune(&mut self, lease: &mut Lease) -> Result<bool, Report> {
+        let Some(server) = lease.server() else { return Ok(false) };
+        let Some(sql) = self.wanted.difference(&server.parameters) else { return Ok(true) };
         match server.query_within(&sql, recover::BOUND).await {
             Ok(_) => {}
-            Err(Failure::Refused(report)) => {
-                tracing::info!(client = self.presence.client().id.0, %report, "a setting of the client is not accepted");
-            }
-            Err(_) => return false,
+            Err(Failure::Refused(report)) if server.boundary().is_some() => return Err(report),
+            Err(_) => return Ok(false),
         }
         self.wanted.adopt(&server.parameters);
-        server.boundary().is_some()
+        Ok(server.boundary().is_some())
     }
 
     /// A client that keeps its server: serves what comes between its transactions, and gets leave for the next.
@@ -319,9 +327,12 @@ impl Session {
             clock: self.front.clock,
             running,
             began: false,
+            rows: false,
             requested: now,
         };
-        relay.run().await
+        let end = relay.run().await;
+        self.mid_answer = lease.server().is_some_and(|server| !server.flow.at_message_end());
+        end
     }
 }
 

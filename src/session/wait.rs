@@ -54,10 +54,13 @@ impl Waiting<'_> {
         let mut look: Timer = None;
         let waited = std::future::poll_fn(|cx| self.poll(cx, &mut wait, (&mut timer, &mut look))).await;
         // A client that went in the same moment as its turn came has not been served: its request must not start.
-        if matches!(waited, Waited::Go(_)) && self.stream.read_closed() {
-            return Waited::Gone;
+        match waited {
+            Waited::Go(lease) if self.stream.read_closed() => {
+                self.pool.undo(lease);
+                Waited::Gone
+            }
+            waited => waited,
         }
-        waited
     }
 
     fn poll(&mut self, cx: &mut Context<'_>, wait: &mut Wait, (timer, look): (&mut Timer, &mut Timer)) -> Poll<Waited> {

@@ -8,6 +8,9 @@ use bytes::{Buf, BytesMut};
 /// Bytes of a message header: tag and length.
 pub const HEADER: usize = 5;
 
+/// The most room that is made at once for a message that is to be seen whole.
+const WHOLE_ROOM: usize = 64 << 10;
+
 /// A message's tag and the length of its body, that is without tag and length word.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Header {
@@ -153,7 +156,8 @@ impl Flow {
             match judge(head, body)? {
                 Verdict::Stop => return Ok(true),
                 Verdict::Whole if body.len() < head.body => {
-                    self.buf.reserve(head.body - body.len());
+                    // Never for all that is declared: a peer may say a gigabyte and send nothing.
+                    self.buf.reserve((head.body - body.len()).min(WHOLE_ROOM));
                     return Ok(false);
                 }
                 Verdict::Whole | Verdict::Pass => {
@@ -254,6 +258,14 @@ mod tests {
             assert_eq!(out, expected, "split every {step} bytes");
             assert!(flow.at_message_end() && flow.buf.is_empty());
         }
+    }
+
+    #[test]
+    fn a_declared_length_makes_no_room_for_it() {
+        let mut flow = Flow::default();
+        flow.buf.extend_from_slice(b"Q\x3f\xff\xff\xf0");
+        assert_eq!(flow.walk(|_, _| Ok::<_, BadLength>(Verdict::Whole)), Ok(false));
+        assert!(flow.buf.capacity() <= 2 * WHOLE_ROOM, "{}", flow.buf.capacity());
     }
 
     #[test]

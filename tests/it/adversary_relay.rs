@@ -1,0 +1,167 @@
+//! What an adversary found on the relay's way: each test once failed.
+
+use crate::support::postgres::Db;
+use crate::support::proxy::Spec;
+use crate::support::wait::{eventually, let_run, ms, secs, until};
+use crate::support::wire::{bind, copy_data, copy_done, execute, parse, query, sync};
+
+/// The half message would swallow the requests of whoever gets the server next.
+#[test]
+fn half_a_message_that_asks_nothing_never_reaches_the_next_client() {
+    let db = Db::new();
+    let proxy = Spec::of(&db).pool(1).start();
+    let mut leaver = proxy.client().login();
+    let half = &copy_data(&[0; 5000])[..2000];
+    leaver.send(&[&query("SELECT 1")[..], half].concat()).unwrap();
+    leaver.recv_until(b'Z', 1).unwrap();
+    drop(leaver);
+    let mut next = proxy.client().login();
+    next.limit(secs(10));
+    assert_eq!(next.one("SELECT 'mine'"), "mine");
+    eventually("no lease is left", secs(5), || proxy.pools("sv_active") == 0);
+}
+
+/// Its turn comes in the moment in which it has left: the leave that it was given has to be taken back.
+#[test]
+fn a_session_client_that_leaves_as_the_gate_opens_is_not_counted_for_ever() {
+    let db = Db::new();
+    let proxy = Spec::of(&db).session().start();
+    let mut console = proxy.console().login();
+    for round in 0..5 {
+        let mut held = proxy.client().login();
+        assert_eq!(held.one("SELECT 1"), "1");
+        console.ok(&format!("PAUSE {}", db.name));
+        // More than is read ahead: its departure shows at the next look only.
+        held.send(&query("SELECT 2").repeat(5000)).unwrap();
+        proxy.until_held(1);
+        drop(held);
+        console.ok(&format!("RESUME {}", db.name));
+        let id = format!("w{round}");
+        until("the window has run", secs(10), || match proxy.apply(&id, "drain='2s'", "SELECT 1").finish() {
+            Ok(_) => Some(()),
+            Err(error) => {
+                let error = error.db();
+                // RESUME answers while the pause is still releasing.
+                assert!(error.message.ends_with("releasing"), "{error}");
+                None
+            }
+        });
+    }
+}
+
+#[test]
+fn copy_data_sent_ahead_of_a_copy_that_fails_keeps_no_server() {
+    let db = Db::new();
+    let proxy = Spec::of(&db).pool(1).start();
+    let mut wire = proxy.client().login();
+    wire.send(&[query("COPY nothing FROM STDIN"), copy_data(b"1\n"), copy_done()].concat()).unwrap();
+    wire.recv_until(b'Z', 1).unwrap();
+    let mut next = proxy.client().login();
+    next.limit(secs(5));
+    assert_eq!(next.one("SELECT 'mine'"), "mine");
+}
+
+/// A Sync was sent ahead of COPY data, and the COPY fails before the server has read it: two ReadyForQuery come.
+#[test]
+fn a_copy_that_fails_before_it_reads_leaves_no_surplus_answer() {
+    let db = Db::with(
+        "CREATE TABLE t(a int);
+         CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS
+             $$ BEGIN PERFORM pg_sleep(0.3); RAISE EXCEPTION 'no'; END $$;
+         CREATE TRIGGER no BEFORE INSERT ON t FOR EACH STATEMENT EXECUTE FUNCTION no()",
+    );
+    let proxy = Spec::of(&db).pool(1).start();
+    let copy = [parse("", "COPY t FROM STDIN"), bind("", "", &[]), execute("", 0), sync()].concat();
+    for late in [true, false] {
+        for _ in 0..5 {
+            let mut wire = proxy.client().login();
+            wire.send(&copy).unwrap();
+            wire.recv_until(b'G', 1).unwrap();
+            let rest = [copy_data(b"1\n"), copy_done(), sync()].concat();
+            if late {
+                let answer = wire.recv_until(b'Z', 1).unwrap();
+                assert_eq!(answer[0].error().message, "no");
+                wire.send(&rest).unwrap();
+                wire.recv_until(b'Z', 1).unwrap();
+                assert_eq!(wire.one("SELECT 'again'"), "again");
+            } else {
+                wire.send(&rest).unwrap();
+                let mut next = proxy.client().login();
+                next.start("SELECT 'mine'").unwrap();
+                assert_eq!(wire.recv_until(b'Z', 1).unwrap()[0].error().message, "no");
+                next.limit(secs(5));
+                assert_eq!(next.finish().unwrap().one(), "mine");
+            }
+        }
+    }
+}
+
+#[test]
+fn nobody_goes_on_dialling_a_server_for_a_login_that_has_failed() {
+    let db = Db::new();
+    let proxy = Spec::of(&db).entry(&db, "dbname", "\"nowhere\"").start();
+    assert!(proxy.client().connect().is_err());
+    let tries = || proxy.log().matches("cannot open a server").count();
+    // One more may follow for those who come next.
+    let_run(ms(1600));
+    let before = tries();
+    let_run(ms(3000));
+    assert_eq!(tries(), before, "still dialling, for nobody");
+}
+
+#[test]
+fn a_table_made_by_a_query_is_gone_for_the_next_client() {
+    let db = Db::new();
+    let proxy = Spec::of(&db).pool(1).start();
+    let extended = |sql: &str| [parse("", sql), bind("", "", &[]), execute("", 0), sync()].concat();
+    for (sql, table) in [
+        ("CREATE TEMP TABLE a AS SELECT 1 AS x", "a"),
+        ("SELECT 1 AS x INTO TEMP b", "b"),
+        ("CREATE TEMP TABLE c AS SELECT 1 AS x WHERE false", "c"),
+        ("SELECT 'a row first'; CREATE TEMP TABLE d AS SELECT 1 AS x; SELECT 'and last'", "d"),
+        ("DO $$ BEGIN CREATE TEMP TABLE e(x int); END $$", "e"),
+    ] {
+        for simple in [true, false] {
+            if !simple && sql.contains("; SELECT") {
+                continue;
+            }
+            let mut wire = proxy.client().login();
+            wire.send(&if simple { query(sql) } else { extended(sql) }).unwrap();
+            wire.recv_until(b'Z', 1).unwrap();
+            let mut next = proxy.client().login();
+            let seen = next.one(&format!("SELECT (to_regclass('pg_temp.{table}') IS NULL)::text"));
+            assert_eq!(seen, "true", "{sql} (simple: {simple})");
+        }
+    }
+}
+
+/// What is said at the end must not be taken for the rest of a row.
+#[test]
+fn no_farewell_is_written_into_half_a_row() {
+    let db = Db::new();
+    let proxy = Spec::of(&db).pool(1).start();
+    let mut wire = proxy.client().login();
+    wire.start("SELECT repeat('x', 60000000)").unwrap();
+    assert_eq!(wire.recv().unwrap().tag, b'T');
+    eventually("it is stuck", secs(10), || !db.running("repeat").is_empty());
+    db.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%repeat%' AND pid <> pg_backend_pid()");
+    eventually("it is gone", secs(10), || db.servers() == 0);
+    let bytes = wire.recv_to_end().unwrap();
+    assert_eq!(bytes.first(), Some(&b'D'));
+    assert!(!bytes.windows(7).any(|window| window == b"crashed"), "the farewell is in the row");
+}
+
+/// Postgres itself would refuse the log-in. To go on with other settings would mean wrong bytes.
+#[test]
+fn settings_that_postgres_refuses_are_not_dropped_in_silence() {
+    let db = Db::new();
+    let proxy = Spec::of(&db).pool(1).start();
+    let target = proxy.client().param("client_encoding", "LATIN1").param("TimeZone", "No/Where");
+    let error = match target.connect() {
+        Err(error) => error.db(),
+        Ok(mut wire) => wire.query("SELECT chr(233)").unwrap_err().db(),
+    };
+    assert_eq!(error.code, "22023", "{error}");
+    proxy.still_serves();
+    assert_eq!(db.servers(), 1);
+}
