@@ -4,6 +4,7 @@
 //! folders, `PATH`). `PGLULL_BIN` runs another build of the proxy; `IT_SEED` repeats a random run.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod adversary_window;
 mod bad_input;
 mod bad_input_login;
 mod cancel;
