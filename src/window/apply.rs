@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -133,6 +134,10 @@ impl Change {
             Ok(Some(current)) if current == transaction => {}
             Ok(_) => return ended_itself(),
             Err(failure) => return self.abandoned(transaction, &failure).await,
+        }
+        if stop.notified().now_or_never().is_some() {
+            let report = Report::new(sqlstate::QUERY_CANCELED, "the change was stopped before COMMIT");
+            return self.roll_back(transaction, &report).await;
         }
         match stoppable(&mut self.server, "COMMIT", stop, |_| {}).await.0 {
             Ok(tag) if tag == "COMMIT" => Verdict::Applied,

@@ -397,10 +397,12 @@ impl Drop for Driver {
 }
 
 fn keep_notice(status: &watch::Sender<Status>, report: &Report) {
-    status.send_modify(|status| {
-        if status.notices.len() < NOTICES_KEPT {
+    status.send_if_modified(|status| {
+        let kept = status.notices.len() < NOTICES_KEPT;
+        if kept {
             status.notices.push(shorten(&report.message));
         }
+        kept
     });
 }
 

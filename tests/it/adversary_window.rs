@@ -311,3 +311,107 @@ fn two_operators_get_a_definite_answer_each() {
     }
     proxy.still_serves();
 }
+
+/// `held = released + cancelled + left + expired + waiting`, in the console and in the metrics, over windows in a row.
+#[test]
+fn every_held_client_leaves_in_one_way_that_is_counted() {
+    let (_db, proxy) = scene();
+    for round in 1..=3_u64 {
+        let id = format!("books{round}");
+        let open = proxy.open(&id, "hold='20s', tenure='20s'");
+        let mut wires: Vec<_> = (0..4).map(|_| proxy.client().login()).collect();
+        wires.iter_mut().for_each(|wire| wire.start("SELECT 1").unwrap());
+        proxy.until_held(4);
+        wires[0].cancel();
+        assert_eq!(wires[0].finish().unwrap_err().db().code, "57014");
+        drop(wires.remove(1));
+        proxy.until_held(2);
+        proxy.close(&id, &open["token"]);
+        wires[1..].iter_mut().for_each(|wire| drop(wire.finish().unwrap()));
+        let window = proxy.window(&id);
+        let count = |key: &str| window[key].parse::<u64>().unwrap();
+        assert_eq!(count("held_total"), 4);
+        let ends = ["released", "cancelled", "left", "expired", "held_now"].map(count);
+        assert_eq!(ends, [2, 1, 1, 0, 0], "{window:?}");
+        let metrics = proxy.metrics_text();
+        let sum = |part: &str| -> u64 {
+            let lines = metrics.lines().filter(|line| line.starts_with(part));
+            lines.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
+        };
+        assert_eq!(sum("pglull_held_total"), 4 * round, "{metrics}");
+        assert_eq!(sum("pglull_held_ended_total"), 4 * round, "{metrics}");
+    }
+}
+
+#[test]
+fn a_hold_shorter_than_the_drain_ends_the_window_first() {
+    let (_db, proxy) = scene();
+    let mut open = proxy.client().app("sleeper").login();
+    open.ok("BEGIN; SELECT 1");
+    let start = Instant::now();
+    let mut window = proxy.apply("short", "hold='600ms', drain='20s'", ADD);
+    proxy.until_phase("short", "draining");
+    let mut held = proxy.client().login();
+    held.start("SELECT 'served'").unwrap();
+    assert_eq!(held.finish().unwrap().one(), "served");
+    let error = window.finish().unwrap_err().db();
+    assert!(error.message.contains("hold bound") && error.message.contains("sleeper"), "{error}");
+    assert!(start.elapsed() < secs(3), "{:?}", start.elapsed());
+    assert_eq!(open.ok("COMMIT").status, b'I');
+}
+
+/// What a second operator and the first one are told when one resumes what the other still drains.
+#[test]
+fn resume_of_everything_while_one_database_drains_and_one_is_paused() {
+    let (db, other) = (Db::with(ACCOUNTS), Db::with(ACCOUNTS));
+    let proxy = Spec::of(&db).also(&other).start();
+    let mut open = proxy.client().login();
+    open.ok("BEGIN; SELECT 1");
+    let mut pause = proxy.admin_start("PAUSE");
+    let mut held = proxy.client_of(&other).login();
+    eventually("both are shut", secs(5), || {
+        proxy.admin("SHOW WINDOWS").maps().iter().filter(|w| w["phase"] != "preflight").count() == 2
+    });
+    held.start("SELECT 'served'").unwrap();
+    proxy.until_held(1);
+    proxy.admin("RESUME");
+    assert_eq!(held.finish().unwrap().one(), "served");
+    assert!(pause.finish().unwrap_err().db().message.contains("RESUME"));
+    open.ok("COMMIT");
+    proxy.admin("PAUSE");
+    proxy.admin("RESUME");
+    assert_eq!(proxy.admin_err("RESUME").code, "55000");
+    proxy.still_serves();
+}
+
+/// Bytes that are no text, commands without an end and prepared statements get an error, and the console goes on.
+#[test]
+fn nonsense_on_the_console_gets_an_error_and_no_hang() {
+    use crate::support::wire::{extended, flush, msg_of, parse, sync};
+    let (db, proxy) = scene();
+    let mut wire = proxy.console().login();
+    wire.limit(secs(5));
+    wire.send(&msg_of(b'Q', b"SHOW \xff\xfe\0")).unwrap();
+    assert!(wire.finish().is_err());
+    for bytes in
+        [[extended("SHOW VERSION", &[]), sync()].concat(), [parse("", "SHOW VERSION"), flush(), sync()].concat()]
+    {
+        wire.send(&bytes).unwrap();
+        assert_eq!(wire.finish().unwrap_err().db().code, "0A000");
+    }
+    for command in [
+        "WINDOW APPLY",
+        "WINDOW APPLY nope AS $$ SELECT 1 $$",
+        "WINDOW OPEN x WITH (hold='0s')",
+        "WINDOW CLOSE x TOKEN ''",
+        "PAUSE nope",
+        "RESUME nope",
+    ] {
+        wire.query(command).expect_err(command);
+    }
+    let huge = format!("WINDOW APPLY {} WITH (id='huge') AS $$ SELECT '{}' $$", db.name, "x".repeat(8 << 20));
+    wire.limit(secs(20));
+    assert_eq!(wire.query(&huge).unwrap().maps()[0]["outcome"], "applied");
+    assert_eq!(wire.ok("SHOW VERSION").rows.len(), 1);
+    proxy.still_serves();
+}

@@ -89,6 +89,7 @@ pub(super) fn window(id: &str, env: &Env) -> Result<Table, Problem> {
         ("released", held.released.to_string()),
         ("left", held.left.to_string()),
         ("cancelled", held.cancelled.to_string()),
+        ("expired", held.expired.to_string()),
         ("cut", held.cut.to_string()),
         ("stall_p50_ms", held.stall_p50_ms.to_string()),
         ("stall_p99_ms", held.stall_p99_ms.to_string()),
