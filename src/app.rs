@@ -69,7 +69,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     };
     let registry = Registry::new(databases, clients, users, clock);
     let (shutdown, ending) = watch::channel(Ending::Run);
-    let env = Env { front: front.clone(), registry, shutdown };
+    let env = Env { front: front.clone(), registry, shutdown, answering: watch::Sender::default() };
     for (listener, via) in listeners {
         tracing::info!(on = %listener.describe(), console_only = via == Via::AdminSocket, "listening");
         tokio::spawn(accept(listener, via, env.clone(), ending.clone()));
@@ -80,6 +80,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     }
     tokio::spawn(close_the_idle(front));
     signals(&env, ending).await?;
+    answered(&env).await;
     scraping.abort();
     tracing::info!("ended");
     Ok(())
@@ -313,6 +314,13 @@ async fn dismiss_all(env: &Env) {
         }
     };
     let _ = tokio::time::timeout(Duration::from_secs(1), gone).await;
+}
+
+/// Waits until the console has answered its commands: whoever runs a window is told how it ended.
+async fn answered(env: &Env) {
+    let mut answering = env.answering.subscribe();
+    let quiet = answering.wait_for(|count| *count == 0);
+    let _ = tokio::time::timeout(Duration::from_secs(1), quiet).await;
 }
 
 /// Every client and every server needs a descriptor; takes what the kernel allows and says if that is too little.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::sync::watch;
 
 use super::command::{self, Command, CommandError};
 use super::{show, windows};
@@ -29,7 +30,25 @@ pub struct Env {
     /// Its windows.
     pub registry: Arc<Registry>,
     /// How the process is told to end.
-    pub shutdown: tokio::sync::watch::Sender<Ending>,
+    pub shutdown: watch::Sender<Ending>,
+    /// How many commands are being carried out: the process does not end before it has answered them.
+    pub answering: watch::Sender<usize>,
+}
+
+/// One command that is being carried out.
+struct Answering(watch::Sender<usize>);
+
+impl Answering {
+    fn start(env: &Env) -> Self {
+        env.answering.send_modify(|count| *count += 1);
+        Self(env.answering.clone())
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count = count.saturating_sub(1));
+    }
 }
 
 /// How far the process is asked to end. A later word is a harder one.
@@ -157,6 +176,7 @@ impl Operator {
         let mut skipping = false;
         loop {
             let (tag, body) = self.message().await?;
+            let _answering = Answering::start(env);
             let mut out = BytesMut::new();
             match tag {
                 client::TERMINATE => return Ok(()),

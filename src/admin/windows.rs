@@ -54,7 +54,8 @@ pub(super) async fn run(command: Command, operator: &mut Operator, env: &Env) ->
                 handle.check(&token).map_err(denied)?;
             }
             handle.abort().map_err(denied)?;
-            handle.until(|status| status.window.phase.outcome().is_some()).await;
+            // Whoever has the answer may begin the next window.
+            handle.until(closed).await;
             Ok(Answer::Rows(summary(&handle), "WINDOW"))
         }
         other => {
@@ -86,6 +87,10 @@ fn request(
 fn max_held(defaults: &WindowDefaults, env: &Env) -> u64 {
     let most = if defaults.max_held == 0 { env.front.config.max_client_conn } else { defaults.max_held };
     u64::try_from(most).unwrap_or(u64::MAX)
+}
+
+fn closed(status: &Status) -> bool {
+    matches!(status.window.phase, Phase::Closed { .. })
 }
 
 fn begin(request: Request, env: &Env) -> Result<Arc<Handle>, Problem> {
@@ -174,7 +179,7 @@ fn summary(handle: &Handle) -> Table {
 
 /// The answer to the one who waited for a window's end.
 async fn settled(handle: &Arc<Handle>) -> Result<Answer, Problem> {
-    let status = handle.until(|status| matches!(status.window.phase, Phase::Closed { .. })).await;
+    let status = handle.until(closed).await;
     match status.window.phase.outcome() {
         Some(Outcome::Applied | Outcome::Resumed) => Ok(Answer::Rows(summary(handle), "WINDOW")),
         outcome => Err(unsuccessful(handle, outcome, &status.reason).into()),
@@ -194,7 +199,7 @@ fn unsuccessful(handle: &Handle, outcome: Option<&Outcome>, reason: &str) -> Rep
 
 async fn apply(request: Request, operator: &mut Operator, env: &Env) -> Result<Answer, Problem> {
     let handle = begin(request, env)?;
-    follow(&handle, operator, |status| matches!(status.window.phase, Phase::Closed { .. })).await?;
+    follow(&handle, operator, closed).await?;
     for text in handle.receipt().notices {
         operator.notice(text).await?;
     }
@@ -204,7 +209,7 @@ async fn apply(request: Request, operator: &mut Operator, env: &Env) -> Result<A
 /// Answers when the window holds. From then on the token speaks for its owner: this connection may close.
 async fn open(request: Request, operator: &mut Operator, env: &Env) -> Result<Answer, Problem> {
     let handle = begin(request, env)?;
-    let enough = |status: &Status| status.window.phase == Phase::Holding || status.window.phase.outcome().is_some();
+    let enough = |status: &Status| status.window.phase == Phase::Holding || closed(status);
     let status = follow(&handle, operator, enough).await?;
     if status.window.phase.outcome().is_some() {
         return Err(unsuccessful(&handle, status.window.phase.outcome(), &status.reason).into());
@@ -282,10 +287,10 @@ pub(super) async fn resume(database: Option<String>, env: &Env) -> Result<Answer
         };
         return Err(report.into());
     }
+    // One that has just ended by itself is what the operator wanted. All are let go before any is waited for.
+    pauses.iter().for_each(|handle| drop(handle.close()));
     for handle in pauses {
-        // One that has just ended by itself is what the operator wanted.
-        let _ = handle.close();
-        handle.until(|status| status.window.phase.outcome().is_some()).await;
+        handle.until(closed).await;
     }
     Ok(Answer::Done("RESUME"))
 }

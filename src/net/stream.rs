@@ -135,6 +135,26 @@ impl Stream {
         matches!(ready, Some(Ok(ready)) if ready.is_read_closed()) || matches!(ready, Some(Err(_)))
     }
 
+    /// The first byte that waits to be read, if one does; asks the kernel itself, not the runtime's last word of it.
+    ///
+    /// # Errors
+    /// If the peer has closed or the socket is dead.
+    pub fn glance(&self) -> io::Result<Option<u8>> {
+        use nix::sys::socket::{MsgFlags, recv};
+        use std::os::fd::AsRawFd as _;
+        let socket = match self {
+            Self::Tcp(stream) => stream.as_raw_fd(),
+            Self::Unix(stream) => stream.as_raw_fd(),
+        };
+        let mut first = [0_u8];
+        match recv(socket, &mut first, MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT) {
+            Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) => Ok(Some(first[0])),
+            Err(nix::errno::Errno::EAGAIN) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Reads into the spare room of `buf`, making at least `room` of it. 0 means that the peer has closed.
     ///
     /// # Errors

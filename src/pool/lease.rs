@@ -3,6 +3,7 @@
 //! [`Lease::release`] with a [`Boundary`] is the only way back to idle; dropping a lease in any other way closes the server.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -12,6 +13,10 @@ use crate::config::PoolMode;
 use crate::server::conn::{Failure, Rested, Server};
 use crate::server::progress::Boundary;
 use crate::server::recover;
+
+/// A server that was idle for longer is looked at by a system call before it is lent: the runtime may not have noticed yet
+/// that it has said good-bye. One that was busy just now is not worth the call.
+const GLANCE_AFTER: Duration = Duration::from_millis(20);
 
 /// A lent server. See the module's text.
 #[derive(Debug)]
@@ -61,6 +66,9 @@ impl Lease {
             return false;
         }
         let idle = self.pool.database.clock.now().since(rested.server().used_at);
+        if idle >= GLANCE_AFTER && !rested.server().looks_alive() {
+            return false;
+        }
         if self.pool.database.settings.server_check_delay.is_none_or(|delay| idle < delay) {
             return true;
         }

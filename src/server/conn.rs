@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use super::cancel::Link;
 use super::parameters::Parameters;
 use super::progress::{Boundary, Progress, Status};
-use crate::ids::{Moment, ServerId};
+use crate::ids::{Moment, ServerId, SessionId};
 use crate::net::stream::Stream;
 use crate::wire::frame::{self, BadLength, Flow};
 use crate::wire::reply::Report;
@@ -43,6 +43,8 @@ pub struct Server {
     pub expires_at: Option<Moment>,
     /// A client left state on it: it is reset before anybody else gets it.
     pub dirty: bool,
+    /// Whose the unnamed prepared statement on it is, if one was made.
+    pub unnamed: Option<SessionId>,
     /// It has sent an error that ends the connection.
     pub said_farewell: bool,
 }
@@ -128,6 +130,16 @@ pub struct Answer {
 const ERRAND_LIMIT: usize = 16 << 20;
 
 impl Server {
+    /// Whether the socket is open and, as far as its first byte tells, brings no farewell. One system call.
+    #[must_use]
+    pub fn looks_alive(&self) -> bool {
+        match self.stream.glance() {
+            Ok(Some(first)) => first != tags::server::ERROR,
+            Ok(None) => true,
+            Err(_) => false,
+        }
+    }
+
     /// Looks at what came while nobody had it. Only news are allowed: settings, notices, notifications.
     fn news_only(&mut self) -> bool {
         loop {

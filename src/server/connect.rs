@@ -96,6 +96,7 @@ async fn log_in(target: &Arc<Target>, id: ServerId, now: Moment) -> Result<Reste
         used_at: now,
         expires_at: None,
         dirty: false,
+        unnamed: None,
         said_farewell: false,
     };
     Ok(Rested::new(Box::new(server), proof))

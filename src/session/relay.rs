@@ -217,7 +217,7 @@ impl Relay<'_> {
     }
 
     fn walk_requests(&mut self) -> Result<(), End> {
-        let Server { progress, dirty, .. } = &mut *self.server;
+        let Server { progress, dirty, unnamed, .. } = &mut *self.server;
         let (client, database, running) = (self.client, &self.pool.database, self.running);
         let (clock, requested, began) = (self.clock, &mut self.requested, &mut self.began);
         self.input
@@ -237,7 +237,15 @@ impl Relay<'_> {
                     from_client::PARSE | from_client::QUERY if body.is_empty() && head.body > 0 => {
                         return Ok(Verdict::Whole);
                     }
-                    from_client::PARSE => *dirty |= body.first() != Some(&0),
+                    from_client::PARSE if body.first() == Some(&0) => *unnamed = Some(client.id),
+                    from_client::PARSE => *dirty = true,
+                    from_client::BIND | from_client::DESCRIBE if *unnamed != Some(client.id) => {
+                        match uses_unnamed(head.tag, body) {
+                            None if body.len() < head.body => return Ok(Verdict::Whole),
+                            Some(true) => return Err(End::Dismissed(no_unnamed())),
+                            Some(false) | None => {}
+                        }
+                    }
                     _ => {}
                 }
                 note_request(head.tag, body, progress, (client, clock, requested));
@@ -246,6 +254,28 @@ impl Relay<'_> {
             })
             .map(|_| ())
     }
+}
+
+/// Whether a Bind or Describe refers to the unnamed prepared statement; `None` while too little of it has arrived.
+/// That statement is the server's, not the client's: another client's would be run in its place.
+fn uses_unnamed(tag: u8, body: &[u8]) -> Option<bool> {
+    let statement = if tag == from_client::BIND {
+        // Behind the portal's name.
+        let portal = body.iter().position(|&byte| byte == 0)?;
+        body.get(portal + 1)
+    } else {
+        match body.first()? {
+            b'S' => body.get(1),
+            _ => return Some(false),
+        }
+    };
+    statement.map(|first| *first == 0)
+}
+
+fn no_unnamed() -> Report {
+    Report::new("26000", "unnamed prepared statement does not exist")
+        .detail("It was made in an earlier transaction, on another server or before another client used this one.")
+        .hint("Send Parse with each Bind of the unnamed statement, or use pool_mode = session.")
 }
 
 /// Postgres' own limits on what a client may send.
@@ -341,6 +371,25 @@ mod tests {
             assert!(!leaves_state(tag.as_bytes(), true), "{tag}");
         }
         assert!(leaves_state(b"SELECT 3\0", false), "CREATE TEMP TABLE AS");
+    }
+
+    #[test]
+    fn the_unnamed_statement_is_seen_where_it_is_used() {
+        for (tag, body, expected) in [
+            (b'B', &b"\0\0\0\0"[..], Some(true)),
+            (b'B', b"portal\0\0\0\0", Some(true)),
+            (b'B', b"\0name\0\0\0", Some(false)),
+            (b'B', b"", None),
+            (b'B', b"port", None),
+            (b'B', b"portal\0", None),
+            (b'D', b"S\0", Some(true)),
+            (b'D', b"Sname\0", Some(false)),
+            (b'D', b"P\0", Some(false)),
+            (b'D', b"", None),
+            (b'D', b"S", None),
+        ] {
+            assert_eq!(uses_unnamed(tag, body), expected, "{body:?}");
+        }
     }
 
     #[test]

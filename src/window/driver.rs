@@ -7,18 +7,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::select_all;
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinHandle;
 
 use super::apply::{self, Change};
 use super::event::{Effect, Event, Outcome, Reason, Verdict};
 use super::machine::{Phase, step};
+use super::people::{blockers, held, in_transaction};
 use super::plan::{Form, Stragglers};
-use super::receipt::{Blocker, Held, Took};
-use super::registry::{Channels, Handle, Registry, Status};
+use super::receipt::{Blocker, Took, shorten};
+use super::registry::{self, Channels, Registry, Status};
 use super::script;
-use crate::clients::{Cancel, Client, State};
-use crate::ids::{Epoch, millis};
-use crate::pool::database::Database;
+use crate::clients::{Cancel, State};
+use crate::ids::Epoch;
 use crate::pool::gate::Gate;
 use crate::server::cancel;
 use crate::wire::reply::{Report, sqlstate};
@@ -31,21 +33,26 @@ const NOTICES_KEPT: usize = 50;
 /// The driver of one window.
 pub(super) struct Driver {
     registry: Arc<Registry>,
-    handle: Arc<Handle>,
+    handle: Arc<registry::Handle>,
     status: watch::Sender<Status>,
     events: mpsc::UnboundedSender<Event>,
     received: mpsc::UnboundedReceiver<Event>,
     sql: Arc<str>,
-    epochs: Vec<Epoch>,
+    /// The shuttings that are ours, one for each database; `None` where the gate was shut already.
+    epochs: Vec<Option<Epoch>>,
     /// Filled by preflight; taken by the start of the change.
     change: Arc<std::sync::Mutex<Option<Change>>>,
     stop: Arc<Notify>,
+    /// The task of the change, once it was begun; the database is free for another window when it has ended.
+    applying: Option<JoinHandle<()>>,
+    /// The change was begun and its verdict has not come.
+    verdict_due: bool,
 }
 
 impl Driver {
     pub(super) fn new(
         registry: Arc<Registry>,
-        handle: Arc<Handle>,
+        handle: Arc<registry::Handle>,
         (status, events, received): Channels,
         sql: Arc<str>,
     ) -> Self {
@@ -59,7 +66,13 @@ impl Driver {
             epochs: Vec::new(),
             change: Arc::default(),
             stop: Arc::default(),
+            applying: None,
+            verdict_due: false,
         }
+    }
+
+    pub(super) fn handle(&self) -> Arc<registry::Handle> {
+        Arc::clone(&self.handle)
     }
 
     /// Drives the window to its end.
@@ -80,7 +93,7 @@ impl Driver {
             };
             self.step(event, &mut effects);
         }
-        self.close();
+        self.publish_phase();
     }
 
     fn phase(&self) -> Phase {
@@ -119,6 +132,8 @@ impl Driver {
         }
         match phase {
             Phase::Draining { .. } if pulses.iter().all(|(_, running, _)| *running == 0) => Some(Event::Drained),
+            // A verdict that is still out may come in time for the receipt; nobody waits for it but the operator.
+            Phase::Releasing { outcome: Outcome::Unknown(_), .. } if self.verdict_due => None,
             Phase::Releasing { .. } if pulses.iter().all(|(.., held)| *held == 0) => Some(Event::Released),
             _ => None,
         }
@@ -127,7 +142,7 @@ impl Driver {
     fn gates_are_ours(&self) -> bool {
         self.epochs.len() == self.handle.databases.len()
             && self.handle.databases.iter().zip(&self.epochs).all(|(database, epoch)| {
-                matches!(database.pulse().0, Gate::Shut { epoch: current, .. } if current == *epoch)
+                matches!(database.pulse().0, Gate::Shut { epoch: current, .. } if Some(current) == *epoch)
             })
     }
 
@@ -139,6 +154,7 @@ impl Driver {
         let now = self.registry.clock.now();
         let before = self.status.borrow().window.clone();
         let quiet = event == Event::Tick;
+        self.verdict_due &= !matches!(event, Event::ApplyEnded(_));
         let after = step(before.clone(), event.clone(), now, effects);
         if after == before && quiet {
             return;
@@ -156,7 +172,7 @@ impl Driver {
                 "window edge"
             );
         }
-        self.status.send_modify(|status| {
+        self.advance(|status| {
             if edge {
                 status.edges.push((now, after.phase.as_str()));
             }
@@ -171,6 +187,20 @@ impl Driver {
         self.publish_phase();
     }
 
+    /// Publishes how the window stands. Whoever sees it closed finds it booked, and may begin the next one.
+    fn advance(&mut self, change: impl FnOnce(&mut Status)) {
+        let mut next = self.status.borrow().clone();
+        change(&mut next);
+        if matches!(next.window.phase, Phase::Closed { .. }) {
+            self.book(&mut next);
+        }
+        self.status.send_modify(|status| {
+            // Postgres may have said something in the meantime.
+            next.notices = std::mem::take(&mut status.notices);
+            *status = next;
+        });
+    }
+
     fn publish_phase(&self) {
         let phase = self.phase();
         let live = !matches!(phase, Phase::Closed { .. });
@@ -183,8 +213,8 @@ impl Driver {
         match effect {
             Effect::Preflight => self.preflight(),
             Effect::Shut { bound } => {
-                self.epochs = self.handle.databases.iter().filter_map(|database| database.shut(bound)).collect();
-                if self.epochs.len() < self.handle.databases.len() {
+                self.epochs = self.handle.databases.iter().map(|database| database.shut(bound)).collect();
+                if self.epochs.contains(&None) {
                     // A gate that an earlier window has left to the watchdog: this one must not rely on it.
                     tracing::error!(window = %self.handle.id, "a gate was shut already");
                     let _ = self.events.send(Event::GateLost);
@@ -198,7 +228,9 @@ impl Driver {
                 let change = self.change.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
                 let taken = change.filter(|_| in_time);
                 let (events, stop, status) = (self.events.clone(), Arc::clone(&self.stop), self.status.clone());
-                tokio::spawn(async move {
+                let id = self.handle.id.clone();
+                self.verdict_due = true;
+                self.applying = Some(tokio::spawn(async move {
                     let notice = move |report: Report| keep_notice(&status, &report);
                     let verdict = match taken {
                         Some(change) => change.run(deadline, stop, notice).await,
@@ -207,18 +239,23 @@ impl Driver {
                             message: "the change could not be started in time".to_owned(),
                         },
                     };
+                    tracing::info!(window = %id, ?verdict, "the change has ended");
                     let _ = events.send(Event::ApplyEnded(verdict));
-                });
+                }));
             }
             Effect::StopApply => self.stop.notify_one(),
             // Servers keep no statements of ours yet that a change could make stale.
             Effect::Heal => {
                 let _ = self.events.send(Event::Healed);
             }
-            Effect::Open => {
-                for (database, epoch) in self.handle.databases.iter().zip(&self.epochs) {
-                    database.open(*epoch);
-                }
+            Effect::Open => self.open(),
+        }
+    }
+
+    fn open(&self) {
+        for (database, epoch) in self.handle.databases.iter().zip(&self.epochs) {
+            if let Some(epoch) = epoch {
+                database.open(*epoch);
             }
         }
     }
@@ -256,14 +293,16 @@ impl Driver {
     fn straggle(&self, policy: Stragglers) {
         for client in in_transaction(&self.registry, &self.handle.databases) {
             match policy {
-                Stragglers::Abort => {}
+                Stragglers::Abort => continue,
+                // There is nothing to cancel: it is its client that keeps it open.
+                Stragglers::Cancel if client.view().state == State::IdleInTransaction => continue,
                 Stragglers::Cancel => {
-                    if let Cancel::Send(link, under_way) = client.cancel() {
-                        tokio::spawn(async move {
-                            let _ = cancel::send(&link, Duration::from_secs(1)).await;
-                            drop(under_way);
-                        });
-                    }
+                    let Cancel::Send(link, under_way) = client.cancel() else { continue };
+                    tokio::spawn(async move {
+                        if cancel::send(&link, Duration::from_secs(1)).await.is_ok() {
+                            under_way.done();
+                        }
+                    });
                 }
                 Stragglers::Terminate => {
                     let text = format!("terminating connection: it kept window {} from draining", self.handle.id);
@@ -280,10 +319,9 @@ impl Driver {
     }
 
     /// Books the end.
-    fn close(&self) {
-        let held = held(&self.handle.databases, &self.status.borrow());
-        self.status.send_modify(|status| status.held = Some(held.clone()));
-        let status = self.status.borrow().clone();
+    fn book(&mut self, status: &mut Status) {
+        let held = held(&self.handle.databases, status);
+        status.held = Some(held.clone());
         let took = Took::of(&status.window, self.registry.clock.now());
         let outcome = status.window.phase.outcome().map_or("unknown", Outcome::as_str);
         for database in &self.handle.databases {
@@ -312,16 +350,60 @@ impl Driver {
             window = %self.handle.id, outcome, reason = %status.reason, drain_ms = took.drain_ms, apply_ms = took.apply_ms,
             hold_ms = took.hold_ms, held = held.held_total, stall_max_ms = held.stall_max_ms, cut = held.cut, "window ends"
         );
-        self.registry.ended(&self.handle);
+        self.free();
+    }
+
+    /// The database is free for another window, as soon as nothing of this one's change can run any more.
+    fn free(&mut self) {
+        let (registry, handle) = (Arc::clone(&self.registry), Arc::clone(&self.handle));
+        match self.applying.take().filter(|task| !task.is_finished() && self.verdict_due) {
+            None => registry.ended(&handle),
+            Some(task) => {
+                // Without a runtime there is nobody left who could begin another.
+                let Ok(runtime) = Handle::try_current() else { return };
+                runtime.spawn(async move {
+                    let _ = task.await;
+                    registry.ended(&handle);
+                });
+            }
+        }
+    }
+}
+
+/// A driver that ends before its window has (it panicked, or its runtime ends): nobody stays held, the change is told to
+/// stop, the window is closed and the database is free for another.
+impl Drop for Driver {
+    fn drop(&mut self) {
+        if matches!(self.phase(), Phase::Closed { .. }) {
+            return;
+        }
+        tracing::error!(window = %self.handle.id, phase = self.phase().as_str(), "the driver of a window has died");
+        self.stop.notify_one();
+        self.open();
+        let now = self.registry.clock.now();
+        let begun = self.verdict_due;
+        let outcome = match self.phase().outcome() {
+            Some(outcome) => outcome.clone(),
+            None if begun => Outcome::Unknown("the window's driver died while the change ran".to_owned()),
+            None => Outcome::Aborted(Reason::DriverDied),
+        };
+        self.advance(|status| {
+            status.reason = reason(&outcome, &status.blockers);
+            status.window.times.closed = Some(now);
+            status.window.phase = Phase::Closed { outcome };
+            status.edges.push((now, status.window.phase.as_str()));
+        });
         self.publish_phase();
     }
 }
 
 fn keep_notice(status: &watch::Sender<Status>, report: &Report) {
-    status.send_modify(|status| {
-        if status.notices.len() < NOTICES_KEPT {
-            status.notices.push(report.message.clone());
+    status.send_if_modified(|status| {
+        let kept = status.notices.len() < NOTICES_KEPT;
+        if kept {
+            status.notices.push(shorten(&report.message));
         }
+        kept
     });
 }
 
@@ -337,57 +419,6 @@ fn reason(outcome: &Outcome, blockers: &[Blocker]) -> String {
     }
 }
 
-/// Clients with an open transaction in these databases.
-fn in_transaction(registry: &Registry, databases: &[Arc<Database>]) -> Vec<Arc<Client>> {
-    let covered = |client: &Client| databases.iter().any(|database| database.name == client.database);
-    let all = registry.clients.list();
-    all.into_iter().filter(|client| covered(client) && client.view().transaction.is_some()).collect()
-}
-
-/// Who keeps these databases from draining, the oldest transaction first.
-#[must_use]
-pub fn blockers(registry: &Registry, databases: &[Arc<Database>]) -> Vec<Blocker> {
-    let now = registry.clock.now();
-    let describe = |client: Arc<Client>| {
-        let view = client.view();
-        let since = view.transaction?;
-        Some(Blocker {
-            database: client.database.clone(),
-            kind: "transaction",
-            user: client.user.clone(),
-            application_name: client.application_name(),
-            addr: client.peer.addr(),
-            port: client.peer.port(),
-            state: if view.state == State::IdleInTransaction { "idle in transaction" } else { "active" },
-            age_ms: millis(now.since(since)),
-            statement: view.statement.show(),
-            server_pid: view.link.map_or(0, |link| link.key.pid),
-            id: client.id.0,
-        })
-    };
-    let mut blockers: Vec<_> = in_transaction(registry, databases).into_iter().filter_map(describe).collect();
-    blockers.sort_by_key(|blocker| std::cmp::Reverse(blocker.age_ms));
-    blockers
-}
-
-/// What the gates of these databases have done to clients since they were last shut.
-pub(super) fn held(databases: &[Arc<Database>], status: &Status) -> Held {
-    let mut sum = Held { cut: status.cut, ..Held::default() };
-    if status.window.times.shut.is_none() {
-        return sum;
-    }
-    let mut stalls = Vec::new();
-    for database in databases {
-        let tally = database.traffic().tally;
-        sum.held_now += tally.waiting();
-        sum.held_peak += tally.peak;
-        sum.held_total += tally.held;
-        sum.released += tally.released;
-        sum.cancelled += tally.cancelled;
-        sum.left += tally.left;
-        sum.expired += tally.expired;
-        stalls.extend(tally.stalls_ms);
-    }
-    sum.stalls(stalls);
-    sum
-}
+#[cfg(test)]
+#[path = "driver_tests.rs"]
+mod tests;

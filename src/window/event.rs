@@ -107,6 +107,8 @@ pub enum Reason {
     Shutdown,
     /// The watchdog had to open the gate: the driver was late.
     Watchdog,
+    /// The window's driver ended before its window, by a fault of ours.
+    DriverDied,
 }
 
 impl fmt::Display for Reason {
@@ -124,6 +126,7 @@ impl fmt::Display for Reason {
             }
             Self::Shutdown => f.write_str("pooler is shutting down"),
             Self::Watchdog => f.write_str("the watchdog opened the gate"),
+            Self::DriverDied => f.write_str("the window's driver died"),
         }
     }
 }

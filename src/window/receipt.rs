@@ -74,6 +74,16 @@ impl Held {
     }
 }
 
+/// A text of Postgres', cut where it is longer than a record should be.
+#[must_use]
+pub fn shorten(text: &str) -> String {
+    const KEPT: usize = 2000;
+    match text.char_indices().nth(KEPT) {
+        None => text.to_owned(),
+        Some((end, _)) => format!("{} ... ({} bytes in all)", text.get(..end).unwrap_or_default(), text.len()),
+    }
+}
+
 /// How long each phase took, in milliseconds; a phase that runs counts up to `now`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
 #[allow(missing_docs, reason = "the names say it")]

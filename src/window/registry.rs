@@ -8,11 +8,11 @@ use aws_lc_rs::{digest, rand};
 use subtle::ConstantTimeEq as _;
 use tokio::sync::{mpsc, watch};
 
-use super::driver;
-use super::event::Event;
+use super::event::{Effect, Event};
 use super::machine::{Phase, Window};
 use super::plan::{Bounds, Form};
 use super::receipt::{Blocker, Held, Receipt, Took};
+use super::{driver, people};
 use crate::auth::users::Users;
 use crate::clients::Clients;
 use crate::clock::{Clock, rfc3339};
@@ -168,6 +168,14 @@ impl Registry {
     /// # Errors
     /// [`Refusal`]; nobody is held then.
     pub fn begin(self: &Arc<Self>, request: Request) -> Result<Arc<Handle>, Refusal> {
+        let (driver, first) = self.begin_undriven(request)?;
+        let handle = driver.handle();
+        tokio::spawn(driver.run(first));
+        Ok(handle)
+    }
+
+    /// Books a window and makes its driver, whose end is the window's end.
+    pub(super) fn begin_undriven(self: &Arc<Self>, request: Request) -> Result<(driver::Driver, Effect), Refusal> {
         let find = |name: &String| self.databases.find(name).ok_or_else(|| Refusal::NoDatabase(name.clone()));
         let databases = request.databases.iter().map(find).collect::<Result<Vec<_>, _>>()?;
         let mut books = self.books();
@@ -181,9 +189,11 @@ impl Registry {
             return Err(Refusal::IdUsed(id));
         }
         for database in &databases {
-            let runs = |handle: &&Arc<Handle>| handle.covers(&database.name) && !handle.is_closed();
-            if let Some(other) = books.live.iter().find(runs) {
-                let phase = other.status.borrow().window.phase.as_str();
+            if let Some(other) = books.live.iter().find(|handle| handle.covers(&database.name)) {
+                let phase = match other.status.borrow().window.phase.as_str() {
+                    "closed" => "closed, but its change has not ended yet",
+                    phase => phase,
+                };
                 let (id, owner) = (other.id.clone(), other.owner.clone());
                 return Err(Refusal::Busy { database: database.name.clone(), id, owner, phase });
             }
@@ -219,10 +229,8 @@ impl Registry {
         });
         books.live.push(Arc::clone(&handle));
         drop(books);
-        let driver =
-            driver::Driver::new(Arc::clone(self), Arc::clone(&handle), (sender, events, received), Arc::from(sql));
-        tokio::spawn(driver.run(first));
-        Ok(handle)
+        let channels = (sender, events, received);
+        Ok((driver::Driver::new(Arc::clone(self), handle, channels, Arc::from(sql)), first))
     }
 
     /// The window has ended; its database is free for another.
@@ -245,7 +253,8 @@ impl Registry {
     /// The windows that run.
     #[must_use]
     pub fn live(&self) -> Vec<Arc<Handle>> {
-        self.books().live.clone()
+        let closed = |handle: &Arc<Handle>| matches!(handle.status.borrow().window.phase, Phase::Closed { .. });
+        self.books().live.iter().filter(|handle| !closed(handle)).cloned().collect()
     }
 
     /// The window with this id.
@@ -261,8 +270,9 @@ impl Registry {
     /// No window is begun from here on, and those that run are told to end. Waits until they have. Cancel-safe.
     pub async fn shut_down(&self) {
         self.books().closing = true;
-        for handle in self.live() {
-            let _ = handle.events.send(Event::Shutdown);
+        let live = self.live();
+        live.iter().for_each(|handle| drop(handle.events.send(Event::Shutdown)));
+        for handle in live {
             handle.until(|status| status.window.phase.outcome().is_some()).await;
         }
     }
@@ -290,11 +300,6 @@ impl Handle {
             // The driver has ended: what it said last is how it stands.
             Err(_) => self.status.borrow().clone(),
         }
-    }
-
-    /// Whether its end is settled and told: it may still be among the live ones for a moment.
-    fn is_closed(&self) -> bool {
-        matches!(self.status.borrow().window.phase, Phase::Closed { .. })
     }
 
     fn over(&self) -> Option<Denied> {
@@ -364,7 +369,7 @@ impl Handle {
     pub fn receipt(&self) -> Receipt {
         let status = self.status.borrow().clone();
         let now = self.clock.now();
-        let held = status.held.clone().unwrap_or_else(|| driver::held(&self.databases, &status));
+        let held = status.held.clone().unwrap_or_else(|| people::held(&self.databases, &status));
         Receipt {
             id: self.id.clone(),
             databases: self.databases.iter().map(|database| database.name.clone()).collect(),

@@ -4,10 +4,11 @@
 /// The beginnings of the statements of a script, comments and blanks folded, `?` for what is quoted.
 #[must_use]
 pub fn statements(sql: &str) -> Vec<String> {
-    let mut scanner = Scanner { rest: sql, words: String::new(), found: Vec::new() };
+    let mut scanner = Scanner { rest: sql, ..Scanner::default() };
     while let Some(c) = scanner.rest.chars().next() {
         scanner.step(c);
     }
+    scanner.end_word();
     scanner.end_statement();
     scanner.found
 }
@@ -15,25 +16,48 @@ pub fn statements(sql: &str) -> Vec<String> {
 /// Words of a statement that are kept: enough to know what it is.
 const KEPT: usize = 200;
 
+/// Characters of a word that are looked at one by one: enough for the longest word that matters to the splitting.
+const WORD: usize = 8;
+
+#[derive(Default)]
 struct Scanner<'a> {
     rest: &'a str,
     words: String,
     found: Vec<String>,
+    /// The word that the scanner is in, in upper case, and the one before it.
+    word: String,
+    before: String,
+    /// Brackets that are open; a semicolon in them ends no statement (CREATE RULE .. DO (a; b)).
+    brackets: usize,
+    /// `BEGIN ATOMIC` and each `CASE` in it that wait for their `END`; nor does a semicolon in them.
+    bodies: usize,
+}
+
+/// What a name or keyword is made of.
+fn is_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_' || !c.is_ascii()
 }
 
 impl Scanner<'_> {
     fn step(&mut self, c: char) {
+        if is_word(c) && !c.is_whitespace() || c == '$' && !self.word.is_empty() {
+            return self.letter(c);
+        }
+        let escapes = self.word == "E";
+        self.end_word();
         match c {
             ';' => {
                 self.skip(1);
-                self.end_statement();
+                if self.brackets == 0 && self.bodies == 0 {
+                    self.end_statement();
+                } else {
+                    self.blank();
+                }
             }
-            '-' if self.rest.starts_with("--") => self.skip_past("\n"),
+            // As in Postgres, a carriage return ends a line too.
+            '-' if self.rest.starts_with("--") => self.skip_line(),
             '/' if self.rest.starts_with("/*") => self.skip_comment(),
-            '\'' => {
-                let escapes = self.words.ends_with(['e', 'E']) && !self.in_longer_word();
-                self.skip_quoted('\'', escapes);
-            }
+            '\'' => self.skip_quoted('\'', escapes),
             '"' => self.skip_quoted('"', false),
             '$' => self.skip_dollar(),
             c if c.is_whitespace() => {
@@ -41,20 +65,58 @@ impl Scanner<'_> {
                 self.blank();
             }
             c => {
-                self.skip(c.len_utf8());
-                if self.words.len() < KEPT {
-                    self.words.push(c);
+                match c {
+                    '(' => self.brackets += 1,
+                    ')' => self.brackets = self.brackets.saturating_sub(1),
+                    _ => {}
                 }
+                self.skip(c.len_utf8());
+                self.keep(c);
             }
         }
+    }
+
+    fn letter(&mut self, c: char) {
+        self.skip(c.len_utf8());
+        if self.word.len() < WORD {
+            self.word.extend(c.to_uppercase());
+        }
+        if c != '$' {
+            self.keep(c);
+        }
+    }
+
+    fn keep(&mut self, c: char) {
+        if self.words.len() < KEPT {
+            self.words.push(c);
+        }
+    }
+
+    /// The word is over: a body in SQL begins or ends with some.
+    fn end_word(&mut self) {
+        if self.word.is_empty() {
+            return;
+        }
+        let routine =
+            ["CREATE FUNCTION ", "CREATE PROCEDURE ", "CREATE OR REPLACE FUNCTION ", "CREATE OR REPLACE PROCEDURE "];
+        match self.word.as_str() {
+            "ATOMIC" if self.before == "BEGIN" && self.bodies == 0 && self.brackets == 0 => {
+                let words = self.words.to_uppercase();
+                self.bodies = usize::from(routine.iter().any(|start| words.starts_with(start)));
+            }
+            "CASE" if self.bodies > 0 => self.bodies += 1,
+            "END" => self.bodies = self.bodies.saturating_sub(1),
+            _ => {}
+        }
+        self.before = std::mem::take(&mut self.word);
     }
 
     fn skip(&mut self, bytes: usize) {
         self.rest = self.rest.get(bytes..).unwrap_or_default();
     }
 
-    fn skip_past(&mut self, end: &str) {
-        self.rest = self.rest.split_once(end).map_or("", |(_, rest)| rest);
+    fn skip_line(&mut self) {
+        self.rest = self.rest.split_once(['\n', '\r']).map_or("", |(_, rest)| rest);
         self.blank();
     }
 
@@ -94,13 +156,7 @@ impl Scanner<'_> {
         self.mark();
     }
 
-    /// Whether the last word has more letters than one: then it is no prefix of a string.
-    fn in_longer_word(&self) -> bool {
-        self.words.chars().rev().nth(1).is_some_and(|c| c.is_alphanumeric() || c == '_')
-    }
-
     fn skip_dollar(&mut self) {
-        let inside_word = self.words.ends_with(|c: char| c.is_alphanumeric() || c == '_');
         let tag_end = self.rest.get(1..).and_then(|rest| rest.find('$'));
         let tag = tag_end.and_then(|end| self.rest.get(..end + 2));
         let valid = |tag: &str| {
@@ -108,7 +164,7 @@ impl Scanner<'_> {
             name.chars().all(|c| c.is_alphanumeric() || c == '_') && !name.starts_with(|c: char| c.is_ascii_digit())
         };
         match tag {
-            Some(tag) if !inside_word && valid(tag) => {
+            Some(tag) if valid(tag) => {
                 let tag = tag.to_owned();
                 self.skip(tag.len());
                 self.rest = self.rest.split_once(&tag).map_or("", |(_, rest)| rest);
@@ -120,16 +176,18 @@ impl Scanner<'_> {
 
     /// Something that is not looked into stood here.
     fn mark(&mut self) {
-        self.words.push('?');
+        self.keep('?');
+        self.before.clear();
     }
 
     fn blank(&mut self) {
         if !self.words.is_empty() && !self.words.ends_with(' ') {
-            self.words.push(' ');
+            self.keep(' ');
         }
     }
 
     fn end_statement(&mut self) {
+        (self.brackets, self.bodies) = (0, 0);
         let words = std::mem::take(&mut self.words);
         let words = words.trim();
         if !words.is_empty() {
@@ -153,6 +211,7 @@ fn object(statement: &str) -> Option<String> {
     let words: Vec<&str> = upper.split(' ').collect();
     let has = |word: &str| words.contains(&word);
     let advice = match words.first().copied().unwrap_or_default() {
+        "ROLLBACK" if words.iter().skip(1).take(2).any(|word| *word == "TO") => return None,
         "BEGIN" | "START" | "COMMIT" | "END" | "ROLLBACK" | "ABORT" => {
             "the window runs the change in one transaction of its own: leave it out"
         }
@@ -190,17 +249,26 @@ mod tests {
     #[test]
     fn statements_end_at_semicolons_that_are_sql() {
         for (sql, expected) in [
-            ("select 1", vec!["select 1"]),
-            ("ALTER table a add b int; drop view v;", vec!["ALTER table a add b int", "drop view v"]),
-            ("select ';', $$;$$, $x$;$$;$x$, \";\"; x", vec!["select ?, ?, ?, ?", "x"]),
-            ("-- a;\nb /* ; /* ; */ ; */ c;", vec!["b c"]),
-            ("select E'\\';', 'it''s;'; y", vec!["select E?, ?", "y"]),
-            ("select like'\\'; z", vec!["select like?", "z"]),
-            ("select $1, a$b; z", vec!["select 1, ab", "z"]),
+            ("select 1", vec!["SELECT 1"]),
+            ("alter table a add b int; drop view v;", vec!["ALTER TABLE A ADD B INT", "DROP VIEW V"]),
+            ("select ';', $$;$$, $x$;$$;$x$, \";\"; x", vec!["SELECT ?, ?, ?, ?", "X"]),
+            ("-- a;\nb /* ; /* ; */ ; */ c;", vec!["B C"]),
+            ("select E'\\';', 'it''s;'; y", vec!["SELECT E?, ?", "Y"]),
+            ("select $1, a$b; z", vec!["SELECT 1, AB", "Z"]),
             ("  ;; ; ", vec![]),
-            ("select 'unterminated ;", vec!["select ?"]),
+            ("select 'unterminated ;", vec!["SELECT ?"]),
+            ("a -- b;\rc;d", vec!["A C", "D"]),
+            ("select a like'\\'; b", vec!["SELECT A LIKE?", "B"]),
+            ("create rule r as on insert to t do (a; b); c", vec!["CREATE RULE R AS ON INSERT TO T DO (A B)", "C"]),
+            (
+                "create function f() returns int begin atomic select case when a then b end; x; end; c",
+                vec!["CREATE FUNCTION F() RETURNS INT BEGIN ATOMIC SELECT CASE WHEN A THEN B END X END", "C"],
+            ),
+            ("create table t(begin atomic); c", vec!["CREATE TABLE T(BEGIN ATOMIC)", "C"]),
+            ("e$a$; b", vec!["EA", "B"]),
         ] {
-            assert_eq!(statements(sql), expected, "{sql}");
+            let found: Vec<String> = statements(sql).iter().map(|statement| statement.to_uppercase()).collect();
+            assert_eq!(found, expected, "{sql}");
         }
     }
 
@@ -221,6 +289,9 @@ mod tests {
             "alter table p detach partition q concurrently",
             "cluster",
             "select 1; end",
+            "rollback and chain",
+            "select 'x' like'\\'; commit; --'",
+            "-- note\rcommit",
         ] {
             assert!(objection(sql).is_some(), "{sql}");
         }
@@ -230,13 +301,27 @@ mod tests {
             "do $$ begin perform 1; end $$",
             "create function f() returns int language sql as $$ select 1; $$",
             "insert into log values ('commit; vacuum')",
-            "savepoint a; release a",
+            "savepoint a; rollback to a; rollback work to savepoint a; release a",
+            "create or replace procedure p() begin atomic insert into t values (1); end",
             "cluster t using i",
             "refresh materialized view concurrently v",
             "create view v as select 'concurrently'",
         ] {
             assert_eq!(objection(sql), None, "{sql}");
         }
+    }
+
+    #[test]
+    fn what_is_far_into_a_statement_is_read_like_its_beginning() {
+        let columns = "column_name_of_some_length, ".repeat(20);
+        for sql in [
+            format!("select {columns} E'don\\'t; commit'"),
+            format!("select {columns} case'a\\', 'b;commit'"),
+            format!("create function f() returns int as $x$; commit; {columns} $x$; select 1"),
+        ] {
+            assert_eq!(objection(&sql), None, "{sql}");
+        }
+        assert!(objection(&format!("select {columns} E'a\\''; commit; --'")).is_some());
     }
 
     #[test]

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod adversary_relay;
+mod adversary_window;
 mod bad_input;
 mod bad_input_login;
 mod cancel;

@@ -264,6 +264,7 @@ pub(crate) fn name_of(outcome: &Outcome, form: Form) -> &'static str {
             Reason::ApplyFailed { .. } => "aborted: the change failed",
             Reason::Shutdown => "aborted: shut-down",
             Reason::Watchdog => "aborted: watchdog",
+            Reason::DriverDied => "aborted: driver died",
         },
     }
 }

@@ -3,7 +3,7 @@
 use super::scope;
 use crate::admin::console::{Env, Problem, Table};
 use crate::ids::millis;
-use crate::window::driver;
+use crate::window::people;
 use crate::window::receipt::Blocker;
 use crate::window::registry::Handle;
 use crate::wire::reply::{Report, sqlstate};
@@ -89,6 +89,7 @@ pub(super) fn window(id: &str, env: &Env) -> Result<Table, Problem> {
         ("released", held.released.to_string()),
         ("left", held.left.to_string()),
         ("cancelled", held.cancelled.to_string()),
+        ("expired", held.expired.to_string()),
         ("cut", held.cut.to_string()),
         ("stall_p50_ms", held.stall_p50_ms.to_string()),
         ("stall_p99_ms", held.stall_p99_ms.to_string()),
@@ -104,7 +105,7 @@ pub(super) fn window(id: &str, env: &Env) -> Result<Table, Problem> {
 /// While a window drains, its blockers are those of this moment; afterwards, those that it was aborted for.
 fn current_blockers(kept: &[Blocker], handle: &Handle, closed: bool, env: &Env) -> Vec<Blocker> {
     let draining = handle.status.borrow().window.phase.as_str() == "draining";
-    if draining && !closed { driver::blockers(&env.registry, &handle.databases) } else { kept.to_vec() }
+    if draining && !closed { people::blockers(&env.registry, &handle.databases) } else { kept.to_vec() }
 }
 
 pub(super) fn held(database: Option<&str>, env: &Env) -> Result<Table, Problem> {
@@ -143,7 +144,7 @@ pub(super) fn blockers(database: Option<&str>, env: &Env) -> Result<Table, Probl
         "server_pid",
         "id",
     ]);
-    for blocker in driver::blockers(&env.registry, &scope(database, env)?) {
+    for blocker in people::blockers(&env.registry, &scope(database, env)?) {
         table.rows.push(vec![
             blocker.database,
             blocker.kind.to_owned(),

@@ -8,11 +8,13 @@ use std::io::{Read, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use super::postgres::{Db, cluster};
@@ -62,7 +64,17 @@ impl Spec {
         for _ in 0..5 {
             if let Some((child, dir, port, metrics, admin)) = self.clone().launch() {
                 let guard = guard(&child, dir.path());
-                return Proxy { child, guard, dir, port, metrics, admin, client: self.client, _place: place };
+                return Proxy {
+                    child,
+                    guard,
+                    dir,
+                    port,
+                    metrics,
+                    admin,
+                    client: self.client,
+                    told: false,
+                    _place: place,
+                };
             }
         }
         panic!("five times in a row a free port was taken by somebody else");
@@ -136,6 +148,8 @@ pub(crate) struct Proxy {
     pub(crate) metrics: u16,
     admin: PathBuf,
     client: (String, String, String),
+    /// The test has asked it to end.
+    told: bool,
     _place: Place,
 }
 
@@ -324,6 +338,22 @@ impl Proxy {
         fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
 
+    /// Sends a signal that ends it, now or later.
+    pub(crate) fn signal(&mut self, signal: Signal) {
+        self.told = true;
+        kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).unwrap();
+    }
+
+    pub(crate) fn running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Waits until it has ended, as it was told to.
+    pub(crate) fn ended(&mut self, limit: Duration) -> ExitStatus {
+        self.told = true;
+        until("the proxy has ended", limit, || self.child.try_wait().unwrap())
+    }
+
     /// A good client is served, now.
     pub(crate) fn still_serves(&self) {
         let mut wire = self.client().login();
@@ -346,7 +376,7 @@ impl Drop for Proxy {
             let tail = lines[lines.len().saturating_sub(60)..].join("\n");
             eprintln!("--- the end of the proxy's log\n{tail}\n---");
         } else {
-            assert!(matches!(ended, Ok(None)), "the proxy ended by itself: {ended:?}\n{log}");
+            assert!(self.told || matches!(ended, Ok(None)), "the proxy ended by itself: {ended:?}\n{log}");
             assert!(!log.contains("panicked at"), "the proxy panicked:\n{log}");
         }
     }

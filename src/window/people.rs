@@ -1,0 +1,64 @@
+//! The clients of a window's databases: who keeps a drain from finishing, and what the shut gates did to the others.
+
+use std::sync::Arc;
+
+use super::receipt::{Blocker, Held};
+use super::registry::{Registry, Status};
+use crate::clients::{Client, State};
+use crate::ids::millis;
+use crate::pool::database::Database;
+
+/// Clients with an open transaction in these databases.
+pub(super) fn in_transaction(registry: &Registry, databases: &[Arc<Database>]) -> Vec<Arc<Client>> {
+    let covered = |client: &Client| databases.iter().any(|database| database.name == client.database);
+    let all = registry.clients.list();
+    all.into_iter().filter(|client| covered(client) && client.view().transaction.is_some()).collect()
+}
+
+/// Who keeps these databases from draining, the oldest transaction first.
+#[must_use]
+pub fn blockers(registry: &Registry, databases: &[Arc<Database>]) -> Vec<Blocker> {
+    let now = registry.clock.now();
+    let describe = |client: Arc<Client>| {
+        let view = client.view();
+        let since = view.transaction?;
+        Some(Blocker {
+            database: client.database.clone(),
+            kind: "transaction",
+            user: client.user.clone(),
+            application_name: client.application_name(),
+            addr: client.peer.addr(),
+            port: client.peer.port(),
+            state: if view.state == State::IdleInTransaction { "idle in transaction" } else { "active" },
+            age_ms: millis(now.since(since)),
+            statement: view.statement.show(),
+            server_pid: view.link.map_or(0, |link| link.key.pid),
+            id: client.id.0,
+        })
+    };
+    let mut blockers: Vec<_> = in_transaction(registry, databases).into_iter().filter_map(describe).collect();
+    blockers.sort_by_key(|blocker| std::cmp::Reverse(blocker.age_ms));
+    blockers
+}
+
+/// What the gates of these databases have done to clients since they were last shut.
+pub(super) fn held(databases: &[Arc<Database>], status: &Status) -> Held {
+    let mut sum = Held { cut: status.cut, ..Held::default() };
+    if status.window.times.shut.is_none() {
+        return sum;
+    }
+    let mut stalls = Vec::new();
+    for database in databases {
+        let tally = database.traffic().tally;
+        sum.held_now += tally.waiting();
+        sum.held_peak += tally.peak;
+        sum.held_total += tally.held;
+        sum.released += tally.released;
+        sum.cancelled += tally.cancelled;
+        sum.left += tally.left;
+        sum.expired += tally.expired;
+        stalls.extend(tally.stalls_ms);
+    }
+    sum.stalls(stalls);
+    sum
+}
