@@ -289,13 +289,7 @@ async fn close(env: &Env, mut ending: watch::Receiver<Ending>) {
         }
         if how == Ending::WaitForServers {
             // Those between transactions go now; the others at their next boundary.
-            let clients = env.front.clients.list();
-            let (resting, busy): (Vec<_>, Vec<_>) =
-                clients.iter().partition(|client| client.view().state == State::Idle);
-            resting.iter().for_each(|client| client.dismiss(farewell()));
-            if busy.is_empty() && resting.is_empty() {
-                return;
-            }
+            env.front.clients.list().iter().for_each(|client| client.dismiss_at_rest(farewell()));
         }
     }
 }

@@ -30,6 +30,12 @@ pub(super) async fn run(command: Command, operator: &mut Operator, env: &Env) ->
     match command {
         Command::Pause { database } => pause(database, &operator.name, env).await,
         Command::Resume { database } => resume(database, env).await,
+        Command::WindowApply { databases, .. } if databases.len() > 1 => {
+            let text = "WINDOW APPLY changes one database at a time in this version";
+            Err(Report::new(sqlstate::FEATURE_NOT_SUPPORTED, text)
+                .hint("WINDOW OPEN a, b holds several while you change them by hand.")
+                .into())
+        }
         Command::WindowApply { databases, options, sql } => {
             let request = request(Form::Apply, databases, (options, Some(sql)), operator, env);
             apply(request, operator, env).await

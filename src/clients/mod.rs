@@ -74,6 +74,7 @@ pub struct Client {
 
 const CANCEL: u8 = 1;
 const LEAVE: u8 = 2;
+const LEAVE_AT_REST: u8 = 4;
 
 /// Something that a client's task is told from outside.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -82,6 +83,17 @@ pub enum Told {
     Cancel,
     /// It has to leave; this is the reason.
     Leave(Report),
+}
+
+/// What a client's task does while it listens.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Doing {
+    /// It waits for a request, or rests between transactions.
+    Resting,
+    /// It waits to begin a transaction: the only time at which a cancel is its own to answer.
+    Waiting,
+    /// Its transaction is open.
+    Working,
 }
 
 /// What a cancel request for a client comes to.
@@ -191,17 +203,24 @@ impl Client {
         self.waker.wake();
     }
 
-    /// For its own task: what it is told, once. Cancels count only while it waits.
-    pub fn poll_told(&self, cx: &mut Context<'_>, waiting: bool) -> Poll<Told> {
+    /// Tells it to leave as soon as it is between transactions: nothing that it has begun or asked for is cut.
+    pub fn dismiss_at_rest(&self, why: Report) {
+        lock(&self.farewell).get_or_insert(why);
+        self.told.fetch_or(LEAVE_AT_REST, Ordering::AcqRel);
+        self.waker.wake();
+    }
+
+    /// For its own task: what it is told, once, as far as it counts for what the task does.
+    pub fn poll_told(&self, cx: &mut Context<'_>, doing: Doing) -> Poll<Told> {
         if self.told.load(Ordering::Acquire) == 0 {
             self.waker.register(cx.waker());
         }
         let told = self.told.load(Ordering::Acquire);
-        if told & LEAVE != 0 {
+        if told & LEAVE != 0 || (told & LEAVE_AT_REST != 0 && doing == Doing::Resting) {
             let why = lock(&self.farewell).clone();
             return Poll::Ready(Told::Leave(why.unwrap_or_else(|| Report::new("57P01", "terminating connection"))));
         }
-        if waiting && told & CANCEL != 0 {
+        if doing == Doing::Waiting && told & CANCEL != 0 {
             self.told.fetch_and(!CANCEL, Ordering::AcqRel);
             return Poll::Ready(Told::Cancel);
         }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::io::AsyncWrite;
 
-use crate::clients::{Client, Told};
+use crate::clients::{Client, Doing, Told};
 use crate::clock::Clock;
 use crate::ids::Moment;
 use crate::net::stream::Stream;
@@ -101,7 +101,8 @@ impl Relay<'_> {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>, counts: &mut Counts) -> Poll<End> {
-        if let Poll::Ready(Told::Leave(why)) = self.client.poll_told(cx, false) {
+        let doing = if self.running { Doing::Working } else { Doing::Resting };
+        if let Poll::Ready(Told::Leave(why)) = self.client.poll_told(cx, doing) {
             return Poll::Ready(End::Dismissed(why));
         }
         loop {

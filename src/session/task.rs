@@ -11,7 +11,7 @@ use super::front::Front;
 use super::reject::reject;
 use super::relay::{End, Relay, check};
 use super::wait::{Waited, Waiting};
-use crate::clients::{Presence, Told};
+use crate::clients::{Doing, Presence, Told};
 use crate::config::PoolMode;
 use crate::ids::Moment;
 use crate::net::stream::Stream;
@@ -176,7 +176,7 @@ impl Session {
     }
 
     fn poll_dismissed(&self, cx: &mut Context<'_>) -> Poll<Life<()>> {
-        match self.presence.client().poll_told(cx, false) {
+        match self.presence.client().poll_told(cx, Doing::Resting) {
             Poll::Ready(Told::Leave(why)) => Poll::Ready(Err(End::Dismissed(why))),
             Poll::Ready(Told::Cancel) | Poll::Pending => Poll::Pending,
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
-use crate::clients::{Client, Told};
+use crate::clients::{Client, Doing, Told};
 use crate::net::stream::Stream;
 use crate::pool::database::Pool;
 use crate::pool::gate::Why;
@@ -64,7 +64,7 @@ impl Waiting<'_> {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>, wait: &mut Wait, (timer, look): (&mut Timer, &mut Timer)) -> Poll<Waited> {
-        match self.client.poll_told(cx, true) {
+        match self.client.poll_told(cx, Doing::Waiting) {
             Poll::Ready(Told::Cancel) => {
                 wait.give_up(Why::Cancelled);
                 let report = Report::new(sqlstate::QUERY_CANCELED, "canceling statement due to user request");

@@ -165,3 +165,22 @@ fn settings_that_postgres_refuses_are_not_dropped_in_silence() {
     proxy.still_serves();
     assert_eq!(db.servers(), 1);
 }
+
+/// The unnamed statement is the server's: the next client's Bind without a Parse would run it.
+#[test]
+fn an_unnamed_statement_of_another_client_is_never_run() {
+    let db = Db::new();
+    let proxy = Spec::of(&db).pool(1).start();
+    let mut first = proxy.client().login();
+    first.send(&[parse("", "SELECT 'theirs'"), sync()].concat()).unwrap();
+    first.recv_until(b'Z', 1).unwrap();
+    let mut second = proxy.client().login();
+    second.send(&[bind("", "", &[]), execute("", 0), sync()].concat()).unwrap();
+    let answer = second.recv().unwrap();
+    assert_eq!(answer.tag, b'E');
+    assert!(String::from_utf8_lossy(&answer.body).contains("26000"), "{answer:?}");
+    // Its own goes on, on the same server.
+    first.send(&[bind("", "", &[]), execute("", 0), sync()].concat()).unwrap();
+    let tags: Vec<u8> = first.recv_until(b'Z', 1).unwrap().iter().map(|message| message.tag).collect();
+    assert_eq!(tags, b"2DCZ");
+}
