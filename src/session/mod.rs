@@ -1,7 +1,7 @@
 //! One application connection, from its first byte to its last.
 //!
-//! [`greet`] logs it in; [`task`] is its life between and in transactions; [`wait`] is its time in a queue or behind a
-//! shut gate; [`relay`] moves bytes while it has a server; [`reject`] answers a request that will not run.
+//! [`greet`] logs it in; [`task`] is its life between and in transactions; `wait` is its time in a queue or behind a
+//! shut gate; `relay` moves bytes while it has a server; `reject` answers a request that will not run.
 
 pub mod front;
 pub mod greet;

@@ -1,7 +1,7 @@
 //! A schema-change window: preflight, drain, hold, apply, heal, release.
 //!
 //! [`plan`], [`event`] and [`machine`] decide, purely; [`driver`] performs; [`people`] looks at the clients; [`registry`]
-//! knows which windows there are; [`apply`] runs a change; [`receipt`] is what stays; [`watchdog`] ends what nobody ends.
+//! knows which windows there are; `apply` runs a change; [`receipt`] is what stays; [`watchdog`] ends what nobody ends.
 
 mod apply;
 pub mod driver;
