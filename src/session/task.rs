@@ -216,13 +216,7 @@ impl Session {
             let lease = match self.pool.begin(self.presence.client(), need) {
                 Begun::Now(lease) => lease,
                 Begun::Wait(wait) => {
-                    let waiting = Waiting {
-                        stream: &mut self.stream,
-                        input: &mut self.input,
-                        client: self.presence.client(),
-                        pool: &self.pool,
-                        limit: self.front.config.query_wait_timeout,
-                    };
+                    let waiting = self.waiting(self.front.config.query_wait_timeout);
                     match Box::pin(waiting.run(wait)).await {
                         Waited::Go(lease) => lease,
                         Waited::Gone => return Err(End::ClientGone),
@@ -252,6 +246,17 @@ impl Session {
         let report =
             Report::new(sqlstate::CONNECTION_FAILURE, "servers close their connections as soon as they are used");
         self.reject(&report).await.map(|()| None)
+    }
+
+    /// Itself, as one that waits; for a server at most this long.
+    fn waiting(&mut self, limit: Option<Duration>) -> Waiting<'_> {
+        Waiting {
+            stream: &mut self.stream,
+            input: &mut self.input,
+            client: self.presence.client(),
+            pool: &self.pool,
+            limit,
+        }
     }
 
     async fn reject(&mut self, report: &Report) -> Life<()> {
@@ -289,13 +294,7 @@ impl Session {
                     return Ok(Some(lease));
                 }
                 Begun::Wait(wait) => {
-                    let waiting = Waiting {
-                        stream: &mut self.stream,
-                        input: &mut self.input,
-                        client: self.presence.client(),
-                        pool: &self.pool,
-                        limit: None,
-                    };
+                    let waiting = self.waiting(None);
                     let waited = Box::pin(waiting.run(wait)).await;
                     let end = match waited {
                         Waited::Go(_) => {
