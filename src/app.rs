@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::admin::console::{self, Ending, Env};
 use crate::auth::users::Users;
@@ -25,6 +25,9 @@ use crate::telemetry::metrics::{self, ProxyMetrics, Recorder, Totals, publish};
 use crate::window::registry::Registry;
 use crate::window::watchdog::Watchdog;
 use crate::wire::reply::{Report, sqlstate};
+
+/// Connections that may be logging in besides as many as there may be clients: for cancel requests and probes.
+const GUESTS: usize = 64;
 
 /// Why the proxy could not start, in words for the operator.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +68,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
         users: Arc::clone(&users),
         databases: Arc::clone(&databases),
         metrics: Arc::new(ProxyMetrics::new(&recorder)),
+        guests: Arc::new(Semaphore::new(config.max_client_conn.saturating_add(GUESTS).min(Semaphore::MAX_PERMITS))),
         closing: Arc::new(AtomicBool::new(false)),
     };
     let registry = Registry::new(databases, clients, users, clock);
@@ -144,8 +148,17 @@ async fn accept(listener: Listener, via: Via, env: Env, mut ending: watch::Recei
 
 /// One connection. A panic in here ends this connection only.
 async fn serve(stream: crate::net::stream::Stream, via: Via, env: Env) {
-    // Boxed: a log-in needs much more room than a session that is idle.
-    match Box::pin(greet(stream, &env.front, via)).await {
+    let greeted = {
+        // The console's own socket is always answered: it is where an operator sees who takes the places.
+        let place = Arc::clone(&env.front.guests).try_acquire_owned();
+        if place.is_err() && via == Via::Listener {
+            tracing::debug!("too many connections that are not logged in");
+            return;
+        }
+        // Boxed: a log-in needs much more room than a session that is idle.
+        Box::pin(greet(stream, &env.front, via)).await
+    };
+    match greeted {
         Greeted::Over => {}
         Greeted::Console(guest) => Box::pin(console::serve(guest, env)).await,
         Greeted::Session(session) => {

@@ -93,10 +93,10 @@ impl Databases {
         let entry = self.config.database(&database.name)?;
         let role = entry.user.as_deref().unwrap_or(user);
         Some(database.pool(role, &self.recorder, || {
-            let limit = self.config.pool_size_of(entry, user);
+            let limit = self.config.pool_size_of(entry, role);
             let size = Size { limit, minimum: entry.min_pool_size.unwrap_or(self.config.min_pool_size).min(limit) };
             let target = self.target(&database.name, role, password);
-            (target, self.config.pool_mode_of(entry, user), size)
+            (target, self.config.pool_mode_of(entry, role), size)
         }))
     }
 

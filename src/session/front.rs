@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use tokio::sync::Semaphore;
+
 use crate::auth::users::Users;
 use crate::clients::Clients;
 use crate::clock::Clock;
@@ -25,6 +27,8 @@ pub struct Front {
     pub databases: Arc<Databases>,
     /// Counters of the process.
     pub metrics: Arc<ProxyMetrics>,
+    /// Places for connections that are not logged in yet: as many as there may be clients, and some for cancels.
+    pub guests: Arc<Semaphore>,
     /// Set when nobody may log in any more.
     pub closing: Arc<AtomicBool>,
 }

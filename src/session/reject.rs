@@ -3,19 +3,22 @@
 //! As Postgres does: after an error in the extended protocol everything is skipped up to Sync; a simple query ends
 //! with itself. Nothing of the request has reached a server.
 
-use std::io;
-
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::relay::{End, check};
+use crate::clients::{Client, Doing, Told};
 use crate::net::stream::Stream;
 use crate::wire::frame::{Flow, Verdict};
 use crate::wire::reply::{self, Report, Severity};
-use crate::wire::tags::client;
+use crate::wire::tags::client as from_client;
 
 /// Answers the request whose first message stands at the front of `input`. **Not cancel-safe.**
-pub(super) async fn reject(stream: &mut Stream, input: &mut Flow, report: &Report) -> Result<(), End> {
+pub(super) async fn reject(
+    stream: &mut Stream,
+    input: &mut Flow,
+    (client, report): (&Client, &Report),
+) -> Result<(), End> {
     let mut out = BytesMut::new();
     report.write(Severity::Error, &mut out);
     stream.write_all(&out).await.map_err(|_| End::ClientGone)?;
@@ -29,11 +32,16 @@ pub(super) async fn reject(stream: &mut Stream, input: &mut Flow, report: &Repor
             break;
         }
         input.buf.reserve(4096);
-        match stream.read_buf(&mut input.buf).await {
-            Ok(0) => return Err(End::ClientGone),
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => return Err(End::ClientGone),
+        let told = std::future::poll_fn(|cx| client.poll_told(cx, Doing::Resting));
+        tokio::select! {
+            biased;
+            told = told => if let Told::Leave(why) = told {
+                return Err(End::Dismissed(why));
+            },
+            read = stream.read_buf(&mut input.buf) => match read {
+                Ok(0) | Err(_) => return Err(End::ClientGone),
+                Ok(_) => {}
+            },
         }
     }
     out.clear();
@@ -55,9 +63,9 @@ impl Skip {
         }
         let first = !std::mem::replace(&mut self.began, true);
         match tag {
-            client::TERMINATE => return Err(End::ClientLeft),
-            client::SYNC => self.over = true,
-            client::QUERY | client::FUNCTION_CALL => self.over = first,
+            from_client::TERMINATE => return Err(End::ClientLeft),
+            from_client::SYNC => self.over = true,
+            from_client::QUERY | from_client::FUNCTION_CALL => self.over = first,
             _ => {}
         }
         Ok(Verdict::Drop)

@@ -261,7 +261,7 @@ impl Session {
 
     async fn reject(&mut self, report: &Report) -> Life<()> {
         self.presence.client().ends(self.front.clock.now());
-        reject(&mut self.stream, &mut self.input, report).await
+        reject(&mut self.stream, &mut self.input, (self.presence.client(), report)).await
     }
 
     /// Gives the server the settings that this client has. False: the server is in doubt. An error is Postgres' own: it
@@ -317,7 +317,7 @@ impl Session {
 
     async fn reject_resting(&mut self, report: &Report) -> Life<()> {
         self.presence.client().rests(self.front.clock.now());
-        reject(&mut self.stream, &mut self.input, report).await
+        reject(&mut self.stream, &mut self.input, (self.presence.client(), report)).await
     }
 
     async fn relay(&mut self, lease: &mut Lease, running: bool) -> End {

@@ -3,7 +3,7 @@
 use crate::support::postgres::Db;
 use crate::support::proxy::Spec;
 use crate::support::wait::{eventually, let_run, ms, secs, until};
-use crate::support::wire::{bind, copy_data, copy_done, execute, parse, query, sync};
+use crate::support::wire::{Wire, bind, copy_data, copy_done, execute, parse, query, sync};
 
 /// The half message would swallow the requests of whoever gets the server next.
 #[test]
@@ -183,4 +183,38 @@ fn an_unnamed_statement_of_another_client_is_never_run() {
     first.send(&[bind("", "", &[]), execute("", 0), sync()].concat()).unwrap();
     let tags: Vec<u8> = first.recv_until(b'Z', 1).unwrap().iter().map(|message| message.tag).collect();
     assert_eq!(tags, b"2DCZ");
+}
+
+/// Postgres gives such a connection up; its words reach the client, and nothing is kept of it.
+#[test]
+fn a_request_inside_copy_data_ends_its_client_and_keeps_no_server() {
+    let db = Db::new();
+    let proxy = Spec::of(&db).pool(1).start();
+    let mut wire = proxy.client().login();
+    wire.ok("CREATE TABLE inside (n int)");
+    wire.send(&query("COPY inside FROM STDIN")).unwrap();
+    wire.recv_until(b'G', 1).unwrap();
+    wire.send(&query("SELECT 1")).unwrap();
+    let rest = wire.recv_to_end().unwrap();
+    assert!(String::from_utf8_lossy(&rest).contains("protocol synchronization was lost"), "{rest:?}");
+    eventually("no lease is left", secs(5), || proxy.pools("sv_active") == 0);
+    proxy.still_serves();
+}
+
+/// Whoever connects and says nothing takes no more places than there are.
+#[test]
+fn silent_connections_are_bounded_and_make_room_again() {
+    let db = Db::new();
+    let proxy = Spec::of(&db).num("max_client_conn", 3).start();
+    let addr = proxy.client().addr;
+    // More than the 3 and the 64 besides.
+    let mut silent: Vec<Wire> = (0..80).map(|_| Wire::open(&addr).unwrap()).collect();
+    eventually("one more is turned away", secs(5), || {
+        let mut more = Wire::open(&addr).unwrap();
+        more.limit(ms(300));
+        more.recv_to_end().is_ok_and(|bytes| bytes.is_empty())
+    });
+    proxy.console().login().ok("SHOW POOLS");
+    silent.clear();
+    eventually("there is room again", secs(5), || proxy.client().connect().is_ok());
 }
