@@ -152,7 +152,7 @@ async fn serve(stream: crate::net::stream::Stream, via: Via, env: Env) {
         // The console's own socket is always answered: it is where an operator sees who takes the places.
         let place = Arc::clone(&env.front.guests).try_acquire_owned();
         if place.is_err() && via == Via::Listener {
-            tracing::debug!("too many connections that are not logged in");
+            tracing::debug!(free = env.front.guests.available_permits(), "too many connections that are not logged in");
             return;
         }
         // Boxed: a log-in needs much more room than a session that is idle.
