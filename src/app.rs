@@ -201,7 +201,8 @@ fn publish_all(recorder: &Recorder, env: &Env) {
         for pool in database.pools() {
             let (stats, counts) = (&pool.stats, pool.counts());
             let in_state = |wanted: fn(State) -> bool| {
-                let ours = clients.iter().filter(|client| client.database == database.name && client.user == pool.user);
+                let ours =
+                    clients.iter().filter(|client| client.database == database.name && client.pool_user == pool.user);
                 ours.filter(|client| wanted(client.view().state)).count() as u64
             };
             let totals = Totals {

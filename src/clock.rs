@@ -23,6 +23,12 @@ impl Clock {
         Moment(millis(self.start.elapsed()))
     }
 
+    /// The moment of an instant, for those who measure finer than a moment and look at the clock once.
+    #[must_use]
+    pub fn moment(&self, at: Instant) -> Moment {
+        Moment(millis(at.saturating_duration_since(self.start)))
+    }
+
     /// The instant of a moment, for timers. Moments beyond a day are cut to one: a timer that far out is re-armed when it fires.
     #[must_use]
     pub fn instant(&self, moment: Moment) -> Instant {

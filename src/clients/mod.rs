@@ -59,6 +59,8 @@ pub struct Client {
     pub user: String,
     /// The database that it asked for.
     pub database: String,
+    /// The user whose pool it is in: itself, or the one that the database's entry forces.
+    pub pool_user: String,
     /// Where it comes from.
     pub peer: Peer,
     /// When it connected.

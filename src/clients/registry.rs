@@ -98,6 +98,8 @@ pub struct Entry {
     pub user: String,
     /// The database that it asked for.
     pub database: String,
+    /// The user whose pool it is in.
+    pub pool_user: String,
     /// Where it comes from.
     pub peer: Peer,
     /// When it connected.
@@ -119,6 +121,7 @@ impl Entry {
             id,
             user: self.user,
             database: self.database,
+            pool_user: self.pool_user,
             peer: self.peer,
             connected_at: self.connected_at,
             key,

@@ -134,7 +134,7 @@ section!(
         log_disconnections: bool = Flag("true");
         /// Address of /metrics, /healthz and /readyz; "" is none.
         metrics_addr: Option<SocketAddr> = Address("127.0.0.1:9632");
-        /// Folder for the receipts of windows; "" keeps them in memory only.
+        /// Folder for the receipts of windows; has no effect yet, they are kept in memory.
         state_dir: Option<PathBuf> = Path("");
     }
     also {

@@ -84,12 +84,7 @@ impl Pool {
         self.stats.server_connects.add(1);
         let parameters = Arc::new(rested.server().parameters.clone());
         self.welcome.send_modify(|welcome| {
-            *welcome = Welcome {
-                parameters: Some(parameters),
-                failure: None,
-                hopeless: false,
-                attempts: welcome.attempts + 1,
-            };
+            *welcome = Welcome { parameters: Some(parameters), failure: None, hopeless: false };
         });
         rested.expires(self.database.settings.server_lifetime);
         self.put_back(rested, true);
@@ -115,7 +110,6 @@ impl Pool {
         self.welcome.send_modify(|welcome| {
             welcome.failure = Some(report.clone());
             welcome.hopeless = hopeless;
-            welcome.attempts += 1;
         });
         for ticket in turned_away {
             let _ = ticket.answer.send(Answer::No(report.clone()));

@@ -104,8 +104,6 @@ pub struct Welcome {
     pub failure: Option<Report>,
     /// Whether another attempt would fail alike: wrong password, no such database.
     pub hopeless: bool,
-    /// Attempts that have ended.
-    pub attempts: u64,
 }
 
 /// How big a pool is.

@@ -100,6 +100,12 @@ impl Databases {
         }))
     }
 
+    /// The pool of this user, if there is one already.
+    #[must_use]
+    pub fn pool_of(&self, database: &str, user: &str) -> Option<Arc<Pool>> {
+        self.find(database)?.pools().into_iter().find(|pool| pool.user == user)
+    }
+
     /// The role that changes a database's schema.
     ///
     /// # Errors

@@ -195,7 +195,9 @@ async fn log_in(guest: &mut Guest, front: &Front, via: Via, startup: &Startup) -
         let report = Report::new(sqlstate::INVALID_CATALOG_NAME, format!("no such database: {database}"));
         return Err(Refusal::Say(report, "no_database"));
     };
+    let forced = front.config.database(&database.name).and_then(|entry| entry.user.clone());
     let entry = Entry {
+        pool_user: forced.unwrap_or_else(|| user.clone()),
         user,
         database: database.name.clone(),
         peer: guest.peer,
@@ -239,7 +241,13 @@ async fn cancel_request(key: &CancelKey, front: &Front) {
         tracing::debug!(pid = key.pid, "cancel request with an unknown key");
         return;
     };
-    match client.cancel() {
+    let outcome = client.cancel();
+    if !matches!(outcome, Cancel::Nothing)
+        && let Some(pool) = front.databases.pool_of(&client.database, &client.pool_user)
+    {
+        pool.stats.cancels.add(1);
+    }
+    match outcome {
         Cancel::Told | Cancel::Nothing => {}
         Cancel::Send(link, under_way) => {
             match cancel::send(&link, front.databases.settings().cancel_wait_timeout).await {

@@ -11,10 +11,10 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::AsyncWrite;
+use tokio::time::Instant;
 
 use crate::clients::{Client, Doing, Told};
 use crate::clock::Clock;
-use crate::ids::Moment;
 use crate::net::stream::Stream;
 use crate::pool::database::Pool;
 use crate::server::conn::Server;
@@ -84,7 +84,7 @@ pub(super) struct Relay<'a> {
     pub(super) began: bool,
     /// Since the last command ended, rows or their description have come.
     pub(super) rows: bool,
-    pub(super) requested: Moment,
+    pub(super) requested: Instant,
 }
 
 impl Relay<'_> {
@@ -157,7 +157,7 @@ impl Relay<'_> {
     fn walk_answers(&mut self, counts: &mut Counts) -> Result<(), End> {
         let Server { flow, progress, parameters, dirty, said_farewell, .. } = &mut *self.server;
         let (client, wanted, clock, requested) = (self.client, &mut *self.wanted, self.clock, &mut self.requested);
-        let rows = &mut self.rows;
+        let (rows, timing) = (&mut self.rows, &self.pool.metrics.query);
         flow.walk(|head, body| {
             let small = head.body <= WHOLE_MAX;
             match head.tag {
@@ -182,12 +182,14 @@ impl Relay<'_> {
                 Err(unexpected) => return Err(End::ServerBroken(unexpected)),
             }
             if head.tag == from_server::READY_FOR_QUERY {
-                let now = clock.now();
+                let now = Instant::now();
+                let took = now.duration_since(*requested);
                 counts.queries += 1;
-                counts.query_time += now.since(*requested);
+                counts.query_time += took;
+                timing.record(took);
                 *requested = now;
                 if progress.status() != Status::Idle && progress.at_rest() {
-                    client.rests_in_transaction(now);
+                    client.rests_in_transaction(clock.moment(now));
                 }
             }
             Ok(Verdict::Pass)
@@ -292,7 +294,7 @@ pub(super) fn check(head: Header) -> Result<(), End> {
 }
 
 /// Keeps what others may see of the client up to date.
-fn note_request(tag: u8, body: &[u8], progress: &Progress, (client, clock, requested): (&Client, Clock, &mut Moment)) {
+fn note_request(tag: u8, body: &[u8], progress: &Progress, (client, clock, requested): (&Client, Clock, &mut Instant)) {
     let text = match tag {
         from_client::QUERY => Some(body),
         // Behind the statement's name.
@@ -301,11 +303,11 @@ fn note_request(tag: u8, body: &[u8], progress: &Progress, (client, clock, reque
     };
     let first = progress.at_rest();
     if first || text.is_some() {
-        let now = clock.now();
+        let now = Instant::now();
         if first {
             *requested = now;
         }
-        client.requests(text, now);
+        client.requests(text, clock.moment(now));
     }
 }
 

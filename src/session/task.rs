@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::AsyncWriteExt as _;
+use tokio::time::Instant;
 
 use super::front::Front;
 use super::reject::reject;
@@ -13,7 +14,6 @@ use super::relay::{End, Relay, check};
 use super::wait::{Waited, Waiting};
 use crate::clients::{Doing, Presence, Told};
 use crate::config::PoolMode;
-use crate::ids::Moment;
 use crate::net::stream::Stream;
 use crate::pool::database::Pool;
 use crate::pool::lease::Lease;
@@ -114,15 +114,15 @@ impl Session {
                 None => return Ok(()),
             },
         };
-        let began = self.front.clock.now();
+        let began = Instant::now();
         let end = self.relay(&mut lease, true).await;
         self.after(lease, end, began)
     }
 
     /// Books what a transaction took and decides where its server goes.
-    fn after(&mut self, mut lease: Lease, end: End, began: Moment) -> Life<()> {
+    fn after(&mut self, mut lease: Lease, end: End, began: Instant) -> Life<()> {
         let now = self.front.clock.now();
-        let took = now.since(began);
+        let took = began.elapsed();
         self.pool.stats.transactions.add(1);
         self.pool.stats.transaction_us.add_us(took);
         self.pool.metrics.transaction.record(took);
@@ -211,21 +211,25 @@ impl Session {
 
     /// Gets leave to begin, and a server if one is needed. `None`: the request was answered with an error instead.
     async fn admit(&mut self, need: Need) -> Life<Option<Lease>> {
-        let asked = self.front.clock.now();
+        let asked = Instant::now();
+        let mut stalled = Duration::ZERO;
         for _ in 0..DEAD_SERVERS {
             let lease = match self.pool.begin(self.presence.client(), need) {
                 Begun::Now(lease) => lease,
                 Begun::Wait(wait) => {
                     let waiting = self.waiting(self.front.config.query_wait_timeout);
                     match Box::pin(waiting.run(wait)).await {
-                        Waited::Go(lease) => lease,
+                        Waited::Go(lease, stall) => {
+                            stalled += stall;
+                            lease
+                        }
                         Waited::Gone => return Err(End::ClientGone),
                         Waited::Dismissed(why) => return Err(End::Dismissed(why)),
                         Waited::Rejected(report) => return self.reject(&report).await.map(|()| None),
                     }
                 }
             };
-            let waited = self.front.clock.now().since(asked);
+            let waited = asked.elapsed().saturating_sub(stalled);
             let Some(mut lease) = lease else { return Ok(None) };
             if lease.check().await {
                 self.pool.stats.server_assignments.add(1);
@@ -297,7 +301,7 @@ impl Session {
                     let waiting = self.waiting(None);
                     let waited = Box::pin(waiting.run(wait)).await;
                     let end = match waited {
-                        Waited::Go(_) => {
+                        Waited::Go(..) => {
                             lease.resume();
                             return Ok(Some(lease));
                         }
@@ -338,7 +342,7 @@ impl Session {
             running,
             began: false,
             rows: false,
-            requested: now,
+            requested: Instant::now(),
         };
         let end = relay.run().await;
         self.mid_answer = lease.server().is_some_and(|server| !server.flow.at_message_end());

@@ -28,8 +28,8 @@ type Timer = Option<Pin<Box<Sleep>>>;
 /// How the waiting ended.
 #[derive(Debug)]
 pub(super) enum Waited {
-    /// Begin, with a server if one was needed.
-    Go(Option<Lease>),
+    /// Begin, with a server if one was needed; so long a shut gate has kept it.
+    Go(Option<Lease>, Duration),
     /// The request will not run; the client is told why and stays.
     Rejected(Report),
     /// The client left.
@@ -55,7 +55,7 @@ impl Waiting<'_> {
         let waited = std::future::poll_fn(|cx| self.poll(cx, &mut wait, (&mut timer, &mut look))).await;
         // A client that went in the same moment as its turn came has not been served: its request must not start.
         match waited {
-            Waited::Go(lease) if self.stream.read_closed() => {
+            Waited::Go(lease, _) if self.stream.read_closed() => {
                 self.pool.undo(lease);
                 Waited::Gone
             }
@@ -75,7 +75,7 @@ impl Waiting<'_> {
         }
         if let Poll::Ready(answer) = wait.poll_answer(cx) {
             return Poll::Ready(match answer {
-                Answer::Go { lease, .. } => Waited::Go(lease),
+                Answer::Go { lease, stall } => Waited::Go(lease, stall.unwrap_or_default()),
                 Answer::No(report) => Waited::Rejected(report),
             });
         }

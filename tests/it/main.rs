@@ -11,6 +11,7 @@ mod bad_input_login;
 mod cancel;
 mod config_files;
 mod console;
+mod figures;
 mod login;
 mod memory;
 mod pgbench;

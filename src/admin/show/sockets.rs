@@ -14,7 +14,7 @@ pub(super) fn all_pools(env: &Env) -> Vec<Arc<Pool>> {
 
 /// Clients of each state in a pool: active, idle, waiting (those held included).
 fn client_counts(pool: &Pool, clients: &[Arc<Client>]) -> (usize, usize) {
-    let ours = clients.iter().filter(|client| client.database == pool.database.name && client.user == pool.user);
+    let ours = clients.iter().filter(|client| client.database == pool.database.name && client.pool_user == pool.user);
     ours.fold((0, 0), |(working, idle), client| match client.view().state {
         State::Active | State::IdleInTransaction => (working + 1, idle),
         State::Idle => (working, idle + 1),
