@@ -42,6 +42,12 @@ pub struct Stats {
     pub query_us: Counter,
     pub wait_us: Counter,
     pub logins: Counter,
+    /// Parse messages of clients.
+    pub client_parses: Counter,
+    /// Parse messages that went to servers.
+    pub server_parses: Counter,
+    /// Bind messages of clients that went to servers.
+    pub binds: Counter,
     pub cancels: Counter,
     pub server_connects: Counter,
     pub server_connect_failures: Counter,

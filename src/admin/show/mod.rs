@@ -132,9 +132,9 @@ const STATS: [Total; 12] = [
     ("total_xact_time", |stats| stats.transaction_us.value()),
     ("total_query_time", |stats| stats.query_us.value()),
     ("total_wait_time", |stats| stats.wait_us.value()),
-    ("total_client_parse_count", |_| 0),
-    ("total_server_parse_count", |_| 0),
-    ("total_bind_count", |_| 0),
+    ("total_client_parse_count", |stats| stats.client_parses.value()),
+    ("total_server_parse_count", |stats| stats.server_parses.value()),
+    ("total_bind_count", |stats| stats.binds.value()),
     ("total_client_login_count", |stats| stats.logins.value()),
 ];
 
