@@ -12,22 +12,20 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
 
 use crate::admin::console::{self, Ending, Env};
+use crate::admin::reload;
 use crate::auth::users::Users;
 use crate::clients::{Clients, State};
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, Running};
 use crate::net::listen::Listener;
 use crate::pool::databases::Databases;
-use crate::session::front::{Front, Via};
+use crate::session::front::{Front, Via, guest_places};
 use crate::session::greet::{Greeted, greet};
 use crate::telemetry::http::{self, Readiness, Sources};
 use crate::telemetry::metrics::{self, ProxyMetrics, Recorder, Totals, publish};
 use crate::window::registry::Registry;
 use crate::window::watchdog::Watchdog;
 use crate::wire::reply::{Report, sqlstate};
-
-/// Connections that may be logging in besides as many as there may be clients: for cancel requests and probes.
-const GUESTS: usize = 64;
 
 /// Why the proxy could not start, in words for the operator.
 #[derive(Debug, thiserror::Error)]
@@ -45,8 +43,9 @@ pub enum StartError {
 /// # Errors
 /// [`StartError`], before any client was served.
 pub async fn run(config: Config) -> Result<(), StartError> {
-    let config = Arc::new(config);
     raise_descriptor_limit(&config);
+    let running = Running::new(config);
+    let config = running.get();
     let recorder = metrics::install().map_err(|error| StartError::Metrics(error.to_string()))?;
     let clock = Clock::start();
     let clients: Arc<Clients> = Arc::default();
@@ -59,16 +58,16 @@ pub async fn run(config: Config) -> Result<(), StartError> {
                 io::Error::new(error.kind(), format!("cannot listen on metrics_addr {addr}: {error}"))
             })?),
         };
-    let databases = Databases::new(Arc::clone(&config), clock, recorder.clone());
+    let databases = Databases::new(Arc::clone(&running), clock, recorder.clone());
     let _watchdog = Watchdog::start(Arc::clone(&databases), clock)?;
     let front = Front {
-        config: Arc::clone(&config),
+        running,
         clock,
         clients: Arc::clone(&clients),
         users: Arc::clone(&users),
         databases: Arc::clone(&databases),
         metrics: Arc::new(ProxyMetrics::new(&recorder)),
-        guests: Arc::new(Semaphore::new(config.max_client_conn.saturating_add(GUESTS).min(Semaphore::MAX_PERMITS))),
+        guests: Arc::new(Semaphore::new(guest_places(config.max_client_conn))),
         closing: Arc::new(AtomicBool::new(false)),
     };
     let registry = Registry::new(databases, clients, users, clock);
@@ -135,7 +134,7 @@ async fn accept(listener: Listener, via: Via, env: Env, mut ending: watch::Recei
         tokio::select! {
             biased;
             () = stop => return,
-            accepted = listener.accept(env.front.config.tcp_keepalive) => match accepted {
+            accepted = listener.accept(env.front.config().tcp_keepalive) => match accepted {
                 Ok(stream) => drop(tokio::spawn(serve(stream, via, env.clone()))),
                 Err(error) => {
                     tracing::warn!(%error, on = %listener.describe(), "cannot accept a connection");
@@ -234,13 +233,14 @@ fn publish_all(recorder: &Recorder, env: &Env) {
 
 /// Clients that have been idle, or idle in a transaction, for too long, looked for once a second.
 async fn close_the_idle(front: Front) {
-    let (idle, in_transaction) = (front.config.client_idle_timeout, front.config.idle_transaction_timeout);
-    if idle.is_none() && in_transaction.is_none() {
-        return;
-    }
     let mut period = tokio::time::interval(Duration::from_secs(1));
     loop {
         period.tick().await;
+        let config = front.config();
+        let (idle, in_transaction) = (config.client_idle_timeout, config.idle_transaction_timeout);
+        if idle.is_none() && in_transaction.is_none() {
+            continue;
+        }
         let now = front.clock.now();
         for client in front.clients.list() {
             let view = client.view();
@@ -281,7 +281,7 @@ async fn signals(env: &Env, mut ending: watch::Receiver<Ending>) -> io::Result<(
             _ = terminate.recv() => wish(Ending::WaitForClients),
             _ = interrupt.recv() => wish(Ending::WaitForServers),
             _ = quit.recv() => wish(Ending::Now),
-            _ = hangup.recv() => tracing::warn!("SIGHUP: this version does not reload; restart it to change its configuration"),
+            _ = hangup.recv() => drop(tokio::spawn(reload::signalled(env.clone()))),
             _ = user1.recv() => drop(tokio::spawn(console::pause_all(env.clone()))),
             _ = user2.recv() => drop(tokio::spawn(console::resume_all(env.clone()))),
         }

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::watch;
 
 use super::command::{self, Command, CommandError};
-use super::{show, windows};
+use super::{reload, show, windows};
 use crate::net::stream::Stream;
 use crate::session::front::Front;
 use crate::session::greet::ConsoleGuest;
@@ -289,6 +289,8 @@ impl Operator {
                 Ok(Answer::Done("SHUTDOWN"))
             }
             Command::KillClient(id) => kill_client(id, env),
+            Command::Reload => reload::run(env).await,
+            Command::Set { key, value } => reload::set_one(&key, &value, env).await,
             windows => windows::run(windows, self, env).await,
         }
     }

@@ -78,7 +78,8 @@ fn request(
     operator: &Operator,
     env: &Env,
 ) -> Request {
-    let defaults = &env.front.config.window;
+    let config = env.front.config();
+    let defaults = &config.window;
     let bounds = Bounds {
         drain: Some(options.drain.unwrap_or(defaults.drain)),
         apply: options.apply.unwrap_or(defaults.apply),
@@ -91,7 +92,7 @@ fn request(
 }
 
 fn max_held(defaults: &WindowDefaults, env: &Env) -> u64 {
-    let most = if defaults.max_held == 0 { env.front.config.max_client_conn } else { defaults.max_held };
+    let most = if defaults.max_held == 0 { env.front.config().max_client_conn } else { defaults.max_held };
     u64::try_from(most).unwrap_or(u64::MAX)
 }
 
@@ -235,7 +236,8 @@ pub(super) async fn pause(database: Option<String>, owner: &str, env: &Env) -> R
         Some(name) => vec![name],
         None => env.front.databases.list().iter().map(|database| database.name.clone()).collect(),
     };
-    let defaults = &env.front.config.window;
+    let config = env.front.config();
+    let defaults = &config.window;
     let bounds = Bounds {
         drain: None,
         apply: defaults.apply,

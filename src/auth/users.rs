@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use arc_swap::ArcSwap;
 use aws_lc_rs::rand;
 use md5::{Digest as _, Md5};
 use subtle::ConstantTimeEq as _;
@@ -22,15 +23,30 @@ pub enum Challenge {
 
 impl std::fmt::Debug for Users {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Users").field("names", &self.secrets.keys()).finish_non_exhaustive()
+        f.debug_struct("Users").field("names", &self.book.load().secrets.keys()).finish_non_exhaustive()
+    }
+}
+
+/// The users as one configuration has them; a reload puts another book in its place.
+struct Book {
+    auth_type: AuthType,
+    secrets: BTreeMap<String, UserSecret>,
+    verifiers: Mutex<BTreeMap<String, Verifier>>,
+}
+
+impl Book {
+    fn new(auth_type: AuthType, secrets: BTreeMap<String, UserSecret>) -> Self {
+        Self { auth_type, secrets, verifiers: Mutex::default() }
+    }
+
+    fn cached(&self, user: &str) -> Option<Verifier> {
+        self.verifiers.lock().unwrap_or_else(PoisonError::into_inner).get(user).cloned()
     }
 }
 
 /// The users. Verifiers of plain passwords are computed once and kept.
 pub struct Users {
-    auth_type: AuthType,
-    secrets: BTreeMap<String, UserSecret>,
-    verifiers: Mutex<BTreeMap<String, Verifier>>,
+    book: ArcSwap<Book>,
     process_secret: [u8; 32],
 }
 
@@ -42,13 +58,19 @@ impl Users {
         if rand::fill(&mut process_secret).is_err() {
             tracing::error!("no random bytes for the salts of unknown users");
         }
-        Arc::new(Self { auth_type, secrets, verifiers: Mutex::default(), process_secret })
+        Arc::new(Self { book: ArcSwap::from_pointee(Book::new(auth_type, secrets)), process_secret })
+    }
+
+    /// Takes the users of another configuration. Those who are logged in stay; a log-in that has begun ends with the
+    /// users with whom it began.
+    pub fn reload(&self, auth_type: AuthType, secrets: BTreeMap<String, UserSecret>) {
+        self.book.store(Arc::new(Book::new(auth_type, secrets)));
     }
 
     /// The plain password of a user, if it is known: what a pool logs in to Postgres with.
     #[must_use]
     pub fn password(&self, user: &str) -> Option<Secret> {
-        match self.secrets.get(user)? {
+        match self.book.load().secrets.get(user)? {
             UserSecret::Plain(secret) => Some(secret.clone()),
             UserSecret::Md5(_) | UserSecret::Scram(_) => None,
         }
@@ -57,7 +79,8 @@ impl Users {
     /// The user whose plain password is known, if there is just one.
     #[must_use]
     pub fn only_with_password(&self) -> Option<String> {
-        let mut known = self.secrets.iter().filter(|(_, secret)| matches!(secret, UserSecret::Plain(_)));
+        let book = self.book.load();
+        let mut known = book.secrets.iter().filter(|(_, secret)| matches!(secret, UserSecret::Plain(_)));
         let (name, _) = known.next()?;
         known.next().is_none().then(|| name.clone())
     }
@@ -65,16 +88,17 @@ impl Users {
     /// Whether this user is in the list.
     #[must_use]
     pub fn knows(&self, user: &str) -> bool {
-        self.secrets.contains_key(user)
+        self.book.load().secrets.contains_key(user)
     }
 
     /// How this user has to prove itself. May compute a verifier, off the threads that serve clients. Cancel-safe.
-    pub async fn challenge(self: &Arc<Self>, user: &str) -> Challenge {
-        match (self.auth_type, self.secrets.get(user)) {
+    pub async fn challenge(&self, user: &str) -> Challenge {
+        let book = self.book.load_full();
+        match (book.auth_type, book.secrets.get(user)) {
             (AuthType::Trust, _) => Challenge::Trust,
             // A SCRAM secret cannot answer an md5 challenge; the better method is used, as PgBouncer does.
             (AuthType::Md5, Some(UserSecret::Scram(_))) | (AuthType::ScramSha256, _) => {
-                Challenge::Scram(self.verifier(user).await)
+                Challenge::Scram(self.verifier(&book, user).await)
             }
             (AuthType::Md5, secret) => {
                 let mut salt = [0; 4];
@@ -86,29 +110,25 @@ impl Users {
         }
     }
 
-    async fn verifier(self: &Arc<Self>, user: &str) -> Verifier {
+    async fn verifier(&self, book: &Arc<Book>, user: &str) -> Verifier {
         let nobody = || Verifier::of_nobody(user, &self.process_secret);
-        match self.secrets.get(user) {
+        match book.secrets.get(user) {
             Some(UserSecret::Scram(secret)) => Verifier::parse(secret.expose()).unwrap_or_else(nobody),
             // An empty password is no password (CVE-2017-7546).
             Some(UserSecret::Plain(secret)) if !secret.expose().is_empty() => {
-                if let Some(known) = self.cached(user) {
+                if let Some(known) = book.cached(user) {
                     return known;
                 }
-                let (users, name, secret) = (Arc::clone(self), user.to_owned(), secret.clone());
+                let (book, name, secret) = (Arc::clone(book), user.to_owned(), secret.clone());
                 let computed = tokio::task::spawn_blocking(move || {
                     let verifier = Verifier::of_password(secret.expose())?;
-                    users.verifiers.lock().unwrap_or_else(PoisonError::into_inner).insert(name, verifier.clone());
+                    book.verifiers.lock().unwrap_or_else(PoisonError::into_inner).insert(name, verifier.clone());
                     Some(verifier)
                 });
                 computed.await.ok().flatten().unwrap_or_else(nobody)
             }
             _ => nobody(),
         }
-    }
-
-    fn cached(&self, user: &str) -> Option<Verifier> {
-        self.verifiers.lock().unwrap_or_else(PoisonError::into_inner).get(user).cloned()
     }
 }
 

@@ -51,16 +51,8 @@ enum Fate {
 /// Every mistake of both files, by file and line.
 pub(crate) fn build(file: &Path, text: &str, read: Reader<'_>) -> Result<Config, Vec<Mistake>> {
     let Parsed { format, entries, named, warnings, mistakes, broken } = text::parse(file, text);
-    let mut draft = Draft {
-        file,
-        format,
-        config: Config::default(),
-        mistakes,
-        broken,
-        lines: BTreeMap::new(),
-        named: BTreeMap::new(),
-        refused: BTreeSet::new(),
-    };
+    let config = Config { file: file.to_path_buf(), ..Config::default() };
+    let mut draft = Draft { format, mistakes, broken, ..Draft::of(config, file) };
     for warning in warnings {
         draft.warn(&warning);
     }
@@ -74,7 +66,13 @@ pub(crate) fn build(file: &Path, text: &str, read: Reader<'_>) -> Result<Config,
     if draft.mistakes.is_empty() { Ok(draft.config) } else { Err(draft.mistakes.into_vec()) }
 }
 
-impl Draft<'_> {
+impl<'a> Draft<'a> {
+    /// Of a configuration that is there already, so that it can be checked once more.
+    pub(super) fn of(config: Config, file: &'a Path) -> Self {
+        let (lines, named, refused) = Default::default();
+        Self { file, format: Format::Toml, config, mistakes: Mistakes::new(file), broken: false, lines, named, refused }
+    }
+
     /// The line of a key, or else of its database or user, or else 1.
     pub(super) fn line(&self, place: &Place, key: &str) -> usize {
         let of_key = self.lines.get(&(place.clone(), key.to_owned()));
@@ -173,6 +171,12 @@ fn set<T: Section>(section: Option<&mut T>, key: &str, value: &str) -> Fate {
     };
     let place: Slot<'_> = slot(section);
     place.set(value).map_or_else(Fate::Refused, |()| Fate::Set)
+}
+
+/// What to say of a `SET` of a key that does not exist.
+pub(super) fn unknown_setting(key: &str) -> String {
+    let known = keys_of(&Place::Main).into_iter().chain(["window.drain", "window.hold"]);
+    format!("unknown setting {}: {}", quoted(key), suggestion("SHOW CONFIG lists them", key, known))
 }
 
 fn keys_of(place: &Place) -> Vec<&'static str> {

@@ -30,6 +30,17 @@ pub(super) fn all(draft: &mut Draft<'_>, read: Reader<'_>) {
     habits_of_pgbouncer(draft);
 }
 
+/// Whether the values of a configuration agree with each other, after one of them was changed.
+pub(super) fn agree(config: &Config) -> Result<(), String> {
+    let mut draft = Draft::of(config.clone(), Path::new("SET"));
+    pool_sizes(&mut draft);
+    window(&mut draft);
+    match draft.mistakes.into_vec().first() {
+        None => Ok(()),
+        Some(found) => Err(format!("{}: expected {}, got {}", found.key, found.expected, found.got)),
+    }
+}
+
 /// What must be there at all.
 fn absent(draft: &mut Draft<'_>) {
     if draft.config.databases.is_empty() && !draft.mistakes.about("databases") {

@@ -9,6 +9,7 @@ mod ini;
 mod mistake;
 mod pgbouncer;
 mod reference;
+mod running;
 mod text;
 mod types;
 mod userlist;
@@ -24,6 +25,7 @@ use std::path::Path;
 
 pub use mistake::Mistake;
 pub use reference::reference;
+pub use running::Running;
 pub use types::{Config, Database, Setting, UserOverride, UserSecret, WindowDefaults};
 pub use value::{AuthType, LogFormat, PoolMode, Secret, Stragglers, parse_duration};
 

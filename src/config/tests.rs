@@ -346,7 +346,7 @@ fn show_has_every_key_and_no_secret() {
     let rows = config.show();
     assert_eq!(rows.len(), Config::KEYS.len() + WindowDefaults::KEYS.len());
     let row = |key: &str| rows.iter().find(|row| row.0 == key).cloned().unwrap();
-    assert_eq!(row("query_wait_timeout"), ("query_wait_timeout".into(), "300s".into(), "120s".into(), false));
+    assert_eq!(row("query_wait_timeout"), ("query_wait_timeout".into(), "300s".into(), "120s".into(), true));
     assert_eq!(row("unix_socket_mode").1, "0777");
     assert_eq!(row("client_idle_timeout").1, "0");
     assert_eq!(row("auth_file").1, "c/users");
@@ -447,5 +447,20 @@ proptest! {
     fn any_duration_is_read_or_refused(text in any::<String>(), number in 0_u64..=31_536_000) {
         let _ = super::parse_duration(&text);
         prop_assert_eq!(super::parse_duration(&number.to_string()), Ok(Duration::from_secs(number)));
+    }
+}
+
+#[test]
+fn what_only_a_restart_changes_is_kept() {
+    let running = check(&with("listen_port = 7000\ndefault_pool_size = 5")).unwrap();
+    let mut new = check(&with("listen_addr = \"\"\nunix_socket_dir = \"/run\"\ndefault_pool_size = 6")).unwrap();
+    assert_eq!(new.keep_fixed(&running), ["listen_addr", "listen_port", "unix_socket_dir"]);
+    assert_eq!((new.listen_addr.join(","), new.listen_port, new.unix_socket_dir), ("127.0.0.1".into(), 7000, None));
+    assert_eq!(new.default_pool_size, 6);
+    for (key, value, _, changeable) in running.show() {
+        // What is shown can be read again; SET agrees with the column.
+        let set = running.with(&key, &value);
+        let restart = set.as_ref().is_err_and(|why| why.contains("restart"));
+        assert_eq!(restart, !changeable, "{key} = {value}: {set:?}");
     }
 }

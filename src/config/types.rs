@@ -3,6 +3,7 @@
 //!
 //! Pure, plain data. Nothing here reads a file; see `build.rs` for how entries become a [`Config`].
 
+use super::mistake::quoted;
 use super::value::{AuthType, LogFormat, PoolMode, Secret, Slot, Stragglers};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -17,8 +18,6 @@ pub(crate) struct Key<T: 'static> {
     pub(crate) default: &'static str,
     /// One line for people.
     pub(crate) help: &'static str,
-    /// Does a reload change it? No key does in this version.
-    pub(crate) changeable: bool,
     /// The typed place in the section.
     pub(crate) slot: fn(&mut T) -> Slot<'_>,
 }
@@ -48,7 +47,6 @@ macro_rules! section {
                 name: stringify!($key),
                 default: $default,
                 help: concat!($($help),+),
-                changeable: false,
                 slot: |section| Slot::$slot(&mut section.$key),
             },)+];
         }
@@ -146,6 +144,8 @@ section!(
         user_overrides: BTreeMap<String, UserOverride>,
         /// The users of `auth_file`. Those with an empty secret are here under `trust` only.
         users: BTreeMap<String, UserSecret>,
+        /// The file that it was read from.
+        file: PathBuf,
         /// What is not wrong but should be known; one line each.
         warnings: Vec<String>,
     }
@@ -218,7 +218,22 @@ pub enum UserSecret {
     Scram(Secret),
 }
 
-/// One row of `SHOW CONFIG`: key, value, default, changeable by a reload.
+/// Keys of `[pglull]` that only a restart changes: what is made once, at the start. All others follow a reload.
+const FIXED: &[&str] = &[
+    "listen_addr",
+    "listen_port",
+    "unix_socket_dir",
+    "unix_socket_mode",
+    "admin_socket",
+    "worker_threads",
+    "log_format",
+    "metrics_addr",
+    "state_dir",
+];
+/// Keys that come with a file of their own: `RELOAD` changes them, `SET` does not.
+const BY_RELOAD: &[&str] = &["auth_type", "auth_file"];
+
+/// One row of `SHOW CONFIG`: key, value, default, changeable while it runs.
 pub type Setting = (String, String, String, bool);
 
 impl Config {
@@ -242,6 +257,42 @@ impl Config {
         of_user.or(database.pool_size).unwrap_or(self.default_pool_size)
     }
 
+    /// Takes over from the running configuration what only a restart changes. Returns the keys in which they differ.
+    pub fn keep_fixed(&mut self, running: &Self) -> Vec<&'static str> {
+        let mut running = running.clone();
+        let fixed = Self::KEYS.iter().filter(|key| FIXED.contains(&key.name));
+        let differs = fixed.filter_map(|key| {
+            let now = (key.slot)(&mut running).show();
+            let changed = (key.slot)(self).show() != now;
+            // What is shown can be read again, so this cannot fail.
+            changed.then(|| (key.slot)(self).set(&now).map(|()| key.name).unwrap_or(key.name))
+        });
+        differs.collect()
+    }
+
+    /// Itself with another value of one key, for `SET`; keys of windows are named `window.drain` and so on.
+    ///
+    /// # Errors
+    /// Why not, in words for the operator.
+    pub fn with(&self, key: &str, value: &str) -> Result<Self, String> {
+        let mut changed = self.clone();
+        let set = match key.strip_prefix("window.") {
+            Some(name) => set(&mut changed.window, name, value),
+            None if FIXED.contains(&key) => {
+                return Err(format!("{key} cannot be changed while pglull runs: restart it"));
+            }
+            None if BY_RELOAD.contains(&key) => {
+                return Err(format!("{key} is changed in the file, followed by RELOAD"));
+            }
+            None => set(&mut changed, key, value),
+        };
+        match set {
+            None => Err(super::build::unknown_setting(key)),
+            Some(Err(expected)) => Err(format!("{key}: expected {expected}, got {}", quoted(value))),
+            Some(Ok(())) => super::check::agree(&changed).map(|()| changed),
+        }
+    }
+
     /// The rows of `SHOW CONFIG`, in the order of the tables; those of windows are named `window.drain` and so on.
     /// Databases and users are not among them, and no secret is.
     #[must_use]
@@ -252,11 +303,18 @@ impl Config {
     }
 }
 
+/// Sets one key of a section; `None` if it has no such key.
+fn set<T: Section>(section: &mut T, key: &str, value: &str) -> Option<Result<(), &'static str>> {
+    let known = T::KEYS.iter().find(|known| known.name == key)?;
+    Some((known.slot)(section).set(value))
+}
+
 fn rows<T: Section>(prefix: &str, section: &mut T) -> Vec<Setting> {
     let mut defaults = T::default();
     let row = |key: &Key<T>| {
         let default = (key.slot)(&mut defaults).show();
-        (format!("{prefix}{}", key.name), (key.slot)(section).show(), default, key.changeable)
+        let changeable = !prefix.is_empty() || !FIXED.contains(&key.name);
+        (format!("{prefix}{}", key.name), (key.slot)(section).show(), default, changeable)
     };
     T::KEYS.iter().map(row).collect()
 }

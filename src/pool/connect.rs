@@ -86,8 +86,15 @@ impl Pool {
         self.welcome.send_modify(|welcome| {
             *welcome = Welcome { parameters: Some(parameters), failure: None, hopeless: false };
         });
-        rested.expires(self.database.settings.server_lifetime);
+        rested.expires(self.database.settings.load().server_lifetime);
         self.put_back(rested, true);
+    }
+
+    /// A reload has overtaken the connect.
+    fn connected_in_vain(&self, rested: Rested, reason: &str) {
+        let now = self.database.clock.now();
+        self.database.books().connect_failed(self.ix, now);
+        self.close(vec![rested], reason);
     }
 
     fn connect_failed(self: &Arc<Self>, failure: &Failure) {
@@ -120,7 +127,7 @@ impl Pool {
     /// When the next attempt may be made: twice the pause each time, with a fifth more or less so that pools do not march in step.
     fn pause_until(&self, hopeless: bool) -> Moment {
         let failures = self.failures.fetch_add(1, Ordering::AcqRel).min(16);
-        let longest = self.database.settings.server_login_retry;
+        let longest = self.database.settings.load().server_login_retry;
         let longest = if hopeless { longest.min(HOPELESS_PAUSE) } else { longest };
         let pause = FIRST_PAUSE.saturating_mul(1 << failures).min(longest);
         let now = self.database.clock.now();
@@ -150,12 +157,15 @@ impl Attempt {
     async fn run(mut self) {
         let pool = Arc::clone(&self.pool);
         let now = pool.database.clock.now();
-        let bound = pool.database.settings.server_connect_timeout;
-        let result = connect::connect(&pool.target, pool.next_server(), now, bound).await;
+        let bound = pool.database.settings.load().server_connect_timeout;
+        let result = connect::connect(&pool.target(), pool.next_server(), now, bound).await;
         self.booked = false;
         match result {
             Ok(rested) => {
-                pool.connected(rested);
+                match pool.unwanted(&rested.server().link.target) {
+                    Some(reason) => pool.connected_in_vain(rested, reason),
+                    None => pool.connected(rested),
+                }
                 pool.open_servers();
             }
             Err(failure) => pool.connect_failed(&failure),
@@ -173,10 +183,11 @@ impl Drop for Attempt {
 
 impl Rested {
     /// Sets when it is closed: at its lifetime, or up to a tenth earlier.
-    fn expires(&mut self, lifetime: Option<Duration>) {
-        let Some(lifetime) = lifetime else { return };
-        let connected = self.server().connected_at;
-        let less = jitter(self.server().id.0 ^ millis(lifetime)) / 10.0;
-        self.set_expiry(connected.plus(lifetime.mul_f64(1.0 - less)));
+    pub(super) fn expires(&mut self, lifetime: Option<Duration>) {
+        let (connected, id) = (self.server().connected_at, self.server().id.0);
+        self.set_expiry(lifetime.map(|lifetime| {
+            let less = jitter(id ^ millis(lifetime)) / 10.0;
+            connected.plus(lifetime.mul_f64(1.0 - less))
+        }));
     }
 }

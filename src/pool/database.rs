@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use tokio::sync::{Notify, oneshot, watch};
 
@@ -67,10 +68,12 @@ pub struct Database {
     /// Its figures for the scraper.
     pub metrics: DatabaseMetrics,
     pub(super) clock: Clock,
-    pub(super) settings: Arc<Settings>,
+    pub(super) settings: ArcSwap<Settings>,
     pub(super) last_server: Arc<AtomicU64>,
     ledger: Mutex<Books>,
     shut: AtomicBool,
+    /// The configuration does not have it any more.
+    removed: AtomicBool,
     pools: Mutex<Vec<Arc<Pool>>>,
 }
 
@@ -81,10 +84,7 @@ pub struct Pool {
     pub database: Arc<Database>,
     /// The user whose clients share it.
     pub user: String,
-    /// Where its servers lead.
-    pub target: Arc<Target>,
-    /// When its servers come back.
-    pub mode: PoolMode,
+    pub(super) shape: ArcSwap<Shape>,
     /// Its counters.
     pub stats: Stats,
     /// Its timings for the scraper.
@@ -92,7 +92,16 @@ pub struct Pool {
     pub(super) ix: PoolIx,
     pub(super) welcome: watch::Sender<Welcome>,
     pub(super) failures: AtomicU32,
+    /// There may be more servers than a reload allows.
+    pub(super) crowded: AtomicBool,
     pub(super) retrying: AtomicBool,
+}
+
+/// What a reload may change of a pool, besides its size.
+#[derive(Debug)]
+pub(super) struct Shape {
+    pub(super) target: Arc<Target>,
+    pub(super) mode: PoolMode,
 }
 
 /// What a log-in can be told without a server of its own.
@@ -132,7 +141,7 @@ impl Database {
     pub fn new(
         name: String,
         clock: Clock,
-        (settings, last_server): (Arc<Settings>, Arc<AtomicU64>),
+        (settings, last_server): (Settings, Arc<AtomicU64>),
         recorder: &Recorder,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -140,12 +149,35 @@ impl Database {
             name,
             news: Notify::new(),
             clock,
-            settings,
+            settings: ArcSwap::from_pointee(settings),
             last_server,
             ledger: Mutex::default(),
             shut: AtomicBool::new(false),
+            removed: AtomicBool::new(false),
             pools: Mutex::default(),
         })
+    }
+
+    /// The settings that its pools share, as they are now.
+    #[must_use]
+    pub fn settings(&self) -> Arc<Settings> {
+        self.settings.load_full()
+    }
+
+    /// Whether the configuration has forgotten it: nobody may log in to it any more.
+    #[must_use]
+    pub fn is_removed(&self) -> bool {
+        self.removed.load(Ordering::Acquire)
+    }
+
+    /// Notes that the configuration has forgotten it.
+    pub(super) fn remove(&self) {
+        self.removed.store(true, Ordering::Release);
+    }
+
+    /// Takes the pools out: they live on for those who have one in their hands.
+    pub(super) fn forget_pools(&self) -> Vec<Arc<Pool>> {
+        std::mem::take(&mut *self.pool_list())
     }
 
     pub(super) fn books(&self) -> MutexGuard<'_, Books> {
@@ -181,13 +213,13 @@ impl Database {
         let pool = Arc::new(Pool {
             database: Arc::clone(self),
             user: user.to_owned(),
-            target: Arc::new(target),
-            mode,
+            shape: ArcSwap::from_pointee(Shape { target: Arc::new(target), mode }),
             stats: Stats::default(),
             metrics: PoolMetrics::new(recorder, &self.name, user),
             ix: self.books().add_pool(size.limit, size.minimum),
             welcome: watch::Sender::new(Welcome::default()),
             failures: AtomicU32::new(0),
+            crowded: AtomicBool::new(false),
             retrying: AtomicBool::new(false),
         });
         pools.push(Arc::clone(&pool));
@@ -254,6 +286,18 @@ impl Database {
 }
 
 impl Pool {
+    /// Where its servers lead, as the configuration has it now.
+    #[must_use]
+    pub fn target(&self) -> Arc<Target> {
+        Arc::clone(&self.shape.load().target)
+    }
+
+    /// When its servers come back. A session keeps the mode that it began with.
+    #[must_use]
+    pub fn mode(&self) -> PoolMode {
+        self.shape.load().mode
+    }
+
     /// A client wants to begin a transaction.
     pub fn begin(self: &Arc<Self>, client: &Arc<Client>, need: Need) -> Begun {
         let database = &self.database;

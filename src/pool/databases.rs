@@ -2,21 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::database::{Database, Pool, Settings, Size};
 use crate::clock::Clock;
-use crate::config::{Config, Secret};
+use crate::config::{Config, Database as Entry, PoolMode, Running, Secret};
 use crate::server::connect::Target;
 use crate::telemetry::metrics::Recorder;
 
 /// The databases of a configuration. Those that only the entry `*` covers are made when first asked for.
 #[derive(Debug)]
 pub struct Databases {
-    config: Arc<Config>,
+    running: Arc<Running>,
     clock: Clock,
-    settings: Arc<Settings>,
     recorder: Recorder,
     last_server: Arc<AtomicU64>,
     known: Mutex<BTreeMap<String, Arc<Database>>>,
@@ -26,49 +25,43 @@ pub struct Databases {
 const UNBOUNDED: Duration = Duration::from_secs(3600);
 
 impl Databases {
-    /// The settings that all pools share.
-    #[must_use]
-    pub fn settings(&self) -> &Settings {
-        &self.settings
-    }
-
     /// Makes the databases that the configuration names.
     #[must_use]
-    pub fn new(config: Arc<Config>, clock: Clock, recorder: Recorder) -> Arc<Self> {
-        let settings = Settings {
-            server_connect_timeout: config.server_connect_timeout.unwrap_or(UNBOUNDED),
-            server_login_retry: config.server_login_retry,
-            server_idle_timeout: config.server_idle_timeout,
-            server_lifetime: config.server_lifetime,
-            server_check_delay: Some(config.server_check_delay),
-            query_wait_timeout: config.query_wait_timeout,
-            cancel_wait_timeout: config.cancel_wait_timeout.unwrap_or(UNBOUNDED),
-            reset_query: bytes::Bytes::from(config.server_reset_query.clone().into_bytes()),
-        };
-        let names: Vec<String> = config.databases.keys().filter(|name| *name != "*").cloned().collect();
-        let databases = Arc::new(Self {
-            config,
-            clock,
-            settings: Arc::new(settings),
-            recorder,
-            last_server: Arc::default(),
-            known: Mutex::default(),
-        });
-        for name in names {
-            databases.find(&name);
-        }
+    pub fn new(running: Arc<Running>, clock: Clock, recorder: Recorder) -> Arc<Self> {
+        let databases =
+            Arc::new(Self { running, clock, recorder, last_server: Arc::default(), known: Mutex::default() });
+        databases.make_named();
         databases
+    }
+
+    /// The configuration as it is now.
+    pub(super) fn config(&self) -> Arc<Config> {
+        self.running.get()
+    }
+
+    /// All that are known, by name.
+    pub(super) fn known(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Database>>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes those that the configuration names and that are not there yet.
+    pub(super) fn make_named(&self) {
+        for name in self.config().databases.keys().filter(|name| *name != "*") {
+            self.find(name);
+        }
     }
 
     /// The database with this name, if the configuration has it or an entry `*`.
     pub fn find(&self, name: &str) -> Option<Arc<Database>> {
-        self.config.database(name)?;
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known();
+        // Read under the lock: a reload removes a database after the configuration has forgotten it.
+        let config = self.config();
+        config.database(name)?;
         let make = || {
             let database = Database::new(
                 name.to_owned(),
                 self.clock,
-                (Arc::clone(&self.settings), Arc::clone(&self.last_server)),
+                (Settings::of(&config), Arc::clone(&self.last_server)),
                 &self.recorder,
             );
             database.spawn_upkeep();
@@ -80,7 +73,7 @@ impl Databases {
     /// All databases that are known by now, by name.
     #[must_use]
     pub fn list(&self) -> Vec<Arc<Database>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        self.known().values().cloned().collect()
     }
 
     /// The pool for a client: that of its user, or of the user that the entry forces. `password` finds the secret of a user.
@@ -90,14 +83,10 @@ impl Databases {
         user: &str,
         password: impl FnOnce(&str) -> Option<Secret>,
     ) -> Option<Arc<Pool>> {
-        let entry = self.config.database(&database.name)?;
+        let config = self.config();
+        let entry = config.database(&database.name)?;
         let role = entry.user.as_deref().unwrap_or(user);
-        Some(database.pool(role, &self.recorder, || {
-            let limit = self.config.pool_size_of(entry, role);
-            let size = Size { limit, minimum: entry.min_pool_size.unwrap_or(self.config.min_pool_size).min(limit) };
-            let target = self.target(&database.name, role, password);
-            (target, self.config.pool_mode_of(entry, role), size)
-        }))
+        Some(database.pool(role, &self.recorder, || plan(&config, &database.name, role, password)))
     }
 
     /// The pool of this user, if there is one already.
@@ -111,7 +100,8 @@ impl Databases {
     /// # Errors
     /// What to put into the configuration, if it cannot be told.
     pub fn apply_role(&self, name: &str, only_user: impl FnOnce() -> Option<String>) -> Result<String, String> {
-        let entry = self.config.database(name);
+        let config = self.config();
+        let entry = config.database(name);
         let named = entry.and_then(|entry| entry.apply_user.clone().or_else(|| entry.user.clone()));
         named.or_else(only_user).ok_or_else(|| {
             format!(
@@ -123,23 +113,58 @@ impl Databases {
     /// Where changes of a database are applied.
     #[must_use]
     pub fn apply_target(&self, name: &str, role: &str, password: impl FnOnce(&str) -> Option<Secret>) -> Target {
-        let entry = self.config.database(name);
+        let config = self.config();
+        let entry = config.database(name);
         let own = entry.and_then(|entry| entry.apply_password.clone());
         let forced = entry.filter(|entry| entry.user.as_deref() == Some(role)).and_then(|entry| entry.password.clone());
         let password = own.or(forced).or_else(|| password(role));
-        Target { password, ..self.target(name, role, |_| None) }
+        Target { password, ..target(&config, name, role, |_| None) }
     }
+}
 
-    /// Where a database leads, as this role.
-    pub fn target(&self, name: &str, role: &str, password: impl FnOnce(&str) -> Option<Secret>) -> Target {
-        let entry = self.config.database(name);
-        Target {
-            host: entry.map(|entry| entry.host.clone()).unwrap_or_default(),
-            port: entry.map_or(0, |entry| entry.port),
-            dbname: entry.and_then(|entry| entry.dbname.clone()).unwrap_or_else(|| name.to_owned()),
-            user: role.to_owned(),
-            password: entry.and_then(|entry| entry.password.clone()).or_else(|| password(role)),
-            keepalive: self.config.tcp_keepalive,
+/// Where a database leads, as this role.
+fn target(config: &Config, name: &str, role: &str, password: impl FnOnce(&str) -> Option<Secret>) -> Target {
+    let entry = config.database(name);
+    Target {
+        host: entry.map(|entry| entry.host.clone()).unwrap_or_default(),
+        port: entry.map_or(0, |entry| entry.port),
+        dbname: entry.and_then(|entry| entry.dbname.clone()).unwrap_or_else(|| name.to_owned()),
+        user: role.to_owned(),
+        password: entry
+            // The entry's password is that of the user that it forces.
+            .filter(|entry| entry.user.as_deref().is_none_or(|forced| forced == role))
+            .and_then(|entry| entry.password.clone())
+            .or_else(|| password(role)),
+        keepalive: config.tcp_keepalive,
+    }
+}
+
+/// What a configuration says of the pool of this role.
+pub(super) fn plan(
+    config: &Config,
+    name: &str,
+    role: &str,
+    password: impl FnOnce(&str) -> Option<Secret>,
+) -> (Target, PoolMode, Size) {
+    let defaults = Entry::default();
+    let entry = config.database(name).unwrap_or(&defaults);
+    let limit = config.pool_size_of(entry, role);
+    let size = Size { limit, minimum: entry.min_pool_size.unwrap_or(config.min_pool_size).min(limit) };
+    (target(config, name, role, password), config.pool_mode_of(entry, role), size)
+}
+
+impl Settings {
+    /// What a configuration says of all pools.
+    pub(super) fn of(config: &Config) -> Self {
+        Self {
+            server_connect_timeout: config.server_connect_timeout.unwrap_or(UNBOUNDED),
+            server_login_retry: config.server_login_retry,
+            server_idle_timeout: config.server_idle_timeout,
+            server_lifetime: config.server_lifetime,
+            server_check_delay: Some(config.server_check_delay),
+            query_wait_timeout: config.query_wait_timeout,
+            cancel_wait_timeout: config.cancel_wait_timeout.unwrap_or(UNBOUNDED),
+            reset_query: bytes::Bytes::from(config.server_reset_query.clone().into_bytes()),
         }
     }
 }

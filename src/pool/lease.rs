@@ -69,7 +69,7 @@ impl Lease {
         if idle >= GLANCE_AFTER && !rested.server().looks_alive() {
             return false;
         }
-        if self.pool.database.settings.server_check_delay.is_none_or(|delay| idle < delay) {
+        if self.pool.database.settings.load().server_check_delay.is_none_or(|delay| idle < delay) {
             return true;
         }
         let Held::Rested(rested) = std::mem::replace(&mut self.held, Held::Gone) else { return false };
@@ -104,9 +104,9 @@ impl Lease {
         let Some(mut server) = self.take_awake() else { return };
         let now = self.pool.database.clock.now();
         server.used_at = now;
-        let over = server.expires_at.is_some_and(|moment| now >= moment);
-        if over || server.progress.may_say_more() {
-            let reason = if over { "server lifetime over" } else { "an answer may still come" };
+        let over = server.expires_at.is_some_and(|moment| now >= moment).then_some("server lifetime over");
+        let unsure = server.progress.may_say_more().then_some("an answer may still come");
+        if let Some(reason) = over.or(unsure).or_else(|| self.pool.unwanted(&server.link.target)) {
             tracing::debug!(server = server.id.0, reason, "closing server");
             server.farewell();
         } else if server.dirty || cancel_under_way || server.link.guard.in_doubt() {
@@ -130,7 +130,7 @@ impl Lease {
                 Ok(rested) => {
                     self.stop_running();
                     let mut server = rested.wake();
-                    server.dirty |= self.pool.mode == PoolMode::Session;
+                    server.dirty |= self.pool.mode() == PoolMode::Session;
                     self.clean(server).await;
                 }
                 Err(failure) => {
@@ -142,7 +142,7 @@ impl Lease {
 
     /// Waits until no cancel is on its way to the server any more, and makes it forget its client.
     async fn clean(mut self, mut server: Box<Server>) {
-        let settings = Arc::clone(&self.pool.database.settings);
+        let settings = self.pool.database.settings();
         let id = server.id;
         if server.link.guard.in_doubt() {
             let link = Arc::clone(&server.link);
@@ -159,6 +159,10 @@ impl Lease {
                 Ok(_) | Err(Failure::Refused(_)) => {}
                 Err(_) => return,
             }
+        }
+        if let Some(reason) = self.pool.unwanted(&server.link.target) {
+            tracing::debug!(server = id.0, reason, "closing server");
+            return server.farewell();
         }
         let query = if server.dirty { settings.reset_query.clone() } else { Bytes::new() };
         match recover::reset(server, &query).await {

@@ -5,7 +5,7 @@
 //! [`Ledger::running`] only falls. It knows no sockets, tasks or clocks; servers (`S`) and the tickets of those who
 //! wait (`T`) are values that it keeps and hands over, which is why the exploration in `tests/model.rs` can run it too.
 //!
-//! Invariants: servers lent + idle + connecting never exceed a pool's limit; while the gate is open nobody waits
+//! Invariants: servers lent + idle + connecting never grow beyond a pool's limit; while the gate is open nobody waits
 //! beside an idle server; every held client leaves exactly once, in one of the ways that [`Tally`] counts.
 
 use std::collections::VecDeque;
@@ -128,6 +128,23 @@ impl<S, T> Ledger<S, T> {
             queue: VecDeque::new(),
         });
         PoolIx(self.pools.len() - 1)
+    }
+
+    /// Gives a pool another size. It does not shrink by itself: see [`surplus`](Self::surplus).
+    pub fn resize(&mut self, pool: PoolIx, limit: usize, minimum: usize) {
+        let books = self.pool(pool);
+        (books.limit, books.minimum) = (limit.max(1), minimum);
+    }
+
+    /// By how many servers a pool is above its limit; only a [`resize`](Self::resize) can bring it there.
+    #[must_use]
+    pub fn surplus(&self, pool: PoolIx) -> usize {
+        self.pools.get(pool.0).map_or(0, |books| books.servers().saturating_sub(books.limit))
+    }
+
+    /// The pause after failures is over: its reason may be.
+    pub fn retry_now(&mut self, pool: PoolIx) {
+        self.pool(pool).retry_at = Moment(0);
     }
 
     fn pool(&mut self, pool: PoolIx) -> &mut Pool<S, T> {

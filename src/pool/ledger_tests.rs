@@ -144,3 +144,24 @@ fn a_login_that_needs_a_welcome_gets_one_connect() {
     assert!(ledger.put_back(pool, 1, true, Moment(0)).is_none());
     assert_eq!(ledger.retry_at(pool), None);
 }
+
+#[test]
+fn another_size() {
+    let (mut ledger, pool) = (Ledger::<u8, u8>::default(), PoolIx(0));
+    ledger.add_pool(1, 0);
+    let wait = |ledger: &mut Ledger<u8, u8>, ticket| ledger.begin(pool, Need::Server, Moment(0), || ticket);
+    (0..3).for_each(|ticket| assert!(matches!(wait(&mut ledger, ticket), Begin::Wait(_))));
+    assert_eq!(ledger.start_connects(pool, Moment(0)), 1);
+    ledger.connect_failed(pool, Moment(1000));
+    ledger.resize(pool, 3, 2);
+    assert_eq!(ledger.start_connects(pool, Moment(0)), 0);
+    ledger.retry_now(pool);
+    assert_eq!(ledger.start_connects(pool, Moment(0)), 3);
+    ledger.resize(pool, 1, 0);
+    assert_eq!(ledger.surplus(pool), 2);
+    (0..3).for_each(|server| assert!(ledger.put_back(pool, server, true, Moment(0)).is_some()));
+    assert_eq!(ledger.surplus(pool), 2);
+    ledger.lost(pool);
+    ledger.lost(pool);
+    assert_eq!((ledger.surplus(pool), ledger.start_connects(pool, Moment(0))), (0, 0));
+}

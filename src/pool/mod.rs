@@ -9,6 +9,7 @@ pub mod databases;
 pub mod gate;
 pub mod lease;
 pub mod ledger;
+mod reload;
 pub mod stats;
 pub mod upkeep;
 pub mod wait;

@@ -32,24 +32,25 @@ impl Pool {
     fn close_idle(&self) {
         let database = &self.database;
         let now = database.clock.now();
-        let idle_timeout = database.settings.server_idle_timeout;
+        let settings = database.settings.load();
+        let idle_timeout = settings.server_idle_timeout;
         let closed = {
             let mut books = database.books();
             let counts = books.counts(self.ix);
             let mut spare = (counts.idle + counts.lent).saturating_sub(counts.minimum);
+            let mut surplus = books.surplus(self.ix);
             books.take_idle(self.ix, |rested| {
+                // A reload may have given it another lifetime.
+                rested.expires(settings.server_lifetime);
                 let server = rested.server();
                 let old = server.expires_at.is_some_and(|at| now >= at);
                 let unused = spare > 0 && idle_timeout.is_some_and(|bound| now.since(server.used_at) >= bound);
-                let close = old || unused || !rested.still_fresh();
+                let close = old || unused || surplus > 0 || !rested.still_fresh();
                 spare = spare.saturating_sub(usize::from(close));
+                surplus = surplus.saturating_sub(usize::from(close));
                 close
             })
         };
-        for rested in closed {
-            self.stats.server_closes.add(1);
-            tracing::debug!(database = %database.name, user = %self.user, server = rested.server().id.0, "closing idle server");
-            rested.wake().farewell();
-        }
+        self.close(closed, "idle, old, or gone");
     }
 }

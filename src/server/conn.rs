@@ -75,8 +75,8 @@ impl Rested {
     }
 
     /// Sets when it is to be closed.
-    pub fn set_expiry(&mut self, at: Moment) {
-        self.server.expires_at = Some(at);
+    pub fn set_expiry(&mut self, at: Option<Moment>) {
+        self.server.expires_at = at;
     }
 
     /// Whether it is still what it was when it was put back: connected, and silent but for news of its settings.

@@ -42,6 +42,20 @@ pub struct Target {
 }
 
 impl Target {
+    /// Whether both lead to the same place, as the same role. Whether they prove it alike does not matter to a server that
+    /// is logged in.
+    #[must_use]
+    pub fn leads_where(&self, other: &Self) -> bool {
+        let place = |target: &Self| (target.port, target.keepalive);
+        place(self) == place(other) && self.host == other.host && self.dbname == other.dbname && self.user == other.user
+    }
+
+    /// Whether both log in with the same secret.
+    #[must_use]
+    pub fn proves_alike(&self, other: &Self) -> bool {
+        self.password.as_ref().map(Secret::expose) == other.password.as_ref().map(Secret::expose)
+    }
+
     /// Opens a socket to the server. Cancel-safe; bounded by the caller.
     ///
     /// # Errors

@@ -8,15 +8,15 @@ use tokio::sync::Semaphore;
 use crate::auth::users::Users;
 use crate::clients::Clients;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, Running};
 use crate::pool::databases::Databases;
 use crate::telemetry::metrics::ProxyMetrics;
 
 /// The process as a session sees it.
 #[derive(Clone)]
 pub struct Front {
-    /// The configuration.
-    pub config: Arc<Config>,
+    /// The configuration in force; see [`Front::config`].
+    pub running: Arc<Running>,
     /// The clock.
     pub clock: Clock,
     /// Who is logged in.
@@ -33,7 +33,40 @@ pub struct Front {
     pub closing: Arc<AtomicBool>,
 }
 
+/// Connections that may be logging in besides as many as there may be clients: for cancel requests and probes.
+pub const GUESTS: usize = 64;
+
+/// Places for connections that are not logged in, for so many clients.
+#[must_use]
+pub fn guest_places(max_client_conn: usize) -> usize {
+    max_client_conn.saturating_add(GUESTS).min(Semaphore::MAX_PERMITS)
+}
+
 impl Front {
+    /// Makes more or fewer places for connections that are not logged in, after `max_client_conn` has changed. Places that
+    /// are taken are given up when they become free.
+    pub fn resize_guests(&self, before: usize, now: usize) {
+        let (before, now) = (guest_places(before), guest_places(now));
+        self.guests.add_permits(now.saturating_sub(before));
+        let surplus = before.saturating_sub(now);
+        let missing = surplus - self.guests.forget_permits(surplus);
+        if missing > 0 {
+            let guests = Arc::clone(&self.guests);
+            tokio::spawn(async move {
+                for _ in 0..missing {
+                    let Ok(place) = guests.acquire().await else { return };
+                    place.forget();
+                }
+            });
+        }
+    }
+
+    /// The configuration as it is now. Taken for one use, not kept: a reload puts another one in its place.
+    #[must_use]
+    pub fn config(&self) -> Arc<Config> {
+        self.running.get()
+    }
+
     /// Whether the process is shutting down.
     #[must_use]
     pub fn is_closing(&self) -> bool {

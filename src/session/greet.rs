@@ -4,6 +4,7 @@
 //! one StartupMessage (CVE-2026-107350 came from a second), and no byte of the client reaches a server before it is proved.
 
 use std::io;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -19,6 +20,9 @@ use crate::server::cancel;
 use crate::wire::frame::Flow;
 use crate::wire::reply::{self, Report, Severity, sqlstate};
 use crate::wire::startup::{self, CancelKey, Packet, Startup};
+
+/// How long a cancel of a client may take whose database was removed.
+const CANCEL_BOUND: Duration = Duration::from_secs(10);
 
 /// A connection that is not logged in yet.
 pub(super) struct Guest {
@@ -70,7 +74,8 @@ impl From<io::Error> for Refusal {
 pub async fn greet(stream: Stream, front: &Front, via: Via) -> Greeted {
     let Ok(peer) = stream.peer() else { return Greeted::Over };
     let mut guest = Guest { stream, buf: BytesMut::new(), peer, connected_at: front.clock.now() };
-    let outcome = match front.config.client_login_timeout {
+    let bound = front.config().client_login_timeout;
+    let outcome = match bound {
         Some(bound) => {
             let late =
                 || Err(Refusal::Say(Report::new(sqlstate::PROTOCOL_VIOLATION, "client_login_timeout"), "timeout"));
@@ -180,8 +185,9 @@ async fn log_in(guest: &mut Guest, front: &Front, via: Via, startup: &Startup) -
     }
     login::authenticate(guest, front, &user).await?;
     if console {
-        let admin = front.config.admin_users.contains(&user);
-        if !admin && !front.config.stats_users.contains(&user) {
+        let config = front.config();
+        let admin = config.admin_users.contains(&user);
+        if !admin && !config.stats_users.contains(&user) {
             let report = Report::new(sqlstate::INSUFFICIENT_PRIVILEGE, "not allowed")
                 .hint("The console is for admin_users and stats_users, and for the admin_socket.");
             return Err(Refusal::Say(report, "not_allowed"));
@@ -192,10 +198,9 @@ async fn log_in(guest: &mut Guest, front: &Front, via: Via, startup: &Startup) -
         return Err(Refusal::Say(Report::new(sqlstate::CANNOT_CONNECT_NOW, "pooler is shutting down"), "shutdown"));
     }
     let Some(database) = front.databases.find(&database) else {
-        let report = Report::new(sqlstate::INVALID_CATALOG_NAME, format!("no such database: {database}"));
-        return Err(Refusal::Say(report, "no_database"));
+        return Err(no_such_database(&database));
     };
-    let forced = front.config.database(&database.name).and_then(|entry| entry.user.clone());
+    let forced = front.config().database(&database.name).and_then(|entry| entry.user.clone());
     let entry = Entry {
         pool_user: forced.unwrap_or_else(|| user.clone()),
         user,
@@ -205,6 +210,10 @@ async fn log_in(guest: &mut Guest, front: &Front, via: Via, startup: &Startup) -
         application_name: String::new(),
     };
     welcome::welcome(guest, front, startup, (entry, database)).await.map(Step::Session)
+}
+
+pub(super) fn no_such_database(name: &str) -> Refusal {
+    Refusal::Say(Report::new(sqlstate::INVALID_CATALOG_NAME, format!("no such database: {name}")), "no_database")
 }
 
 /// On the console's own socket the kernel says who is there: this process's user, or root.
@@ -242,15 +251,15 @@ async fn cancel_request(key: &CancelKey, front: &Front) {
         return;
     };
     let outcome = client.cancel();
-    if !matches!(outcome, Cancel::Nothing)
-        && let Some(pool) = front.databases.pool_of(&client.database, &client.pool_user)
-    {
+    let pool = front.databases.pool_of(&client.database, &client.pool_user);
+    if let Some(pool) = pool.as_ref().filter(|_| !matches!(outcome, Cancel::Nothing)) {
         pool.stats.cancels.add(1);
     }
     match outcome {
         Cancel::Told | Cancel::Nothing => {}
         Cancel::Send(link, under_way) => {
-            match cancel::send(&link, front.databases.settings().cancel_wait_timeout).await {
+            let bound = pool.map_or(CANCEL_BOUND, |pool| pool.database.settings().cancel_wait_timeout);
+            match cancel::send(&link, bound).await {
                 Ok(()) => under_way.done(),
                 Err(error) => tracing::warn!(client = client.id.0, %error, "cancel request did not get through"),
             }

@@ -29,7 +29,7 @@ fn violation(text: &str) -> Refusal {
 pub(super) async fn authenticate(guest: &mut Guest, front: &Front, user: &str) -> Result<(), Refusal> {
     match front.users.challenge(user).await {
         Challenge::Trust => {
-            if front.config.auth_file.is_some() && !front.users.knows(user) {
+            if front.config().auth_file.is_some() && !front.users.knows(user) {
                 return Err(failed(user));
             }
         }

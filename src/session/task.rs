@@ -40,6 +40,8 @@ pub struct Session {
     stream: Stream,
     input: Flow,
     wanted: Parameters,
+    /// When its servers go back: what the pool said when the client logged in.
+    mode: PoolMode,
     /// The server that a session-mode client keeps.
     kept: Option<Lease>,
     /// The client may have got half a message: what is written now would be taken for the rest of it.
@@ -56,7 +58,8 @@ impl Session {
         pool: Arc<Pool>,
         (stream, input, wanted): (Stream, Flow, Parameters),
     ) -> Self {
-        Self { front, presence, pool, stream, input, wanted, kept: None, mid_answer: false }
+        let mode = pool.mode();
+        Self { front, presence, pool, stream, input, wanted, mode, kept: None, mid_answer: false }
     }
 
     /// Lives it to its end. Dropping the future ends the session: its server is cleaned up or closed.
@@ -91,7 +94,7 @@ impl Session {
         if matches!(end, End::Malformed(_) | End::Violation(_)) {
             self.front.metrics.protocol_error();
         }
-        if self.front.config.log_disconnections {
+        if self.front.config().log_disconnections {
             let client = self.presence.client();
             let age = self.front.clock.now().since(client.connected_at).as_secs();
             tracing::info!(client = client.id.0, database = %client.database, user = %client.user, "closing because: {reason} (age={age}s)");
@@ -127,7 +130,7 @@ impl Session {
         self.pool.stats.transaction_us.add_us(took);
         self.pool.metrics.transaction.record(took);
         match end {
-            End::Boundary(boundary) if self.pool.mode == PoolMode::Session => {
+            End::Boundary(boundary) if self.mode == PoolMode::Session => {
                 self.presence.client().rests(now);
                 lease.rest(boundary);
                 self.kept = Some(lease);
@@ -139,7 +142,7 @@ impl Session {
                 Ok(())
             }
             end => {
-                self.give_up(lease, self.pool.mode == PoolMode::Session);
+                self.give_up(lease, self.mode == PoolMode::Session);
                 Err(end)
             }
         }
@@ -217,7 +220,7 @@ impl Session {
             let lease = match self.pool.begin(self.presence.client(), need) {
                 Begun::Now(lease) => lease,
                 Begun::Wait(wait) => {
-                    let waiting = self.waiting(self.front.config.query_wait_timeout);
+                    let waiting = self.waiting(self.front.config().query_wait_timeout);
                     match Box::pin(waiting.run(wait)).await {
                         Waited::Go(lease, stall) => {
                             stalled += stall;

@@ -9,7 +9,7 @@ use bytes::BytesMut;
 use tokio::io::AsyncWriteExt as _;
 
 use super::front::Front;
-use super::greet::{Guest, Refusal};
+use super::greet::{Guest, Refusal, no_such_database};
 use crate::clients::{Entry, Presence};
 use crate::pool::database::{Database, Pool};
 use crate::server::parameters::{Parameters, TRACKED, tracked};
@@ -32,12 +32,13 @@ pub(super) async fn welcome(
     (entry, database): (Entry, Arc<Database>),
 ) -> Result<Ready, Refusal> {
     let user = entry.user.clone();
-    let Ok(presence) = front.clients.enter(front.config.max_client_conn, entry) else {
+    let Ok(presence) = front.clients.enter(front.config().max_client_conn, entry) else {
         let report = Report::new(sqlstate::TOO_MANY_CONNECTIONS, "no more connections allowed (max_client_conn)");
         return Err(Refusal::Say(report, "too_many_clients"));
     };
     let pool = front.databases.pool(&database, &user, |role| front.users.password(role));
-    let pool = pool.ok_or(Refusal::Gone)?;
+    // Looked at after the client is in the list: a reload that removes the database sends away whom it finds there.
+    let pool = pool.filter(|_| !database.is_removed()).ok_or_else(|| no_such_database(&database.name))?;
     let server = pool.greet().await.map_err(|report| Refusal::Say(report, "server_unreachable"))?;
     let wanted = wanted(startup, &server);
     if let Some(name) = wanted.value(b"application_name") {
@@ -52,7 +53,7 @@ pub(super) async fn welcome(
     reply::ready_for_query(&mut out);
     guest.stream.write_all(&out).await?;
     pool.stats.logins.add(1);
-    if front.config.log_connections {
+    if front.config().log_connections {
         let client = presence.client();
         tracing::info!(client = client.id.0, database = %client.database, user = %client.user, peer = %client.peer, "log-in");
     }

@@ -16,10 +16,10 @@ fn registry() -> Arc<Registry> {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("pglull.toml");
     std::fs::write(&file, "[pglull]\nauth_type = \"trust\"\n[databases.d]\nhost = \"127.0.0.1\"\n").unwrap();
-    let config = Arc::new(config::load(&file).unwrap());
+    let config = config::load(&file).unwrap();
     let clock = Clock::start();
     let users = Users::new(config.auth_type, config.users.clone());
-    let databases = Databases::new(config, clock, metrics::install().unwrap());
+    let databases = Databases::new(config::Running::new(config), clock, metrics::install().unwrap());
     Registry::new(databases, Arc::<Clients>::default(), users, clock)
 }
 

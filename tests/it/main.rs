@@ -20,6 +20,7 @@ mod postgres;
 mod relay;
 mod relay_copy;
 mod relay_size;
+mod reload;
 mod support;
 mod truth;
 mod truth_bank;

@@ -90,7 +90,7 @@ fn databases(env: &Env) -> Table {
         "paused",
         "disabled",
     ]);
-    let config = &env.front.config;
+    let config = &env.front.config();
     let clients = env.front.clients.list();
     for database in env.front.databases.list() {
         let Some(entry) = config.database(&database.name) else { continue };
@@ -156,7 +156,7 @@ fn lists(env: &Env) -> Table {
     let servers: usize = pools.iter().map(|pool| pool.counts()).map(|counts| counts.lent + counts.idle).sum();
     for (name, count) in [
         ("databases", env.front.databases.list().len()),
-        ("users", env.front.config.users.len()),
+        ("users", env.front.config().users.len()),
         ("peers", 0),
         ("pools", pools.len()),
         ("peer_pools", 0),
@@ -188,8 +188,9 @@ fn users(env: &Env) -> Table {
     ]);
     let pools = sockets::all_pools(env);
     let clients = env.front.clients.list();
-    for name in env.front.config.users.keys() {
-        let mode = env.front.config.user_overrides.get(name).and_then(|user| user.pool_mode);
+    let config = env.front.config();
+    for name in config.users.keys() {
+        let mode = config.user_overrides.get(name).and_then(|user| user.pool_mode);
         let servers: usize =
             pools.iter().filter(|pool| pool.user == *name).map(|pool| pool.counts()).map(|c| c.lent + c.idle).sum();
         table.rows.push(vec![
@@ -208,7 +209,7 @@ fn users(env: &Env) -> Table {
 
 fn config(env: &Env) -> Table {
     let mut table = Table::new(&["key", "value", "default", "changeable"]);
-    for (key, value, default, changeable) in env.front.config.show() {
+    for (key, value, default, changeable) in env.front.config().show() {
         table.rows.push(vec![key, value, default, if changeable { "yes" } else { "no" }.to_owned()]);
     }
     table

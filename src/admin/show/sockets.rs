@@ -7,6 +7,7 @@ use crate::clients::{Client, State};
 use crate::clock::rfc3339;
 use crate::ids::{Moment, millis};
 use crate::pool::database::Pool;
+use crate::server::connect::Target;
 
 pub(super) fn all_pools(env: &Env) -> Vec<Arc<Pool>> {
     env.front.databases.list().iter().flat_map(|database| database.pools()).collect()
@@ -67,7 +68,7 @@ pub(super) fn pools(env: &Env) -> Table {
             number(counts.connecting),
             longest.as_secs().to_string(),
             longest.subsec_micros().to_string(),
-            pool.mode.as_str().to_owned(),
+            pool.mode().as_str().to_owned(),
             String::new(),
             number(counts.held),
             number(usize::from(pool.database.is_shut())),
@@ -153,15 +154,15 @@ pub(super) fn clients(env: &Env) -> Table {
 pub(super) fn servers(env: &Env) -> Table {
     let mut table = Table::new(&SOCKET_COLUMNS);
     let now = env.front.clock.now();
-    let row = |pool: &Pool, state: &str, pid: i32, times: (Moment, Moment), link: String| {
+    let row = |pool: &Pool, target: &Target, state: &str, pid: i32, times: (Moment, Moment), link: String| {
         vec![
             "S".to_owned(),
-            pool.target.user.clone(),
+            target.user.clone(),
             pool.database.name.clone(),
             "none".to_owned(),
             state.to_owned(),
-            pool.target.host.clone(),
-            pool.target.port.to_string(),
+            target.host.clone(),
+            target.port.to_string(),
             String::new(),
             String::new(),
             wall(times.0, now),
@@ -180,14 +181,17 @@ pub(super) fn servers(env: &Env) -> Table {
     };
     let clients = env.front.clients.list();
     for pool in all_pools(env) {
+        let target = pool.target();
         for (_, pid, connected, used) in pool.idle_servers() {
-            table.rows.push(row(&pool, "idle", pid, (connected, used), String::new()));
+            table.rows.push(row(&pool, &target, "idle", pid, (connected, used), String::new()));
         }
-        for client in clients.iter().filter(|client| client.database == pool.database.name) {
+        let ours = |client: &&Arc<Client>| client.database == pool.database.name && client.pool_user == pool.user;
+        for client in clients.iter().filter(ours) {
             let view = client.view();
-            if let Some(link) = view.link.filter(|link| Arc::ptr_eq(&link.target, &pool.target)) {
+            if let Some(link) = view.link {
                 table.rows.push(row(
                     &pool,
+                    &link.target,
                     "active",
                     link.key.pid,
                     (view.since, view.since),

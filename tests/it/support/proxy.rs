@@ -338,6 +338,19 @@ impl Proxy {
         fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
 
+    /// Rewrites the configuration file; returns what was there before, or is there if nothing was changed.
+    pub(crate) fn edit(&self, change: impl FnOnce(&str) -> String) -> String {
+        let file = self.dir.path().join("pglull.toml");
+        let before = fs::read_to_string(&file).unwrap();
+        fs::write(&file, change(&before)).unwrap();
+        before
+    }
+
+    /// Sends a signal that does not end it.
+    pub(crate) fn hangup(&self, signal: Signal) {
+        kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).unwrap();
+    }
+
     /// Sends a signal that ends it, now or later.
     pub(crate) fn signal(&mut self, signal: Signal) {
         self.told = true;

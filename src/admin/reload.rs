@@ -1,0 +1,131 @@
+//! `RELOAD`, SIGHUP and `SET`: another configuration is put in force, as a whole or not at all.
+//!
+//! Three steps. **Read**: the files are read and every mistake in them is found. **Agree**: whoever might refuse is asked,
+//! and prepares what it needs; nothing has changed so far. **Change**: everybody takes the new values; nothing here can
+//! fail. Whoever keeps something made from the configuration has its line in the last two.
+
+use crate::admin::console::{Answer, Env, Problem};
+use crate::config::{self, Config};
+use crate::wire::reply::{Report, sqlstate};
+use std::sync::Arc;
+
+/// How many mistakes a client of the console is shown; all of them are in the log.
+const SHOWN: usize = 10;
+
+/// Why nothing was changed: one line each, without secrets.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Refused(pub Vec<String>);
+
+/// Reads the files again and puts what they say in force. Returns what should be known, one line each. Run it in a task of
+/// its own if the caller may go away.
+///
+/// # Errors
+/// [`Refused`]; nothing was changed then.
+pub async fn reload(env: &Env) -> Result<Vec<String>, Refused> {
+    let _turn = env.front.running.turn().await;
+    let running = env.front.config();
+    let file = running.file.clone();
+    let read = tokio::task::spawn_blocking(move || config::load(&file)).await;
+    let mut config = match read {
+        Ok(Ok(config)) => config,
+        Ok(Err(mistakes)) => return Err(Refused(mistakes.iter().map(ToString::to_string).collect())),
+        Err(_) => return Err(Refused(vec!["the configuration could not be read".to_owned()])),
+    };
+    let mut told = config.warnings.clone();
+    for key in config.keep_fixed(&running) {
+        told.push(format!("{}: {key} has changed: it takes effect at the next start", config.file.display()));
+    }
+    agree(&config, env)?;
+    change(config, env);
+    Ok(told)
+}
+
+/// Gives one key another value until the next reload.
+async fn set(key: &str, value: &str, env: &Env) -> Result<(), Refused> {
+    let _turn = env.front.running.turn().await;
+    let config = env.front.config().with(key, value).map_err(|why| Refused(vec![why]))?;
+    change(config, env);
+    Ok(())
+}
+
+/// Whether everybody can follow.
+fn agree(config: &Config, env: &Env) -> Result<(), Refused> {
+    let mut refused = vec![];
+    for window in env.registry.live() {
+        let lost = window.databases.iter().filter(|database| config.database(&database.name).is_none());
+        refused.extend(lost.map(|database| {
+            let (name, id, owner) = (&database.name, &window.id, &window.owner);
+            format!("database \"{name}\" cannot be removed now: window {id} of {owner} covers it")
+        }));
+    }
+    if refused.is_empty() { Ok(()) } else { Err(Refused(refused)) }
+}
+
+/// Puts it in force. Must not fail.
+fn change(config: Config, env: &Env) {
+    let front = &env.front;
+    let (before, config) = (front.config(), Arc::new(config));
+    front.running.put(Arc::clone(&config));
+    front.users.reload(config.auth_type, config.users.clone());
+    front.resize_guests(before.max_client_conn, config.max_client_conn);
+    for database in front.databases.reload(|role| front.users.password(role)) {
+        tracing::warn!(database = %database.name, "database removed: its clients are disconnected");
+        for client in front.clients.list().iter().filter(|client| client.database == database.name) {
+            client.dismiss(Report::new(sqlstate::ADMIN_SHUTDOWN, "database removed"));
+        }
+    }
+}
+
+/// The console's `RELOAD`. In a task of its own: an operator who goes away does not leave half a reload behind.
+pub(super) async fn run(env: &Env) -> Result<Answer, Problem> {
+    let task = tokio::spawn({
+        let env = env.clone();
+        async move { logged(&env, "RELOAD").await }
+    });
+    match task.await {
+        Ok(Ok(told)) if told.is_empty() => Ok(Answer::Done("RELOAD")),
+        Ok(Ok(told)) => Ok(Answer::Say(told.join("\n"), "RELOAD")),
+        Ok(Err(Refused(why))) => Err(failed(&why).into()),
+        Err(_) => Err(failed(&[]).into()),
+    }
+}
+
+/// As PgBouncer 1.25 says it, and then what is wrong.
+fn failed(why: &[String]) -> Report {
+    let report = Report::new(sqlstate::CONFIG_FILE_ERROR, "RELOAD failed, see logs for additional details");
+    let mut shown: Vec<&str> = why.iter().take(SHOWN).map(String::as_str).collect();
+    let rest = format!("and {} more", why.len().saturating_sub(SHOWN));
+    if why.len() > SHOWN {
+        shown.push(&rest);
+    }
+    report.detail(shown.join("\n")).hint("Nothing was changed. `pglull check FILE` shows every mistake.")
+}
+
+/// What SIGHUP does.
+pub async fn signalled(env: Env) {
+    let _ = logged(&env, "SIGHUP").await;
+}
+
+async fn logged(env: &Env, by: &str) -> Result<Vec<String>, Refused> {
+    tracing::info!(by, "re-reading config");
+    let done = reload(env).await;
+    match &done {
+        Ok(told) => {
+            told.iter().for_each(|line| tracing::warn!("{line}"));
+            tracing::info!(by, "configuration reloaded");
+        }
+        Err(Refused(why)) => {
+            why.iter().for_each(|line| tracing::error!("{line}"));
+            tracing::error!(by, "RELOAD failed: the configuration is as it was");
+        }
+    }
+    done
+}
+
+/// The console's `SET key = value`.
+pub(super) async fn set_one(key: &str, value: &str, env: &Env) -> Result<Answer, Problem> {
+    match set(key, value, env).await {
+        Ok(()) => Ok(Answer::Done("SET")),
+        Err(Refused(why)) => Err(Report::new(sqlstate::INVALID_PARAMETER_VALUE, why.join("\n")).into()),
+    }
+}

@@ -1,0 +1,113 @@
+//! What a new configuration changes of databases and pools, while they are in use.
+//!
+//! As in PgBouncer a server stays unless it leads elsewhere than the configuration now says; then it is closed when it
+//! is free, so no client notices. A pool that became too big shrinks as its servers come back.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::database::{Database, Pool, Settings, Shape, Size, Welcome};
+use super::databases::{self, Databases};
+use crate::config::{Config, PoolMode, Secret};
+use crate::server::conn::Rested;
+use crate::server::connect::Target;
+
+impl Databases {
+    /// Follows the configuration that has just been put in force. `password` finds the secret of a user. Returns the
+    /// databases that are gone: nobody can log in to them any more, those who are there are for the caller to send away.
+    pub fn reload(&self, password: impl Fn(&str) -> Option<Secret>) -> Vec<Arc<Database>> {
+        let config = self.config();
+        let gone: Vec<_> = {
+            let mut known = self.known();
+            known.extract_if(.., |name, _| config.database(name).is_none()).map(|(_, database)| database).collect()
+        };
+        gone.iter().for_each(Database::retire);
+        for database in self.list() {
+            database.follow(&config, &password);
+        }
+        self.make_named();
+        gone
+    }
+}
+
+impl Database {
+    /// The configuration does not have it any more.
+    fn retire(self: &Arc<Self>) {
+        self.remove();
+        for pool in self.forget_pools() {
+            let idle = pool.database.books().take_idle(pool.ix, |_| true);
+            pool.close(idle, "database removed");
+        }
+    }
+
+    fn follow(self: &Arc<Self>, config: &Config, password: impl Fn(&str) -> Option<Secret>) {
+        self.settings.store(Arc::new(Settings::of(config)));
+        let forced = config.database(&self.name).and_then(|entry| entry.user.as_deref());
+        for pool in self.pools() {
+            let (target, mode, mut size) = databases::plan(config, &self.name, &pool.user, &password);
+            if forced.is_some_and(|forced| forced != pool.user) {
+                // Only those who logged in before the entry had this user are left in it.
+                size.minimum = 0;
+            }
+            pool.follow(target, mode, size);
+        }
+    }
+}
+
+impl Pool {
+    fn follow(self: &Arc<Self>, target: Target, mode: PoolMode, size: Size) {
+        let now = self.target();
+        let moved = !now.leads_where(&target);
+        let target = if moved || !now.proves_alike(&target) { Arc::new(target) } else { now };
+        self.shape.store(Arc::new(Shape { target, mode }));
+        let closed = {
+            let mut books = self.database.books();
+            books.resize(self.ix, size.limit, size.minimum);
+            if moved {
+                books.retry_now(self.ix);
+            }
+            let mut surplus = books.surplus(self.ix);
+            self.crowded.store(surplus > 0, Ordering::Release);
+            books.take_idle(self.ix, |_| {
+                let close = moved || surplus > 0;
+                surplus = surplus.saturating_sub(usize::from(close));
+                close
+            })
+        };
+        if moved {
+            tracing::info!(database = %self.database.name, user = %self.user, "the database leads elsewhere: its servers are closed as they are free");
+            self.failures.store(0, Ordering::Release);
+            // What the old servers said of themselves need not be true of the new ones.
+            self.welcome.send_modify(|welcome| *welcome = Welcome::default());
+        }
+        self.close(closed, if moved { "database configuration changed" } else { "too many servers in the pool" });
+        self.open_servers();
+    }
+
+    /// Why a server that is free now must not be lent again, in PgBouncer's words; `None` if it may be.
+    pub(super) fn unwanted(&self, target: &Arc<Target>) -> Option<&'static str> {
+        if self.database.is_removed() {
+            return Some("database removed");
+        }
+        let current = self.shape.load();
+        if !Arc::ptr_eq(&current.target, target) && !current.target.leads_where(target) {
+            return Some("database configuration changed");
+        }
+        if self.crowded.load(Ordering::Acquire) {
+            let surplus = self.database.books().surplus(self.ix);
+            self.crowded.store(surplus > 0, Ordering::Release);
+            return (surplus > 0).then_some("too many servers in the pool");
+        }
+        None
+    }
+
+    /// Closes servers that were taken out of the books.
+    pub(super) fn close(&self, servers: Vec<Rested>, reason: &str) {
+        for rested in servers {
+            self.stats.server_closes.add(1);
+            let id = rested.server().id.0;
+            tracing::debug!(database = %self.database.name, user = %self.user, server = id, reason, "closing server");
+            rested.wake().farewell();
+        }
+    }
+}
