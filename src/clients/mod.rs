@@ -67,6 +67,8 @@ pub struct Client {
     pub connected_at: Moment,
     /// The cancel key that it was given.
     pub key: CancelKey,
+    /// The minor version of the protocol that it speaks.
+    pub minor: u16,
     application_name: Mutex<String>,
     view: Mutex<View>,
     told: AtomicU8,
@@ -105,7 +107,7 @@ pub enum Cancel {
     Told,
     /// It has a server: send the cancel there. The server is not lent to others before this is dropped.
     Send(Arc<Link>, UnderWay),
-    /// It is doing nothing.
+    /// It is doing nothing that could be cancelled.
     Nothing,
 }
 
@@ -144,11 +146,26 @@ impl Client {
         (view.state, view.since) = (State::Waiting, now);
     }
 
-    /// Its transaction begins on this server.
-    pub fn begins(&self, link: &Arc<Link>, now: Moment) {
+    /// It has leave to begin, and its server is made ready. A cancel that comes now is remembered: it is for the
+    /// request, and must not hit what the proxy itself does on that server.
+    pub fn prepares(&self, now: Moment) {
         let mut view = lock(&self.view);
+        if view.state != State::Waiting {
+            self.told.fetch_and(!CANCEL, Ordering::AcqRel);
+            (view.state, view.since) = (State::Waiting, now);
+        }
+    }
+
+    /// Its transaction begins on this server. False: its request was cancelled before, and nothing begins.
+    #[must_use]
+    pub fn begins(&self, link: &Arc<Link>, now: Moment) -> bool {
+        let mut view = lock(&self.view);
+        if self.told.fetch_and(!CANCEL, Ordering::AcqRel) & CANCEL != 0 {
+            return false;
+        }
         (view.state, view.since, view.transaction) = (State::Active, now, Some(now));
         view.link = Some(Arc::clone(link));
+        true
     }
 
     /// It has sent a request inside its transaction.
@@ -193,7 +210,10 @@ impl Client {
                 self.waker.wake();
                 Cancel::Told
             }
-            (_, Some(link)) => Cancel::Send(Arc::clone(link), link.guard.start()),
+            (_, Some(link)) => match link.start_cancel() {
+                Some(under_way) => Cancel::Send(Arc::clone(link), under_way),
+                None => Cancel::Nothing,
+            },
             (_, None) => Cancel::Nothing,
         }
     }

@@ -65,7 +65,7 @@ impl Clients {
         room.map_err(|_| Full)?;
         let id = SessionId(self.last_id.fetch_add(1, Ordering::AcqRel) + 1);
         loop {
-            let key = random_key();
+            let key = random_key(who.minor);
             // An `entry` holds its shard's lock, so no two clients get one process id.
             if let dashmap::Entry::Vacant(place) = self.by_pid.entry(key.pid) {
                 let client = Arc::new(who.into_client(id, key));
@@ -106,6 +106,8 @@ pub struct Entry {
     pub connected_at: Moment,
     /// The name that the application gives itself.
     pub application_name: String,
+    /// The minor version of the protocol that it speaks; it decides how long its cancel key is.
+    pub minor: u16,
 }
 
 impl Entry {
@@ -125,6 +127,7 @@ impl Entry {
             peer: self.peer,
             connected_at: self.connected_at,
             key,
+            minor: self.minor,
             application_name: Mutex::new(self.application_name),
             view: Mutex::new(view),
             told: AtomicU8::new(0),
@@ -134,13 +137,40 @@ impl Entry {
     }
 }
 
+/// Bytes of a secret in protocol 3.0, and from 3.2 on: as many as Postgres sends.
+const SECRET: (usize, usize) = (4, 32);
+/// What a long secret begins with: the number of this layout, two bytes for the number of the process that made it (0:
+/// the only one) and one of reserve, so that several processes behind one address can tell whose a key is.
+const LAYOUT: [u8; 4] = [1, 0, 0, 0];
+
 /// A key that nobody can guess. The process id is positive, as drivers expect.
-fn random_key() -> CancelKey {
-    let mut random = [0_u8; 8];
+fn random_key(minor: u16) -> CancelKey {
+    let length = if minor >= 2 { SECRET.1 } else { SECRET.0 };
+    let (mut pid, mut secret) = ([0_u8; 4], vec![0_u8; length]);
     // It fails only where the kernel has no randomness; then a key that is refused by everybody is the safe one.
-    if rand::fill(&mut random).is_err() {
+    if rand::fill(&mut pid).and_then(|()| rand::fill(&mut secret)).is_err() {
         tracing::error!("no random bytes for a cancel key");
+        return CancelKey { pid: i32::MIN, secret: Bytes::new() };
     }
-    let [a, b, c, d, secret @ ..] = random;
-    CancelKey { pid: (i32::from_be_bytes([a, b, c, d]) & i32::MAX).max(1), secret: Bytes::copy_from_slice(&secret) }
+    if minor >= 2 {
+        secret.splice(..LAYOUT.len(), LAYOUT);
+    }
+    CancelKey { pid: (i32::from_be_bytes(pid) & i32::MAX).max(1), secret: Bytes::from(secret) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_as_long_as_their_protocol_says_and_random() {
+        for (minor, length, fixed) in [(0, 4, 0), (1, 4, 0), (2, 32, 4)] {
+            let keys: Vec<_> = (0..64).map(|_| random_key(minor)).collect();
+            assert!(keys.iter().all(|key| key.pid > 0 && key.secret.len() == length));
+            for byte in 0..length {
+                let values: std::collections::BTreeSet<_> = keys.iter().map(|key| key.secret[byte]).collect();
+                assert!(if byte < fixed { values.len() == 1 } else { values.len() > 30 }, "3.{minor}, byte {byte}");
+            }
+        }
+    }
 }

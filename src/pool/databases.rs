@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::database::{Database, Pool, Settings, Size};
 use crate::clock::Clock;
 use crate::config::{Config, Database as Entry, PoolMode, Running, Secret};
-use crate::server::connect::Target;
+use crate::server::connect::{Manners, Target};
 use crate::telemetry::metrics::Recorder;
 
 /// The databases of a configuration. Those that only the entry `*` covers are made when first asked for.
@@ -136,6 +136,7 @@ fn target(config: &Config, name: &str, role: &str, password: impl FnOnce(&str) -
             .and_then(|entry| entry.password.clone())
             .or_else(|| password(role)),
         keepalive: config.tcp_keepalive,
+        manners: Manners::default(),
     }
 }
 

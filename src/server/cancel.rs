@@ -4,23 +4,29 @@
 //! is for be lent again (the race of PgBouncer#717). Source: "Canceling Requests in Progress" in the protocol chapter.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::{BufMut, BytesMut};
+use bytes::BytesMut;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::Notify;
 
 use super::connect::Target;
-use crate::wire::startup::CancelKey;
+use crate::wire::startup::{self, CancelKey};
+
+/// More cancels than this on their way to one server stop nothing that these would not: the rest are dropped.
+const MOST: usize = 8;
 
 /// How to reach what runs on a server from beside it.
 #[derive(Debug)]
 pub struct Link {
     /// Where the server is.
     pub target: Arc<Target>,
-    /// Its process id and cancel key.
+    /// The address that its connection leads to: a name may stand for several machines.
+    pub addr: Option<SocketAddr>,
+    /// Its process id and cancel key; without a secret if it has told none (some services do not).
     pub key: CancelKey,
     /// Cancels that are on their way to it.
     pub guard: Arc<CancelGuard>,
@@ -48,14 +54,21 @@ impl UnderWay {
     }
 }
 
-impl CancelGuard {
+impl Link {
     /// Notes that a cancel is on its way. To be called under the lock that says the client still has the server.
+    /// `None`: there is no key to cancel with, or more are under way than could be of use.
     #[must_use]
-    pub fn start(self: &Arc<Self>) -> UnderWay {
-        self.under_way.fetch_add(1, Ordering::AcqRel);
-        UnderWay { guard: Arc::clone(self), done: false }
+    pub fn start_cancel(&self) -> Option<UnderWay> {
+        if self.key.secret.is_empty() {
+            return None;
+        }
+        let room = |count| (count < MOST).then_some(count + 1);
+        self.guard.under_way.fetch_update(Ordering::AcqRel, Ordering::Acquire, room).ok()?;
+        Some(UnderWay { guard: Arc::clone(&self.guard), done: false })
     }
+}
 
+impl CancelGuard {
     /// Whether one was given up without knowing whether it has had its effect.
     #[must_use]
     pub fn lost(&self) -> bool {
@@ -103,13 +116,13 @@ impl Drop for UnderWay {
 /// # Errors
 /// If it cannot be reached within `bound`. The cancel may have had its effect all the same.
 pub async fn send(link: &Link, bound: Duration) -> io::Result<()> {
+    if link.key.secret.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::Unsupported, "the server has given no cancel key"));
+    }
     let errand = async {
-        let mut stream = link.target.dial().await?;
-        let mut out = BytesMut::with_capacity(16);
-        out.put_u32(u32::try_from(12 + link.key.secret.len()).unwrap_or(16));
-        out.put_u32((1234 << 16) | 5678);
-        out.put_i32(link.key.pid);
-        out.put_slice(&link.key.secret);
+        let mut stream = link.target.dial(link.addr).await?;
+        let mut out = BytesMut::new();
+        startup::write_cancel(&link.key, &mut out);
         stream.write_all(&out).await?;
         let mut nothing = [0_u8; 64];
         while stream.read(&mut nothing).await? > 0 {}

@@ -1,8 +1,10 @@
 //! Opening a connection to Postgres: dial, start-up packet, authentication, the server's account of itself.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -18,10 +20,10 @@ use super::parameters::Parameters;
 use super::progress::Progress;
 use crate::config::Secret;
 use crate::ids::{Moment, ServerId};
-use crate::net::stream::Stream;
+use crate::net::stream::{Peer, Stream};
 use crate::wire::frame::{self, Flow};
-use crate::wire::reply::Report;
-use crate::wire::startup::CancelKey;
+use crate::wire::reply::{Report, sqlstate};
+use crate::wire::startup::{self, CancelKey};
 use crate::wire::tags::server as tag;
 
 /// Where servers of a pool lead, and as whom.
@@ -39,6 +41,16 @@ pub struct Target {
     pub password: Option<Secret>,
     /// Whether TCP connections get keepalive probes.
     pub keepalive: bool,
+    /// What was found out about it.
+    pub manners: Manners,
+}
+
+/// What a server turned out to be able to.
+#[derive(Debug, Default)]
+pub struct Manners {
+    /// It refuses whoever asks for more than protocol 3.0, instead of saying that it has no more (Postgres before 9.3,
+    /// some poolers).
+    only_3_0: AtomicBool,
 }
 
 impl Target {
@@ -56,16 +68,20 @@ impl Target {
         self.password.as_ref().map(Secret::expose) == other.password.as_ref().map(Secret::expose)
     }
 
-    /// Opens a socket to the server. Cancel-safe; bounded by the caller.
+    /// Opens a socket to the server; to this address of it if one is given. Cancel-safe; bounded by the caller.
     ///
     /// # Errors
     /// The kernel's or the resolver's, with the address in the text.
-    pub async fn dial(&self) -> io::Result<Stream> {
+    pub async fn dial(&self, at: Option<SocketAddr>) -> io::Result<Stream> {
         let dialled = if self.host.starts_with('/') {
             let path = Path::new(&self.host).join(format!(".s.PGSQL.{}", self.port));
             UnixStream::connect(path).await.map(Stream::Unix)
         } else {
-            match TcpStream::connect((self.host.as_str(), self.port)).await {
+            let dialled = match at {
+                Some(addr) => TcpStream::connect(addr).await,
+                None => TcpStream::connect((self.host.as_str(), self.port)).await,
+            };
+            match dialled {
                 Ok(stream) => Stream::tcp(stream, self.keepalive),
                 Err(error) => Err(error),
             }
@@ -78,6 +94,8 @@ impl Target {
 const ITERATIONS_MAX: u32 = 100_000;
 /// The longest message during a log-in.
 const LOGIN_LIMIT: usize = 64 << 10;
+/// What a server says of itself: its settings and its cancel key.
+type Account = (Parameters, CancelKey);
 /// `application_name` until a client brings its own.
 const APPLICATION_NAME: &str = "pglull";
 
@@ -89,40 +107,100 @@ pub async fn connect(target: &Arc<Target>, id: ServerId, now: Moment, bound: Dur
     tokio::time::timeout(bound, log_in(target, id, now)).await.unwrap_or(Err(Failure::Late(bound)))
 }
 
+/// Asks for the newest protocol, because its cancel keys cannot be guessed; every supported Postgres answers with what it
+/// has instead. Whoever takes offence is asked for 3.0, and never again for more.
 async fn log_in(target: &Arc<Target>, id: ServerId, now: Moment) -> Result<Rested, Failure> {
-    let mut greeting = Greeting { stream: target.dial().await?, buf: BytesMut::with_capacity(4096) };
-    let mut out = BytesMut::new();
-    let startup =
-        [("user", target.user.as_str()), ("database", target.dbname.as_str()), ("application_name", APPLICATION_NAME)];
-    frontend::startup_message(startup, &mut out)?;
-    greeting.stream.write_all(&out).await?;
-    greeting.authenticate(target).await?;
-    let (parameters, key) = greeting.account().await?;
-    let (progress, proof) = Progress::fresh();
-    let server = Server {
-        id,
-        stream: greeting.stream,
-        progress,
-        flow: Flow::new(greeting.buf),
-        parameters,
-        link: Arc::new(Link { target: Arc::clone(target), key, guard: Arc::default() }),
-        connected_at: now,
-        used_at: now,
-        expires_at: None,
-        dirty: false,
-        unnamed: None,
-        said_farewell: false,
-    };
-    Ok(Rested::new(Box::new(server), proof))
+    if !target.manners.only_3_0.load(Ordering::Relaxed) {
+        let mut greeting = Greeting::open(target, startup::NEWEST_MINOR).await?;
+        match greeting.log_in(target).await {
+            Err(failure) if greeting.offended(&failure) => {}
+            outcome => return Ok(greeting.into_server(target, id, now, outcome?)),
+        }
+    }
+    let mut greeting = Greeting::open(target, 0).await?;
+    let account = greeting.log_in(target).await?;
+    target.manners.only_3_0.store(true, Ordering::Relaxed);
+    Ok(greeting.into_server(target, id, now, account))
 }
 
 /// A connection that is not logged in yet.
 struct Greeting {
     stream: Stream,
     buf: BytesMut,
+    /// The minor version that was asked for, or what the server has instead.
+    minor: u16,
+    /// It has begun to authenticate us: it takes the version.
+    accepted: bool,
 }
 
 impl Greeting {
+    /// Connects, and asks for a session with this minor version of the protocol.
+    async fn open(target: &Target, minor: u16) -> Result<Self, Failure> {
+        let stream = target.dial(None).await?;
+        let mut greeting = Self { stream, buf: BytesMut::with_capacity(4096), minor, accepted: false };
+        let mut out = BytesMut::new();
+        let (user, database) = (target.user.as_str(), target.dbname.as_str());
+        let parameters = [("user", user), ("database", database), ("application_name", APPLICATION_NAME)];
+        startup::write(minor, &parameters, &mut out);
+        greeting.stream.write_all(&out).await?;
+        Ok(greeting)
+    }
+
+    async fn log_in(&mut self, target: &Target) -> Result<Account, Failure> {
+        self.authenticate(target).await?;
+        self.account().await
+    }
+
+    /// Whether the log-in may have failed because of the version: refused as unknown or malformed, or hung up on,
+    /// before anything else was said.
+    fn offended(&self, failure: &Failure) -> bool {
+        !self.accepted
+            && match failure {
+                Failure::Refused(report) => {
+                    matches!(&*report.sqlstate, sqlstate::FEATURE_NOT_SUPPORTED | sqlstate::PROTOCOL_VIOLATION)
+                }
+                Failure::Lost(_) => true,
+                Failure::Protocol(_) | Failure::Late(_) => false,
+            }
+    }
+
+    /// The server has less than we asked for. We sent no options, so it can complain of none.
+    fn negotiated(&mut self, body: &[u8]) -> Result<(), Failure> {
+        let word = |at: usize| body.get(at..at + 4).and_then(|word| word.first_chunk()).map(|w| u32::from_be_bytes(*w));
+        // Some send the minor version only, as the documentation could be read.
+        let minor = word(0).map(|version| if version >> 16 == 3 { version & 0xffff } else { version });
+        match (minor.and_then(|minor| u16::try_from(minor).ok()), word(4)) {
+            (Some(minor), Some(0)) if minor <= self.minor && !self.accepted => {
+                self.minor = minor;
+                Ok(())
+            }
+            _ => Err(Failure::Protocol("the server wants a protocol version that was not offered".to_owned())),
+        }
+    }
+
+    fn into_server(self, target: &Arc<Target>, id: ServerId, now: Moment, (parameters, key): Account) -> Rested {
+        let (progress, proof) = Progress::fresh();
+        let addr = match self.stream.peer() {
+            Ok(Peer::Tcp(ip, port)) => Some(SocketAddr::new(ip, port)),
+            Ok(Peer::Unix { .. }) | Err(_) => None,
+        };
+        let server = Server {
+            id,
+            stream: self.stream,
+            progress,
+            flow: Flow::new(self.buf),
+            parameters,
+            link: Arc::new(Link { target: Arc::clone(target), addr, key, guard: Arc::default() }),
+            connected_at: now,
+            used_at: now,
+            expires_at: None,
+            dirty: false,
+            unnamed: None,
+            said_farewell: false,
+        };
+        Rested::new(Box::new(server), proof)
+    }
+
     /// The next message; an ErrorResponse ends the attempt with the server's own words.
     async fn next(&mut self) -> Result<(u8, Bytes), Failure> {
         loop {
@@ -147,8 +225,13 @@ impl Greeting {
         loop {
             let mut body = match self.next().await? {
                 (tag::AUTHENTICATION, body) => body,
+                (tag::NEGOTIATE_VERSION, body) => {
+                    self.negotiated(&body)?;
+                    continue;
+                }
                 (tag, _) => return Err(unexpected(tag)),
             };
+            self.accepted = true;
             let kind = body.try_get_u32().map_err(|_| Failure::Protocol("short authentication request".to_owned()))?;
             if kind == OK {
                 return Ok(());
@@ -212,7 +295,7 @@ impl Greeting {
     }
 
     /// Everything up to ReadyForQuery: settings and cancel key.
-    async fn account(&mut self) -> Result<(Parameters, CancelKey), Failure> {
+    async fn account(&mut self) -> Result<Account, Failure> {
         let mut parameters = Parameters::default();
         let mut key = CancelKey { pid: 0, secret: Bytes::new() };
         loop {
@@ -220,7 +303,7 @@ impl Greeting {
                 (tag::PARAMETER_STATUS, body) => {
                     parameters.report(&body);
                 }
-                (tag::BACKEND_KEY_DATA, mut body) if body.len() >= 8 => {
+                (tag::BACKEND_KEY_DATA, mut body) if (8..=4 + startup::MAX_SECRET).contains(&body.len()) => {
                     key = CancelKey { pid: body.get_i32(), secret: Bytes::copy_from_slice(&body) };
                 }
                 (tag::READY_FOR_QUERY, body) if body == "I"[..] => return Ok((parameters, key)),

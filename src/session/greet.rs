@@ -30,6 +30,8 @@ pub(super) struct Guest {
     pub(super) buf: BytesMut,
     pub(super) peer: Peer,
     pub(super) connected_at: Moment,
+    /// It speaks a protocol before 3, in which errors have another form.
+    old: bool,
 }
 
 /// What became of a connection.
@@ -73,7 +75,7 @@ impl From<io::Error> for Refusal {
 /// Logs a connection in. Cancel-safe in the sense that dropping it closes the connection.
 pub async fn greet(stream: Stream, front: &Front, via: Via) -> Greeted {
     let Ok(peer) = stream.peer() else { return Greeted::Over };
-    let mut guest = Guest { stream, buf: BytesMut::new(), peer, connected_at: front.clock.now() };
+    let mut guest = Guest { stream, buf: BytesMut::new(), peer, connected_at: front.clock.now(), old: false };
     let bound = front.config().client_login_timeout;
     let outcome = match bound {
         Some(bound) => {
@@ -84,7 +86,12 @@ pub async fn greet(stream: Stream, front: &Front, via: Via) -> Greeted {
         None => first_packets(&mut guest, front, via).await,
     };
     match outcome {
-        Ok(Step::Over) | Err(Refusal::Gone) => Greeted::Over,
+        Ok(Step::Cancel(key)) => {
+            // Outside of the log-in's bound: a cancel has its own.
+            cancel_request(&key, front).await;
+            Greeted::Over
+        }
+        Err(Refusal::Gone) => Greeted::Over,
         Ok(Step::Session(make)) => Greeted::Session(Box::new(make.session(guest))),
         Ok(Step::Console { user, admin }) => {
             Greeted::Console(ConsoleGuest { stream: guest.stream, buf: guest.buf, user, peer, admin })
@@ -93,7 +100,11 @@ pub async fn greet(stream: Stream, front: &Front, via: Via) -> Greeted {
             front.metrics.login_failed(reason);
             tracing::info!(peer = %guest.peer, reason = %report.message, "log-in refused");
             let mut out = BytesMut::new();
-            report.write(Severity::Fatal, &mut out);
+            if guest.old {
+                report.write_old(&mut out);
+            } else {
+                report.write(Severity::Fatal, &mut out);
+            }
             let _ = guest.stream.write_all(&out).await;
             let _ = guest.stream.shutdown().await;
             Greeted::Over
@@ -103,7 +114,7 @@ pub async fn greet(stream: Stream, front: &Front, via: Via) -> Greeted {
 
 /// How the first packets ended.
 enum Step {
-    Over,
+    Cancel(CancelKey),
     Session(welcome::Ready),
     Console { user: String, admin: bool },
 }
@@ -121,10 +132,7 @@ async fn first_packets(guest: &mut Guest, front: &Front, via: Via) -> Result<Ste
                 guest.refuse_encryption("received unencrypted data after GSSAPI encryption request").await?;
             }
             Packet::Ssl | Packet::Gss => return Err(violation("encryption was asked for twice")),
-            Packet::Cancel(key) => {
-                cancel_request(&key, front).await;
-                return Ok(Step::Over);
-            }
+            Packet::Cancel(key) => return Ok(Step::Cancel(key)),
             Packet::Startup(startup) => return log_in(guest, front, via, &startup).await,
         }
     }
@@ -146,6 +154,11 @@ impl Guest {
                     }
                 }
                 Err(startup::BadPacket::Cancel) => return Err(Refusal::Gone),
+                Err(bad @ startup::BadPacket::Version { major, .. }) => {
+                    let report = Report::new(sqlstate::FEATURE_NOT_SUPPORTED, bad.to_string());
+                    self.old = major < 3;
+                    return Err(Refusal::Say(report, "unsupported"));
+                }
                 Err(bad) => return Err(violation(&bad.to_string())),
             }
         }
@@ -208,6 +221,7 @@ async fn log_in(guest: &mut Guest, front: &Front, via: Via, startup: &Startup) -
         peer: guest.peer,
         connected_at: guest.connected_at,
         application_name: String::new(),
+        minor: startup.speaks(),
     };
     welcome::welcome(guest, front, startup, (entry, database)).await.map(Step::Session)
 }
@@ -231,14 +245,12 @@ async fn admin_socket(guest: &Guest, user: String, console: bool) -> Result<Step
     Ok(Step::Console { user, admin: true })
 }
 
-/// Tells a client that asked for more than protocol 3.0 what it gets, with every option that we do not know: libpq
-/// gives up if one that it sent is missing from the list.
+/// Tells a client that asked for more than there is what it gets, once, with every option that we do not know: libpq
+/// gives up if one that it sent is missing from the list (it sends one that nobody knows, to see).
 async fn negotiate(guest: &mut Guest, startup: &Startup) -> Result<(), Refusal> {
-    let unknown: Vec<String> =
-        startup.protocol_options().map(|name| String::from_utf8_lossy(name).into_owned()).collect();
-    if startup.minor > 0 || !unknown.is_empty() {
+    if startup.asks_for_more() {
         let mut out = BytesMut::new();
-        reply::negotiate_version(unknown, &mut out);
+        reply::negotiate_version(startup.speaks(), startup.protocol_options(), &mut out);
         guest.stream.write_all(&out).await?;
     }
     Ok(())

@@ -6,6 +6,7 @@
 pub mod front;
 pub mod greet;
 mod login;
+mod look;
 mod reject;
 mod relay;
 pub mod task;

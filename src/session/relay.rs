@@ -13,6 +13,7 @@ use std::time::Duration;
 use tokio::io::AsyncWrite;
 use tokio::time::Instant;
 
+use super::look::Look;
 use crate::clients::{Client, Doing, Told};
 use crate::clock::Clock;
 use crate::net::stream::Stream;
@@ -85,6 +86,7 @@ pub(super) struct Relay<'a> {
     /// Since the last command ended, rows or their description have come.
     pub(super) rows: bool,
     pub(super) requested: Instant,
+    pub(super) look: Look,
 }
 
 impl Relay<'_> {
@@ -121,9 +123,19 @@ impl Relay<'_> {
                 Err(end) => return Poll::Ready(end),
             }
             if !moved {
-                return Poll::Pending;
+                return if self.full() {
+                    self.look.poll(cx, self.stream).map(|()| End::ClientGone)
+                } else {
+                    Poll::Pending
+                };
             }
+            self.look.moves();
         }
+    }
+
+    /// Whether so much of what the client has sent is still here that no more is read.
+    fn full(&self) -> bool {
+        self.input.ready > 0 || self.input.unread().len() >= READ_BULK
     }
 
     /// Server to client. Reads only when everything before is written: a client that does not read stops its server.
@@ -204,7 +216,7 @@ impl Relay<'_> {
             // What is in the buffer may have been stopped before; look again before more is read.
             self.walk_requests()?;
         }
-        if self.input.ready == 0 && self.input.unread().len() < READ_BULK {
+        if !self.full() {
             match self.stream.poll_read_into(cx, &mut self.input.buf, READ) {
                 Poll::Ready(Ok(0)) | Poll::Ready(Err(_)) => return Err(End::ClientGone),
                 Poll::Ready(Ok(n)) => {
@@ -329,7 +341,7 @@ fn note_setting(body: &[u8], wanted: &mut Parameters, client: &Client) {
 /// (`CREATE TABLE AS` has that tag). Doubt means yes; a reset costs one round trip.
 fn leaves_state(tag: &[u8], rows: bool) -> bool {
     const TAGS: [&[u8]; 9] =
-        [b"SET", b"RESET", b"PREPARE\0", b"LISTEN", b"DECLARE", b"LOAD", b"CREATE", b"DISCARD TEMP", b"DO\0"];
+        [b"SET", b"RESET", b"PREPARE\0", b"LISTEN", b"DECLARE", b"LOAD", b"CREATE", b"DISCARD", b"DO\0"];
     TAGS.iter().any(|known| tag.starts_with(known)) || (!rows && tag.starts_with(b"SELECT "))
 }
 

@@ -9,9 +9,10 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
 
 use super::front::Front;
+use super::look::Look;
 use super::reject::reject;
 use super::relay::{End, Relay, check};
-use super::wait::{Waited, Waiting};
+use super::wait::{Waited, Waiting, cancelled};
 use crate::clients::{Doing, Presence, Told};
 use crate::config::PoolMode;
 use crate::net::stream::Stream;
@@ -118,8 +119,31 @@ impl Session {
             },
         };
         let began = Instant::now();
+        let now = self.front.clock.now();
+        let Some(server) = lease.server() else { return Err(End::ClientGone) };
+        if !self.presence.client().begins(&server.link, now) {
+            return self.cancelled(lease).await;
+        }
         let end = self.relay(&mut lease, true).await;
         self.after(lease, end, began)
+    }
+
+    /// The request was cancelled while its server was made ready: nothing of it has reached that.
+    async fn cancelled(&mut self, mut lease: Lease) -> Life<()> {
+        let boundary = lease.server().and_then(|server| server.boundary());
+        match boundary {
+            Some(boundary) if self.pool.mode() == PoolMode::Session => {
+                lease.rest(boundary);
+                self.kept = Some(lease);
+                self.reject_resting(&cancelled()).await
+            }
+            boundary => {
+                if let Some(boundary) = boundary {
+                    lease.release(boundary, false);
+                }
+                self.reject(&cancelled()).await
+            }
+        }
     }
 
     /// Books what a transaction took and decides where its server goes.
@@ -234,6 +258,7 @@ impl Session {
             };
             let waited = asked.elapsed().saturating_sub(stalled);
             let Some(mut lease) = lease else { return Ok(None) };
+            self.presence.client().prepares(self.front.clock.now());
             if lease.check().await {
                 self.pool.stats.server_assignments.add(1);
                 self.pool.stats.wait_us.add_us(waited);
@@ -328,12 +353,8 @@ impl Session {
     }
 
     async fn relay(&mut self, lease: &mut Lease, running: bool) -> End {
-        let now = self.front.clock.now();
         let client = Arc::clone(self.presence.client());
         let Some(server) = lease.server() else { return End::ClientGone };
-        if running {
-            client.begins(&server.link, now);
-        }
         let relay = Relay {
             stream: &mut self.stream,
             input: &mut self.input,
@@ -346,6 +367,7 @@ impl Session {
             began: false,
             rows: false,
             requested: Instant::now(),
+            look: Look::default(),
         };
         let end = relay.run().await;
         self.mid_answer = lease.server().is_some_and(|server| !server.flow.at_message_end());

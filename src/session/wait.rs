@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
+use super::look::Look;
 use crate::clients::{Client, Doing, Told};
 use crate::net::stream::Stream;
 use crate::pool::database::Pool;
@@ -19,8 +20,6 @@ use crate::wire::reply::{Report, sqlstate};
 
 /// At most this much is read ahead while waiting; beyond it TCP pushes back.
 const AHEAD: usize = 16 << 10;
-/// How often a client that has filled its buffer is looked after: its departure cannot be read any more.
-const LOOK: Duration = Duration::from_millis(100);
 
 /// A timer that is made when it is first needed.
 type Timer = Option<Pin<Box<Sleep>>>;
@@ -38,6 +37,11 @@ pub(super) enum Waited {
     Dismissed(Report),
 }
 
+/// What Postgres says to a request that its client has cancelled.
+pub(super) fn cancelled() -> Report {
+    Report::new(sqlstate::QUERY_CANCELED, "canceling statement due to user request")
+}
+
 /// A waiting client.
 pub(super) struct Waiting<'a> {
     pub(super) stream: &'a mut Stream,
@@ -51,7 +55,7 @@ impl Waiting<'_> {
     /// Waits. Dropping the future gives the place up.
     pub(super) async fn run(mut self, mut wait: Wait) -> Waited {
         let mut timer = self.limit.map(|limit| Box::pin(tokio::time::sleep(limit)));
-        let mut look: Timer = None;
+        let mut look = Look::default();
         let waited = std::future::poll_fn(|cx| self.poll(cx, &mut wait, (&mut timer, &mut look))).await;
         // A client that went in the same moment as its turn came has not been served: its request must not start.
         match waited {
@@ -63,12 +67,11 @@ impl Waiting<'_> {
         }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>, wait: &mut Wait, (timer, look): (&mut Timer, &mut Timer)) -> Poll<Waited> {
+    fn poll(&mut self, cx: &mut Context<'_>, wait: &mut Wait, (timer, look): (&mut Timer, &mut Look)) -> Poll<Waited> {
         match self.client.poll_told(cx, Doing::Waiting) {
             Poll::Ready(Told::Cancel) => {
                 wait.give_up(Why::Cancelled);
-                let report = Report::new(sqlstate::QUERY_CANCELED, "canceling statement due to user request");
-                return Poll::Ready(Waited::Rejected(report));
+                return Poll::Ready(Waited::Rejected(cancelled()));
             }
             Poll::Ready(Told::Leave(why)) => return Poll::Ready(Waited::Dismissed(why)),
             Poll::Pending => {}
@@ -87,7 +90,7 @@ impl Waiting<'_> {
     }
 
     /// Ready when the client has left.
-    fn poll_client(&mut self, cx: &mut Context<'_>, look: &mut Timer) -> Poll<()> {
+    fn poll_client(&mut self, cx: &mut Context<'_>, look: &mut Look) -> Poll<()> {
         while let room @ 1.. = AHEAD.saturating_sub(self.input.unread().len()) {
             match self.stream.poll_read_into(cx, &mut self.input.buf, room) {
                 Poll::Ready(Ok(0)) | Poll::Ready(Err(_)) => return Poll::Ready(()),
@@ -95,14 +98,7 @@ impl Waiting<'_> {
                 Poll::Pending => return Poll::Pending,
             }
         }
-        loop {
-            if self.stream.read_closed() {
-                return Poll::Ready(());
-            }
-            let timer = look.get_or_insert_with(|| Box::pin(tokio::time::sleep(LOOK)));
-            std::task::ready!(timer.as_mut().poll(cx));
-            timer.as_mut().reset(Instant::now() + LOOK);
-        }
+        look.poll(cx, self.stream)
     }
 
     /// Ready when the client has waited too long for a server. Time behind a shut gate does not count.

@@ -3,15 +3,16 @@
 //! `pgwire`'s typed messages do the encoding; relayed bytes never come here. Texts that an operator or a
 //! driver may match keep PgBouncer's wording where the meaning is the same.
 
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use pgwire::messages::Message;
 use pgwire::messages::data::{DataRow, FieldDescription, RowDescription};
 use pgwire::messages::response::{
     CommandComplete, EmptyQueryResponse, ErrorResponse, NoticeResponse, ReadyForQuery, TransactionStatus,
 };
-use pgwire::messages::startup::{Authentication, BackendKeyData, NegotiateProtocolVersion, SecretKey};
+use pgwire::messages::startup::Authentication;
 
 use super::startup::CancelKey;
+use super::tags;
 
 /// SQLSTATEs that we use ourselves. Source: `src/backend/utils/errcodes.txt`.
 pub mod sqlstate {
@@ -125,6 +126,13 @@ impl Report {
         fields
     }
 
+    /// Writes this as a fatal error of protocol 2, as Postgres does to who speaks that (`send_message_to_frontend`).
+    pub fn write_old(&self, out: &mut BytesMut) {
+        out.put_slice(b"EFATAL:  ");
+        out.put_slice(clean(&self.message).as_bytes());
+        out.put_slice(b"\n\0");
+    }
+
     /// Writes this as an ErrorResponse or, for [`Severity::Notice`], a NoticeResponse.
     pub fn write(&self, severity: Severity, out: &mut BytesMut) {
         let fields = self.fields(severity);
@@ -174,18 +182,30 @@ pub fn parameter_status(name: &[u8], value: &[u8], out: &mut BytesMut) {
     out.put_u8(0);
 }
 
-/// BackendKeyData with our own key.
+/// BackendKeyData with our own key: a secret of 4 bytes in protocol 3.0, a longer one in 3.2.
 pub fn backend_key_data(key: &CancelKey, out: &mut BytesMut) {
-    let secret_key = match key.secret.first_chunk::<4>() {
-        Some(word) if key.secret.len() == 4 => SecretKey::I32(i32::from_be_bytes(*word)),
-        _ => SecretKey::Bytes(key.secret.clone()),
-    };
-    put(&BackendKeyData::new(key.pid, secret_key), out);
+    out.put_u8(tags::server::BACKEND_KEY_DATA);
+    out.put_u32(u32::try_from(key.secret.len() + 8).unwrap_or(u32::MAX));
+    out.put_i32(key.pid);
+    out.put_slice(&key.secret);
 }
 
-/// NegotiateProtocolVersion: the newest minor version we speak (3.0) and the options we do not know.
-pub fn negotiate_version(unknown: Vec<String>, out: &mut BytesMut) {
-    put(&NegotiateProtocolVersion::new(0, unknown), out);
+/// NegotiateProtocolVersion: the minor version of protocol 3 that the session speaks, and the options that we do not
+/// know, byte by byte. The version goes as a whole word (`SendNegotiateProtocolVersion` in `backend_startup.c`).
+pub fn negotiate_version<'a>(minor: u16, unknown: impl Iterator<Item = &'a Bytes>, out: &mut BytesMut) {
+    let mut list = BytesMut::new();
+    let mut count = 0;
+    for name in unknown {
+        list.put_slice(name);
+        list.put_u8(0);
+        count += 1;
+    }
+    out.put_u8(tags::server::NEGOTIATE_VERSION);
+    out.put_u32(u32::try_from(list.len() + 12).unwrap_or(u32::MAX));
+    out.put_u16(3);
+    out.put_u16(minor);
+    out.put_u32(count);
+    out.put_slice(&list);
 }
 
 /// ReadyForQuery, outside a transaction.
@@ -257,7 +277,7 @@ mod tests {
             &ready_for_query,
             &|out| parameter_status(b"TimeZone", b"UTC", out),
             &|out| backend_key_data(&CancelKey { pid: 1, secret: bytes::Bytes::from_static(&[1, 2, 3, 4]) }, out),
-            &|out| negotiate_version(vec!["_pq_.x".into()], out),
+            &|out| negotiate_version(2, [bytes::Bytes::from_static(b"_pq_.x")].iter(), out),
             &|out| command_complete("SHOW", out),
             &|out| row_description(["a", "b"], out),
             &|out| data_row([Some("1"), None], out),

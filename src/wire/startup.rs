@@ -3,10 +3,14 @@
 //! They have no tag, only a length, and come from peers nobody knows yet: at most 10 000 bytes
 //! (`MAX_STARTUP_PACKET_LENGTH` in `pqcomm.h`), names and values kept as bytes, duplicates kept in order.
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 /// The longest packet, length word included, that is read before a log-in.
 pub const MAX_PACKET: usize = 10_000;
+/// The newest minor version of protocol 3 that we speak, to either side.
+pub const NEWEST_MINOR: u16 = 2;
+/// The longest secret of a cancel key (protocol 3.2).
+pub const MAX_SECRET: usize = 256;
 
 const CANCEL: u32 = (1234 << 16) | 5678;
 const SSL: u32 = (1234 << 16) | 5679;
@@ -50,6 +54,19 @@ pub struct Startup {
 }
 
 impl Startup {
+    /// The minor version that the session speaks: what was asked for, or the newest that we know.
+    #[must_use]
+    pub fn speaks(&self) -> u16 {
+        self.minor.min(NEWEST_MINOR)
+    }
+
+    /// Whether the client has to be told (NegotiateProtocolVersion) that it does not get all that it asked for. As
+    /// Postgres: 3.1, which was never published, is simply spoken as 3.0.
+    #[must_use]
+    pub fn asks_for_more(&self) -> bool {
+        self.minor > NEWEST_MINOR || self.protocol_options().next().is_some()
+    }
+
     /// The last value of a parameter, as Postgres takes it.
     #[must_use]
     pub fn parameter(&self, name: &str) -> Option<&Bytes> {
@@ -72,7 +89,7 @@ pub enum BadPacket {
     #[error("invalid length of cancel request")]
     Cancel,
     /// A major version other than 3.
-    #[error("unsupported frontend protocol {major}.{minor}: server supports 3.0")]
+    #[error("unsupported frontend protocol {major}.{minor}: server supports 3.0 to 3.{NEWEST_MINOR}")]
     Version {
         /// Upper half of the version word.
         major: u32,
@@ -106,7 +123,9 @@ pub fn take(buf: &mut BytesMut) -> Result<Option<Packet>, BadPacket> {
         SSL => Ok(Some(Packet::Ssl)),
         GSS => Ok(Some(Packet::Gss)),
         CANCEL => match packet.len() {
-            8..=260 => Ok(Some(Packet::Cancel(CancelKey { pid: packet.get_i32(), secret: packet }))),
+            8.. if packet.len() <= 4 + MAX_SECRET => {
+                Ok(Some(Packet::Cancel(CancelKey { pid: packet.get_i32(), secret: packet })))
+            }
             _ => Err(BadPacket::Cancel),
         },
         _ if code >> 16 == 3 => {
@@ -115,6 +134,29 @@ pub fn take(buf: &mut BytesMut) -> Result<Option<Packet>, BadPacket> {
         }
         _ => Err(BadPacket::Version { major: code >> 16, minor: code & 0xffff }),
     }
+}
+
+/// Writes a StartupMessage. No name or value may contain a zero.
+pub fn write(minor: u16, parameters: &[(&str, &str)], out: &mut BytesMut) {
+    let length: usize = parameters.iter().map(|(name, value)| name.len() + value.len() + 2).sum();
+    out.put_u32(u32::try_from(length + 9).unwrap_or(u32::MAX));
+    out.put_u16(3);
+    out.put_u16(minor);
+    for (name, value) in parameters {
+        for text in [name, value] {
+            out.put_slice(text.as_bytes());
+            out.put_u8(0);
+        }
+    }
+    out.put_u8(0);
+}
+
+/// Writes a CancelRequest with a key of any length.
+pub fn write_cancel(key: &CancelKey, out: &mut BytesMut) {
+    out.put_u32(u32::try_from(key.secret.len() + 12).unwrap_or(u32::MAX));
+    out.put_u32(CANCEL);
+    out.put_i32(key.pid);
+    out.put_slice(&key.secret);
 }
 
 fn pairs(mut rest: Bytes) -> Result<Vec<(Bytes, Bytes)>, BadPacket> {
@@ -160,6 +202,37 @@ mod tests {
         cancel.extend([0, 0, 0, 7, 1, 2, 3, 4]);
         let key = CancelKey { pid: 7, secret: Bytes::from_static(&[1, 2, 3, 4]) };
         assert_eq!(take(&mut packet(&cancel)), Ok(Some(Packet::Cancel(key))));
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let mut out = BytesMut::new();
+        write(2, &[("user", "a"), ("database", "d")], &mut out);
+        let Ok(Some(Packet::Startup(startup))) = take(&mut out) else { panic!("not a startup") };
+        assert_eq!((startup.minor, startup.parameters.len()), (2, 2));
+        for length in [4, 32, MAX_SECRET] {
+            let key = CancelKey { pid: 7, secret: Bytes::from(vec![9; length]) };
+            write_cancel(&key, &mut out);
+            assert_eq!(take(&mut out), Ok(Some(Packet::Cancel(key))));
+        }
+        write_cancel(&CancelKey { pid: 7, secret: Bytes::from(vec![9; MAX_SECRET + 1]) }, &mut out);
+        assert_eq!(take(&mut out), Err(BadPacket::Cancel));
+    }
+
+    #[test]
+    fn a_client_gets_the_version_it_asks_for_or_the_newest_there_is() {
+        for (minor, option, speaks, told) in [
+            (0, None, 0, false),
+            (1, None, 1, false),
+            (2, None, 2, false),
+            (3, None, 2, true),
+            (9999, Some("_pq_.test_protocol_negotiation"), 2, true),
+            (0, Some("_pq_.x"), 0, true),
+        ] {
+            let parameters = option.map(|name| (name.into(), "".into())).into_iter().collect();
+            let startup = Startup { minor, parameters };
+            assert_eq!((startup.speaks(), startup.asks_for_more()), (speaks, told), "3.{minor} {option:?}");
+        }
     }
 
     #[test]

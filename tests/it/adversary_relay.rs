@@ -49,6 +49,43 @@ fn a_session_client_that_leaves_as_the_gate_opens_is_not_counted_for_ever() {
     }
 }
 
+/// What it has sent fills every buffer, so its departure cannot be read: its query must not run on for nobody. (Over TCP
+/// the kernel tells of it only behind the bytes that it still holds, if those fit.)
+#[test]
+fn trap_48_a_client_that_leaves_behind_a_full_buffer_is_noticed() {
+    let db = Db::new();
+    let proxy = Spec::of(&db).pool(1).start();
+    let mut leaver = proxy.unix_client().login();
+    leaver.start("SELECT pg_sleep(60)").unwrap();
+    eventually("it runs", secs(5), || db.running("pg_sleep").len() == 1);
+    leaver.send_until_full(&query("SELECT 1").repeat(10_000));
+    assert_eq!(db.running("pg_sleep").len(), 1);
+    drop(leaver);
+    eventually("its query is cancelled", secs(5), || db.running("pg_sleep").is_empty());
+    let mut next = proxy.client().login();
+    next.limit(secs(10));
+    assert_eq!(next.one("SELECT 'mine'"), "mine");
+}
+
+/// The same client, but what it sent moves on: all of it is taken before its departure is noticed.
+#[test]
+fn what_moves_is_not_taken_for_left_behind() {
+    let db = Db::with("CREATE TABLE t(a text)");
+    let proxy = Spec::of(&db).pool(1).start();
+    let mut loader = proxy.client().login();
+    loader.ok("BEGIN");
+    loader.start("COPY t FROM STDIN").unwrap();
+    loader.recv_until(b'G', 1).unwrap();
+    let row = copy_data(format!("{}\n", "x".repeat(1000)).as_bytes());
+    for _ in 0..50 {
+        loader.send(&row.repeat(1000)).unwrap();
+    }
+    loader.send(&copy_done()).unwrap();
+    assert!(loader.finish().is_ok());
+    loader.ok("COMMIT");
+    assert_eq!(db.one("SELECT count(*) FROM t"), "50000");
+}
+
 #[test]
 fn copy_data_sent_ahead_of_a_copy_that_fails_keeps_no_server() {
     let db = Db::new();

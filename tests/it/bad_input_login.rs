@@ -39,7 +39,6 @@ fn malformed_startup_packets() {
         ("TLS", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec()),
         ("SSH", b"SSH-2.0-OpenSSH_9.2\r\n".to_vec()),
         ("zeros", vec![0; 64]),
-        ("protocol 2.0", untagged(&[&131_072_u32.to_be_bytes()[..], b"user\0app\0\0"].concat())),
         ("protocol 9.9", untagged(&[&(9_u32 << 16 | 9).to_be_bytes()[..], b"user\0app\0\0"].concat())),
         ("short cancel", untagged(&80_877_102_u32.to_be_bytes())),
         ("long cancel", untagged(&[&80_877_102_u32.to_be_bytes()[..], &[7; 600]].concat())),
@@ -88,8 +87,9 @@ fn unusual_startup_packets_get_a_definite_answer() {
         ("many parameters", with(&many), false),
         ("a key twice", with(&[("user", "other"), ("application_name", "a"), ("application_name", "b")]), false),
         ("control bytes", with(&[("application_name", "\x1b[31mred\r\nlevel=ERROR forged")]), false),
-        ("protocol 3.1", minor(1, &[]), true),
-        ("protocol 3.2", minor(2, &[]), true),
+        ("protocol 3.1", minor(1, &[]), false),
+        ("protocol 3.2", minor(2, &[]), false),
+        ("protocol 3.3", minor(3, &[]), true),
         ("a protocol option", minor(2, &[("_pq_.test_protocol_negotiation", "1")]), true),
     ];
     for (what, bytes, negotiates) in cases {

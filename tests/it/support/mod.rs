@@ -1,5 +1,7 @@
 //! What the tests stand on: one throwaway Postgres, the real binary, a raw client, loads, waiting.
 
+pub(crate) mod between;
+pub(crate) mod fake;
 pub(crate) mod load;
 pub(crate) mod msg;
 pub(crate) mod postgres;

@@ -266,6 +266,18 @@ impl Wire {
         .map_err(WireError::from)
     }
 
+    /// Sends this again and again until nobody takes any more of it: all buffers on the way are full.
+    pub(crate) fn send_until_full(&mut self, bytes: &[u8]) {
+        let limit = Some(Duration::from_millis(300));
+        match &self.stream {
+            Stream::Tcp(stream) => stream.set_write_timeout(limit),
+            Stream::Unix(stream) => stream.set_write_timeout(limit),
+        }
+        .unwrap();
+        while self.send(bytes).is_ok() {}
+        self.limit(READ_LIMIT);
+    }
+
     fn fill(&mut self) -> Result<(), WireError> {
         if self.at > 0 {
             self.buf.drain(..self.at);
