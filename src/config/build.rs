@@ -50,11 +50,14 @@ enum Fate {
 /// # Errors
 /// Every mistake of both files, by file and line.
 pub(crate) fn build(file: &Path, text: &str, read: Reader<'_>) -> Result<Config, Vec<Mistake>> {
-    let Parsed { format, entries, named, warnings, mistakes, broken } = text::parse(file, text);
+    let Parsed { format, entries, named, warnings, mistakes, broken, world_readable } = text::parse(file, text, read);
     let config = Config { file: file.to_path_buf(), ..Config::default() };
     let mut draft = Draft { format, mistakes, broken, ..Draft::of(config, file) };
-    for warning in warnings {
-        draft.warn(&warning);
+    for (line, warning) in warnings {
+        draft.warn_at(line, &warning);
+    }
+    if format == Format::Ini {
+        draft.defaults_of_pgbouncer();
     }
     for one in named {
         draft.name(one.place, one.line);
@@ -63,6 +66,7 @@ pub(crate) fn build(file: &Path, text: &str, read: Reader<'_>) -> Result<Config,
         draft.enter(entry);
     }
     check::all(&mut draft, read);
+    check::readable(&mut draft, &world_readable);
     if draft.mistakes.is_empty() { Ok(draft.config) } else { Err(draft.mistakes.into_vec()) }
 }
 
@@ -100,10 +104,35 @@ impl<'a> Draft<'a> {
         self.config.warnings.push(format!("{}: {}", self.file.display(), warning.escape_debug()));
     }
 
+    /// The same, of a line.
+    pub(super) fn warn_at(&mut self, line: usize, warning: &str) {
+        let (file, line) = self.mistakes.place(line);
+        self.config.warnings.push(format!("{}:{line}: {}", file.display(), warning.escape_debug()));
+    }
+
+    /// What is not in the file is as it is in PgBouncer.
+    fn defaults_of_pgbouncer(&mut self) {
+        for (key, value) in pgbouncer::DEFAULTS {
+            // That these are good values is shown by a test.
+            let _ = self.set(&Place::Main, key, value);
+        }
+    }
+
+    /// Something is there a second time. In an ini that overrides the first, as in PgBouncer; in TOML it cannot be meant.
+    fn again(&mut self, what: &str, (line, first): (usize, usize)) -> bool {
+        let first = self.mistakes.place(first);
+        let first = format!("the first is in {}:{}", first.0.display(), first.1);
+        match self.format {
+            Format::Ini => self.warn_at(line, &format!("{what}: given twice, this one is in force ({first})")),
+            Format::Toml => self.mistakes.add(line, what, "it once", format!("it again ({first})")),
+        }
+        self.format == Format::Ini
+    }
+
     fn name(&mut self, place: Place, line: usize) {
-        if let Some(first) = self.named.get(&place) {
-            let got = format!("another (the first is in line {first})");
-            self.mistakes.add(line, &place.path(""), "each name once", got);
+        if let Some(first) = self.named.get(&place).copied()
+            && !self.again(&place.path(""), (line, first))
+        {
             return;
         }
         match &place {
@@ -116,14 +145,15 @@ impl<'a> Draft<'a> {
 
     fn enter(&mut self, entry: Entry) {
         let Entry { place, key, value, line } = entry;
-        // A second definition of the same name was reported already.
+        let key = pgbouncer::present_name(&place, &key).to_owned();
+        // Another definition of the same name is in force.
         if self.named.get(&place).is_some_and(|first| self.format == Format::Ini && *first != line) {
             return;
         }
         let at = (place.clone(), key.clone());
-        if let Some(first) = self.lines.get(&at) {
-            let got = format!("it again (the first is in line {first})");
-            self.mistakes.add(line, &place.path(&key), "each key once", got);
+        if let Some(first) = self.lines.get(&at).copied()
+            && !self.again(&place.path(&key), (line, first))
+        {
             return;
         }
         match self.set(&place, &key, &value) {
@@ -150,16 +180,16 @@ impl<'a> Draft<'a> {
     /// a misspelt `password`.
     fn unknown(&mut self, place: &Place, (key, value): (&str, &str), line: usize) {
         let path = place.path(key);
-        let theirs = pgbouncer::knows(place, key);
-        if theirs && self.format == Format::Toml {
-            self.mistakes.add(line, &path, "a known key (PgBouncer's has no effect here yet)", quoted(key));
-        } else if !theirs {
+        let Some(why) = pgbouncer::why_ignored(place, key) else {
             let expected = suggestion("a known key", key, keys_of(place).into_iter());
-            self.mistakes.add(line, &path, expected, quoted(key));
+            return self.mistakes.add(line, &path, expected, quoted(key));
+        };
+        if self.format == Format::Toml {
+            self.mistakes.add(line, &path, "a known key (PgBouncer's has no effect here yet)", quoted(key));
         } else if let Some(expected) = pgbouncer::unsafe_to_ignore(place, key, value) {
             self.mistakes.add(line, &path, expected, quoted(value));
         } else {
-            self.warn(&format!("line {line}: key {path} is known to PgBouncer, has no effect here yet"));
+            self.warn_at(line, &format!("{path}: ignored: {why}"));
         }
     }
 }

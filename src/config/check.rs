@@ -181,6 +181,15 @@ fn is_empty(secret: &UserSecret) -> bool {
     matches!(secret, UserSecret::Plain(secret) if secret.expose().is_empty())
 }
 
+/// Included files can hold passwords as well.
+pub(super) fn readable(draft: &mut Draft<'_>, world_readable: &[PathBuf]) {
+    if draft.config.databases.values().any(|database| database.password.is_some()) {
+        for file in world_readable {
+            draft.warn(&format!("%include {} can be read by everybody: chmod 600", file.display()));
+        }
+    }
+}
+
 /// A path in a file is meant from the file's own folder.
 fn beside(file: &Path, path: &Path) -> PathBuf {
     file.parent().map_or_else(|| path.to_path_buf(), |folder| folder.join(path))
@@ -197,11 +206,5 @@ fn habits_of_pgbouncer(draft: &mut Draft<'_>) {
     }
     if once && draft.sound(&Place::Main, &["server_lifetime"]) {
         draft.warn("server_lifetime = 0 is no limit here; in PgBouncer each server is used once");
-    }
-    let ours = [("pool_mode", draft.config.pool_mode.as_str()), ("auth_type", draft.config.auth_type.as_str())];
-    for ((key, ours), theirs) in ours.into_iter().zip(["session", "md5"]) {
-        if draft.format == Format::Ini && !draft.given(&Place::Main, key) {
-            draft.warn(&format!("{key} is not set: it is {ours} here, {theirs} in PgBouncer"));
-        }
     }
 }

@@ -32,12 +32,7 @@ pub(super) fn read(text: &str, parsed: &mut Parsed) {
         }
         if line.starts_with('%') {
             parsed.broken = true;
-            parsed.mistakes.add(
-                number,
-                "%include",
-                "the included lines in this file (%include comes later)",
-                quoted(line),
-            );
+            parsed.mistakes.add(number, "%", "%include FILE", quoted(line));
         } else if line.starts_with('[') {
             header = section(line, number, parsed);
             headed = true;
@@ -61,9 +56,8 @@ fn section(line: &str, number: usize, parsed: &mut Parsed) -> Header {
         Some("databases") => Header::Databases,
         Some("users") => Header::Users,
         Some("peers") => {
-            parsed
-                .warnings
-                .push(format!("line {number}: section [peers] is known to PgBouncer, has no effect here yet"));
+            let why = "there are no peers: one process uses all processors (worker_threads)";
+            parsed.warnings.push((number, format!("[peers]: ignored: {why}")));
             Header::Idle
         }
         _ => {

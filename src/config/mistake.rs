@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 /// One mistake in a configuration file or in the file of users.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -32,24 +33,52 @@ impl fmt::Display for Mistake {
 
 impl std::error::Error for Mistake {}
 
+/// Where the lines of a text come from that was put together from several files.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Origins(Vec<(Rc<Path>, usize)>);
+
+impl Origins {
+    /// The next line of the text is this one.
+    pub(crate) fn push(&mut self, file: &Rc<Path>, line: usize) {
+        self.0.push((Rc::clone(file), line));
+    }
+}
+
 /// The mistakes of one file, while they are being collected.
 #[derive(Debug)]
 pub(crate) struct Mistakes {
     file: PathBuf,
+    origins: Origins,
     found: BTreeSet<Mistake>,
 }
 
 impl Mistakes {
     /// None yet, in `file`.
     pub(crate) fn new(file: &Path) -> Self {
-        Self { file: file.to_path_buf(), found: BTreeSet::new() }
+        Self { file: file.to_path_buf(), origins: Origins::default(), found: BTreeSet::new() }
+    }
+
+    /// From now on lines are those of a text with these origins.
+    pub(crate) fn lines_are_of(&mut self, origins: Origins) {
+        self.origins = origins;
+    }
+
+    /// The file and the line there that a line is.
+    pub(crate) fn place(&self, line: usize) -> (&Path, usize) {
+        let line = line.max(1);
+        match self.origins.0.get(line - 1).or_else(|| self.origins.0.last()) {
+            Some((file, line)) => (file, *line),
+            None => (&self.file, line),
+        }
     }
 
     /// Notes one; `key` is shown with its control characters escaped, so that a mistake stays one line.
     pub(crate) fn add(&mut self, line: usize, key: &str, expected: impl Into<String>, got: impl Into<String>) {
+        let (file, line) = self.place(line);
+        let file = file.to_path_buf();
         self.found.insert(Mistake {
-            file: self.file.clone(),
-            line: line.max(1),
+            file,
+            line,
             key: key.escape_debug().to_string(),
             expected: expected.into(),
             got: got.into(),

@@ -5,6 +5,7 @@
 
 mod build;
 mod check;
+mod include;
 mod ini;
 mod mistake;
 mod pgbouncer;

@@ -1,131 +1,156 @@
-//! What PgBouncer knows and we do not have yet, so that an existing `pgbouncer.ini` can be read as it is.
+//! What PgBouncer 1.25 knows and we do not need, so that an existing `pgbouncer.ini` can be read as it is.
 //!
-//! Pure. Such keys have no effect and are named in warnings, but for those that would make a promise of safety which
-//! we could not keep: these are mistakes.
+//! Pure. Each such key has a word that says why nothing is lost by it; it is shown in a warning. A value that would make a
+//! promise of safety which we cannot keep is a mistake instead. A key that is in the tables of `types.rs` is never looked
+//! for here.
 
 use super::text::Place;
 
-/// Keys of `[pgbouncer]`.
-const MAIN: &[&str] = &[
-    "application_name_add_host",
-    "auth_dbname",
-    "auth_hba_file",
-    "auth_ident_file",
-    "auth_ldap_options",
-    "auth_pam_confdir",
-    "auth_query",
-    "auth_user",
-    "autodb_idle_timeout",
-    "client_tls_ca_file",
-    "client_tls_cert_file",
-    "client_tls_ciphers",
-    "client_tls_dheparams",
-    "client_tls_ecdhcurve",
-    "client_tls_key_file",
-    "client_tls_protocols",
-    "client_tls_sslmode",
-    "client_tls13_ciphers",
-    "conffile",
-    "disable_pqexec",
-    "dns_max_ttl",
-    "dns_nxdomain_ttl",
-    "dns_zone_check_period",
-    "ignore_startup_parameters",
-    "job_name",
-    "listen_backlog",
-    "load_balance_hosts",
-    "log_pooler_errors",
-    "log_stats",
-    "logfile",
-    "login_notify_message",
-    "max_db_client_connections",
-    "max_db_connections",
-    "max_packet_size",
-    "max_prepared_statements",
-    "max_user_client_connections",
-    "max_user_connections",
-    "peer_id",
-    "pidfile",
-    "pkt_buf",
-    "pool_idle_timeout",
-    "query_timeout",
-    "query_wait_notify",
-    "reserve_pool_size",
-    "reserve_pool_timeout",
-    "resolv_conf",
-    "sbuf_loopcnt",
-    "scram_iterations",
-    "server_check_query",
-    "server_fast_close",
-    "server_reset_query_always",
-    "server_round_robin",
-    "server_tls_ca_file",
-    "server_tls_cert_file",
-    "server_tls_ciphers",
-    "server_tls_key_file",
-    "server_tls_protocols",
-    "server_tls_sslmode",
-    "server_tls13_ciphers",
-    "service_name",
-    "so_reuseport",
-    "stats_period",
-    "suspend_timeout",
-    "syslog",
-    "syslog_facility",
-    "syslog_ident",
-    "tcp_defer_accept",
-    "tcp_keepcnt",
-    "tcp_keepidle",
-    "tcp_keepintvl",
-    "tcp_socket_buffer",
-    "tcp_user_timeout",
-    "track_extra_parameters",
-    "transaction_timeout",
-    "unix_socket_group",
-    "user",
-    "verbose",
+/// What PgBouncer takes for a key of `[pgbouncer]` that its file does not set, where that is not our default. A drop-in
+/// must not pool otherwise, or listen elsewhere, than the program whose file it was given.
+pub(super) const DEFAULTS: &[(&str, &str)] = &[
+    ("listen_addr", ""),
+    ("unix_socket_dir", "/tmp"),
+    ("auth_type", "md5"),
+    ("pool_mode", "session"),
+    ("max_client_conn", "100"),
+    // A port that PgBouncer does not open may be somebody else's.
+    ("metrics_addr", ""),
+];
+
+const SOON: &str = "it has no effect here yet";
+const RUSTLS: &str = "rustls offers safe ciphers and curves only";
+const RESOLVER: &str = "names are looked up by the system's resolver, at each connect";
+const BUFFERS: &str = "buffers have the size that they need, and data is relayed piece by piece";
+const LDAP_PAM: &str = "log-in through LDAP or PAM is not supported";
+const SYSLOG: &str = "logs go to standard error (under systemd: the journal) and to logfile";
+const WINDOWS: &str = "it is for Windows only";
+const STARTUP: &str = "clients get the settings that they ask for, or those of the role and database in Postgres";
+
+/// Keys of `[pgbouncer]`, each with its word.
+const MAIN: &[(&str, &str)] = &[
+    ("application_name_add_host", SOON),
+    ("auth_dbname", SOON),
+    ("auth_hba_file", SOON),
+    ("auth_ident_file", SOON),
+    ("auth_ldap_options", LDAP_PAM),
+    ("auth_pam_confdir", LDAP_PAM),
+    ("auth_query", SOON),
+    ("auth_user", SOON),
+    ("autodb_idle_timeout", SOON),
+    ("client_tls13_ciphers", RUSTLS),
+    ("client_tls_ca_file", SOON),
+    ("client_tls_cert_file", SOON),
+    ("client_tls_ciphers", RUSTLS),
+    ("client_tls_dheparams", RUSTLS),
+    ("client_tls_ecdhcurve", RUSTLS),
+    ("client_tls_key_file", SOON),
+    ("client_tls_protocols", SOON),
+    ("client_tls_sslmode", SOON),
+    ("conffile", "the file is the one that was given on the command line"),
+    ("disable_pqexec", "simple queries are never refused"),
+    ("dns_max_ttl", RESOLVER),
+    ("dns_nxdomain_ttl", RESOLVER),
+    ("dns_zone_check_period", RESOLVER),
+    ("ignore_startup_parameters", "unknown start-up parameters are never refused"),
+    ("job_name", WINDOWS),
+    ("listen_backlog", "1024 connections may wait to be accepted"),
+    ("load_balance_hosts", "a database has one host"),
+    ("log_pooler_errors", "errors of the pooler are always logged"),
+    ("log_stats", SOON),
+    ("login_notify_message", SOON),
+    ("max_db_client_connections", SOON),
+    ("max_db_connections", SOON),
+    ("max_packet_size", BUFFERS),
+    ("max_prepared_statements", SOON),
+    ("max_user_client_connections", SOON),
+    ("max_user_connections", SOON),
+    ("peer_id", "there are no peers: one process uses all processors (worker_threads)"),
+    ("pkt_buf", BUFFERS),
+    ("pool_idle_timeout", "an empty pool costs next to nothing and stays"),
+    ("query_timeout", SOON),
+    ("query_wait_notify", SOON),
+    ("reserve_pool_size", SOON),
+    ("reserve_pool_timeout", SOON),
+    ("resolv_conf", RESOLVER),
+    ("sbuf_loopcnt", BUFFERS),
+    ("scram_iterations", "secrets that are made from plain passwords have 4096 iterations"),
+    ("server_check_query", "an empty query is the check"),
+    ("server_fast_close", "servers that have to go are closed as soon as they are free"),
+    ("server_reset_query_always", "a server is reset whenever a client may have left something on it"),
+    ("server_round_robin", SOON),
+    ("server_tls13_ciphers", RUSTLS),
+    ("server_tls_ca_file", SOON),
+    ("server_tls_cert_file", SOON),
+    ("server_tls_ciphers", RUSTLS),
+    ("server_tls_key_file", SOON),
+    ("server_tls_protocols", SOON),
+    ("server_tls_sslmode", SOON),
+    ("service_name", WINDOWS),
+    ("so_reuseport", "one process uses all processors (worker_threads), a second one cannot share its port"),
+    ("stats_period", SOON),
+    ("suspend_timeout", "there is no SUSPEND"),
+    ("syslog", SYSLOG),
+    ("syslog_facility", SYSLOG),
+    ("syslog_ident", SYSLOG),
+    ("tcp_defer_accept", "a client may be silent at first, so connections are accepted at once"),
+    ("tcp_keepcnt", "the kernel's value is used"),
+    ("tcp_keepidle", "the kernel's value is used"),
+    ("tcp_keepintvl", "the kernel's value is used"),
+    ("tcp_socket_buffer", "the kernel sizes its buffers itself"),
+    ("tcp_user_timeout", SOON),
+    ("track_extra_parameters", SOON),
+    ("transaction_timeout", SOON),
 ];
 
 /// Keys of a connection string under `[databases]`.
-const DATABASE: &[&str] = &[
-    "application_name",
-    "auth_dbname",
-    "auth_query",
-    "auth_user",
-    "client_encoding",
-    "connect_query",
-    "datestyle",
-    "load_balance_hosts",
-    "max_db_client_connections",
-    "max_db_connections",
-    "query_wait_timeout",
-    "reserve_pool",
-    "reserve_pool_size",
-    "server_lifetime",
-    "timezone",
+const DATABASE: &[(&str, &str)] = &[
+    ("application_name", STARTUP),
+    ("auth_dbname", SOON),
+    ("auth_query", SOON),
+    ("auth_user", SOON),
+    ("client_encoding", STARTUP),
+    ("connect_query", SOON),
+    ("datestyle", STARTUP),
+    ("load_balance_hosts", "a database has one host"),
+    ("max_db_client_connections", SOON),
+    ("max_db_connections", SOON),
+    ("query_wait_timeout", SOON),
+    ("reserve_pool", SOON),
+    ("reserve_pool_size", SOON),
+    ("server_lifetime", SOON),
+    ("timezone", STARTUP),
 ];
 
 /// Keys of a line under `[users]`.
-const USER: &[&str] = &[
-    "client_idle_timeout",
-    "idle_transaction_timeout",
-    "max_user_client_connections",
-    "max_user_connections",
-    "query_timeout",
-    "query_wait_timeout",
-    "reserve_pool_size",
-    "transaction_timeout",
+const USER: &[(&str, &str)] = &[
+    ("client_idle_timeout", SOON),
+    ("idle_transaction_timeout", SOON),
+    ("max_user_client_connections", SOON),
+    ("max_user_connections", SOON),
+    ("query_timeout", SOON),
+    ("query_wait_timeout", SOON),
+    ("reserve_pool_size", SOON),
+    ("transaction_timeout", SOON),
 ];
 
-/// Does PgBouncer know the key in this place?
-pub(super) fn knows(place: &Place, key: &str) -> bool {
+/// Why a key of PgBouncer's is ignored in this place; `None` if PgBouncer does not know it there.
+pub(super) fn why_ignored(place: &Place, key: &str) -> Option<&'static str> {
     let keys = match place {
         Place::Main => MAIN,
         Place::Database(_) => DATABASE,
         Place::User(_) => USER,
-        Place::Window => return false,
+        Place::Window => return None,
     };
-    keys.contains(&key)
+    keys.iter().find(|(known, _)| *known == key).map(|(_, why)| *why)
+}
+
+/// The name that a key has here, if PgBouncer has an old one for it too.
+pub(super) fn present_name<'a>(place: &Place, key: &'a str) -> &'a str {
+    match (place, key) {
+        (Place::Database(_), "reserve_pool") => "reserve_pool_size",
+        _ => key,
+    }
 }
 
 /// What must stand there instead, if ignoring the value would leave open what it closes.
@@ -135,6 +160,63 @@ pub(super) fn unsafe_to_ignore(place: &Place, key: &str, value: &str) -> Option<
         (Place::Main, "client_tls_sslmode" | "server_tls_sslmode") if demands_tls => {
             Some("disable, allow or prefer (TLS comes later)")
         }
+        (Place::Main, "disable_pqexec") if value != "0" => Some("0: simple queries cannot be refused here"),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::types::{Config, Database, Section, UserOverride};
+    use super::*;
+
+    /// `bouncer_params` of PgBouncer 1.25's `src/main.c`, in its order; the last ones are unreleased, old, or of some builds.
+    const PARAMS: &str = "admin_users application_name_add_host auth_dbname auth_file auth_hba_file auth_ident_file \
+        auth_ldap_options auth_query auth_type auth_user autodb_idle_timeout cancel_wait_timeout client_idle_timeout \
+        client_login_timeout client_tls13_ciphers client_tls_ca_file client_tls_cert_file client_tls_ciphers \
+        client_tls_dheparams client_tls_ecdhcurve client_tls_key_file client_tls_protocols client_tls_sslmode conffile \
+        default_pool_size disable_pqexec dns_max_ttl dns_nxdomain_ttl dns_zone_check_period idle_transaction_timeout \
+        ignore_startup_parameters job_name listen_addr listen_backlog listen_port log_connections log_disconnections \
+        log_pooler_errors log_stats logfile max_client_conn max_db_client_connections max_db_connections max_packet_size \
+        max_prepared_statements max_user_client_connections max_user_connections min_pool_size peer_id pidfile pkt_buf \
+        pool_mode query_timeout query_wait_notify query_wait_timeout reserve_pool_size reserve_pool_timeout resolv_conf \
+        sbuf_loopcnt scram_iterations server_check_delay server_check_query server_connect_timeout server_fast_close \
+        server_idle_timeout server_lifetime server_login_retry server_reset_query server_reset_query_always \
+        server_round_robin server_tls13_ciphers server_tls_ca_file server_tls_cert_file server_tls_ciphers \
+        server_tls_key_file server_tls_protocols server_tls_sslmode service_name so_reuseport stats_period stats_users \
+        suspend_timeout syslog syslog_facility syslog_ident tcp_defer_accept tcp_keepalive tcp_keepcnt tcp_keepidle \
+        tcp_keepintvl tcp_socket_buffer tcp_user_timeout track_extra_parameters transaction_timeout unix_socket_dir \
+        unix_socket_group unix_socket_mode user verbose \
+        auth_pam_confdir load_balance_hosts login_notify_message pool_idle_timeout";
+    /// What `parse_database` of `src/loader.c` takes.
+    const DATABASE_PARAMS: &str = "dbname host port user password auth_user auth_dbname auth_query client_encoding datestyle \
+        timezone pool_size min_pool_size reserve_pool reserve_pool_size max_db_connections max_db_client_connections pool_mode \
+        connect_query application_name server_lifetime load_balance_hosts query_wait_timeout";
+    /// What `parse_user` takes.
+    const USER_PARAMS: &str = "pool_mode pool_size reserve_pool_size max_user_connections max_user_client_connections \
+        client_idle_timeout idle_transaction_timeout query_timeout query_wait_timeout transaction_timeout";
+
+    fn covers<T: Section>(params: &str, place: &Place) {
+        for key in params.split_whitespace() {
+            let known = T::KEYS.iter().any(|known| known.name == present_name(place, key));
+            assert!(known || why_ignored(place, key).is_some(), "{key} has neither a meaning nor a word");
+        }
+    }
+
+    #[test]
+    fn every_key_of_pgbouncer_has_a_meaning_or_a_word() {
+        covers::<Config>(PARAMS, &Place::Main);
+        covers::<Database>(DATABASE_PARAMS, &Place::Database("a".into()));
+        covers::<UserOverride>(USER_PARAMS, &Place::User("a".into()));
+    }
+
+    #[test]
+    fn words_are_for_keys_of_pgbouncer_only() {
+        for (words, params) in [(MAIN, PARAMS), (DATABASE, DATABASE_PARAMS), (USER, USER_PARAMS)] {
+            for (key, why) in words {
+                assert!(params.split_whitespace().any(|known| known == *key), "{key}");
+                assert!(!why.is_empty() && !why.ends_with('.'), "{key}: {why}");
+            }
+        }
     }
 }

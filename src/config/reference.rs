@@ -42,19 +42,19 @@ const EXAMPLES: [(&str, &str); 9] = [
 #[must_use]
 pub fn reference() -> String {
     let mut text = HEAD.to_owned();
-    write_keys::<Config>(&mut text);
+    write_keys::<Config>(&mut text, &["auth_file"]);
     text.push_str(WINDOW);
-    write_keys::<WindowDefaults>(&mut text);
+    write_keys::<WindowDefaults>(&mut text, &[]);
     text.push_str(DATABASE);
-    write_keys::<Database>(&mut text);
+    write_keys::<Database>(&mut text, &EXAMPLES.map(|(key, _)| key));
     text.push_str(USER);
-    write_keys::<UserOverride>(&mut text);
+    write_keys::<UserOverride>(&mut text, &EXAMPLES.map(|(key, _)| key));
     text
 }
 
-fn write_keys<T: Section>(text: &mut String) {
+fn write_keys<T: Section>(text: &mut String, with_example: &[&str]) {
     for Key { name, default, help, .. } in T::KEYS {
-        let example = EXAMPLES.iter().find(|(key, _)| default.is_empty() && key == name);
+        let example = EXAMPLES.iter().find(|(key, _)| default.is_empty() && key == name && with_example.contains(key));
         let value = example.map_or(*default, |(_, value)| value);
         let bare = matches!(value, "true" | "false") || value == "0" || is_number(value);
         let value = if bare { value.to_owned() } else { format!("\"{value}\"") };

@@ -20,8 +20,9 @@ fn check(text: &str) -> Result<Config, Vec<Mistake>> {
 
 fn check_with(text: &str, users: &str) -> Result<Config, Vec<Mistake>> {
     let read = |path: &Path| {
-        assert_eq!(path, Path::new("c/users"));
-        Ok(Content { text: users.to_owned(), world_readable: false })
+        let known = (path == Path::new("c/users")).then(|| users.to_owned());
+        let text = known.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        Ok(Content { text, world_readable: false })
     };
     build(Path::new("c/pglull.toml"), text, &read)
 }
@@ -216,20 +217,19 @@ fn the_file_of_users() {
 fn an_ini_is_read_as_pgbouncer_reads_it() {
     let text = "\u{feff};; comment\r
 [databases]\r
-bench = host=127.0.0.1 port=5433 password='it''s = hunter2' auth_user=x
-\"odd \"\"name\" = port=1 dbname='a b' max_db_connections=5
+bench = host=127.0.0.1 port=5433 password='it''s = hunter2' timezone=x
+\"odd \"\"name\" = port=1 dbname='a b' pool_mode=transaction
 * = host=/run/pg port=5433
 [peers]
 1 = host=a
 [users]
-app = pool_mode=session max_user_connections=10
+app = pool_mode=session pool_size=10
 [pgbouncer]
 listen_addr = 127.0.0.1, ::1
 # comment
 unix_socket_dir = /tmp
 auth_file = users
-max_prepared_statements = 100
-client_tls_sslmode = prefer
+pkt_buf = 4096
 server_lifetime = 0
 tcp_keepalive=0
 [pglull.window]
@@ -244,22 +244,17 @@ hold = 11
     assert_eq!(config.window.hold, Duration::from_secs(11));
     assert!(!config.tcp_keepalive);
     assert_eq!(config.pool_mode_of(&config.databases["bench"], "app"), PoolMode::Session);
-    assert_eq!(config.pool_mode_of(&config.databases["bench"], "x"), PoolMode::Transaction);
-    let warnings: Vec<_> = config.warnings.iter().map(|w| w.trim_start_matches("c/pglull.toml: ")).collect();
-    assert_eq!(
-        warnings,
-        [
-            "line 6: section [peers] is known to PgBouncer, has no effect here yet",
-            "line 3: key databases.bench.auth_user is known to PgBouncer, has no effect here yet",
-            "line 4: key databases.odd \\\"name.max_db_connections is known to PgBouncer, has no effect here yet",
-            "line 9: key users.app.max_user_connections is known to PgBouncer, has no effect here yet",
-            "line 15: key max_prepared_statements is known to PgBouncer, has no effect here yet",
-            "line 16: key client_tls_sslmode is known to PgBouncer, has no effect here yet",
-            "server_lifetime = 0 is no limit here; in PgBouncer each server is used once",
-            "pool_mode is not set: it is transaction here, session in PgBouncer",
-            "auth_type is not set: it is scram-sha-256 here, md5 in PgBouncer",
-        ]
-    );
+    assert_eq!(config.pool_mode_of(&config.databases["odd \"name"], "x"), PoolMode::Transaction);
+    let warnings: Vec<_> = config.warnings.iter().map(|w| w.trim_start_matches("c/pglull.toml:")).collect();
+    let soon = |line: &str| warnings.iter().any(|w| w.starts_with(line));
+    assert!(soon("6: [peers]: ignored: there are no peers"), "{warnings:?}");
+    assert!(soon("3: databases.bench.timezone: ignored: clients get the settings that they ask for"), "{warnings:?}");
+    assert!(soon("15: pkt_buf: ignored: buffers have the size that they need"), "{warnings:?}");
+    assert!(soon(" server_lifetime = 0 is no limit here; in PgBouncer each server is used once"), "{warnings:?}");
+    assert_eq!(warnings.len(), 4, "{warnings:?}");
+    // What is not there is as in PgBouncer.
+    assert_eq!((config.pool_mode, config.auth_type, config.max_client_conn), (PoolMode::Session, AuthType::Md5, 100));
+    assert_eq!(config.metrics_addr, None);
 }
 
 #[test]
@@ -287,20 +282,72 @@ x = y
         found,
         [
             "1: listen_port: expected a section like [pgbouncer] before the first key, got no section",
-            "4: databases.a: expected each name once, got another (the first is in line 3)",
             "5: databases.b: expected key=value pairs with blanks between, a value with blanks in 'single quotes', got something else after character 7 of the value",
             "6: databases.c.pasword: expected a known key, perhaps `password`, got `pasword`",
-            "6: databases.c.port: expected each key once, got it again (the first is in line 6)",
             "7: line: expected name = value, got something else",
-            "9: %include: expected the included lines in this file (%include comes later), got `%include other.ini`",
+            "9: %include: expected a file that can be read, got `other.ini` (entity not found)",
             "10: listen_port: expected a port from 1 to 65535, got `6432 ; no comment here`",
-            "12: auth_file: expected each key once, got it again (the first is in line 11)",
             "13: server_tls_sslmode: expected disable, allow or prefer (TLS comes later), got `require`",
             "14: colour: expected a known key, got `colour`",
             "15: section: expected one of the sections [databases], [users], [pgbouncer], [pglull.window], perhaps `pgbouncer`, got `[pgbouncers]`",
         ]
     );
     assert!(!format!("{found:?}").contains("hunter2"));
+}
+
+#[test]
+fn in_an_ini_the_last_word_counts_as_in_pgbouncer() {
+    let text = "[databases]\na = host=x pool_size=1\na = host=h\n[pgbouncer]\nauth_file = users\nlisten_port=1\nlisten_port=2\n";
+    let config = check(text).unwrap();
+    assert_eq!((config.databases["a"].host.as_str(), config.databases["a"].pool_size), ("h", None));
+    assert_eq!(config.listen_port, 2);
+    assert_eq!(
+        config.warnings,
+        [
+            "c/pglull.toml:3: databases.a: given twice, this one is in force (the first is in c/pglull.toml:2)",
+            "c/pglull.toml:7: listen_port: given twice, this one is in force (the first is in c/pglull.toml:6)",
+        ]
+    );
+}
+
+#[test]
+fn included_lines_stand_where_the_directive_stood() {
+    let files = |path: &Path| {
+        let text = match path.to_str().unwrap() {
+            "/c/a.ini" => "listen_port = 7000\n%include sub/b.ini\ncolour = red\n",
+            "/c/sub/b.ini" => {
+                "max_client_conn = many\n[databases]\nd = host=h\n%include from-where-we-started.ini\n[pgbouncer]\n"
+            }
+            "from-where-we-started.ini" => "e = host=h2 port=x\n",
+            "/c/loop.ini" => "[pgbouncer]\n%include loop.ini\n",
+            "/c/users" => USERS,
+            _ => return Err(io::ErrorKind::NotFound.into()),
+        };
+        Ok(Content { text: text.to_owned(), world_readable: true })
+    };
+    let found = |text: &str| -> Vec<String> {
+        let mistakes = build(Path::new("/c/p.ini"), text, &files).expect_err("mistakes");
+        mistakes.iter().map(ToString::to_string).collect()
+    };
+    let text = "[pgbouncer]\nauth_file = users\n %include  a.ini \npool_mode = fast\n";
+    assert_eq!(
+        found(text),
+        [
+            "/c/a.ini:3: colour: expected a known key, got `colour`",
+            "/c/p.ini:4: pool_mode: expected transaction or session (statement comes later), got `fast`",
+            "/c/sub/b.ini:1: max_client_conn: expected a whole number from 1 to 1000000, got `many`",
+            "from-where-we-started.ini:1: databases.e.port: expected a port from 1 to 65535, got `x`",
+        ]
+    );
+    assert!(
+        found("%include loop.ini\n")
+            .iter()
+            .any(|m| m.starts_with("/c/loop.ini:2: %include: expected at most 10 files deep"))
+    );
+    assert_eq!(found("[pgbouncer]\n%include\n%included x\n")[..2].len(), 2);
+    let good =
+        "[pgbouncer]\nauth_file = users\n[databases]\nd = host=h password=x\n%include sub/../from-where-we-started.ini";
+    assert!(found(good).iter().any(|m| m.contains("from-where-we-started.ini` (entity not found)")));
 }
 
 #[test]
@@ -318,7 +365,11 @@ fn formats_are_told_apart_by_content() {
         ("\n ;comment\n", Format::Ini),
         ("%include x", Format::Ini),
     ] {
-        assert_eq!(text::parse(Path::new("f"), text).format, expect, "{text}");
+        assert_eq!(
+            text::parse(Path::new("f"), text, &|_| Err(io::ErrorKind::NotFound.into())).format,
+            expect,
+            "{text}"
+        );
     }
 }
 

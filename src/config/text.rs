@@ -3,9 +3,11 @@
 //! Pure. It knows the shapes of both formats and which sections there are, but no key: `build.rs` gives entries a
 //! meaning. The two formats are told apart by content, never by the file's name.
 
+use super::build::Reader;
+use super::include::{self, Expanded};
 use super::ini;
 use super::mistake::{Mistakes, suggestion};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -66,26 +68,37 @@ pub(crate) struct Parsed {
     pub(crate) format: Format,
     pub(crate) entries: Vec<Entry>,
     pub(crate) named: Vec<Named>,
-    pub(crate) warnings: Vec<String>,
+    /// With their lines.
+    pub(crate) warnings: Vec<(usize, String)>,
     pub(crate) mistakes: Mistakes,
     /// Is the text so broken that what is missing from it means nothing?
     pub(crate) broken: bool,
+    /// Included files that everybody on the machine may read.
+    pub(crate) world_readable: Vec<PathBuf>,
 }
 
 impl Parsed {
     pub(crate) fn new(file: &Path, format: Format) -> Self {
-        Self { format, entries: vec![], named: vec![], warnings: vec![], mistakes: Mistakes::new(file), broken: false }
+        let (mistakes, world_readable) = (Mistakes::new(file), vec![]);
+        Self { format, entries: vec![], named: vec![], warnings: vec![], mistakes, broken: false, world_readable }
     }
 }
 
-/// Splits the text of `file` into entries; the file itself is not touched.
-pub(crate) fn parse(file: &Path, text: &str) -> Parsed {
+/// Splits the text of `file` into entries; `read` is asked for the files that an ini includes.
+pub(crate) fn parse(file: &Path, text: &str, read: Reader<'_>) -> Parsed {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let format = detect(text);
     let mut parsed = Parsed::new(file, format);
     match format {
         Format::Toml => read_toml(text, &mut parsed),
-        Format::Ini => ini::read(text, &mut parsed),
+        Format::Ini => {
+            let Expanded { text, origins, mistakes, world_readable } = include::expand(file, text, read);
+            parsed.broken |= !mistakes.is_empty();
+            parsed.mistakes.join(mistakes);
+            parsed.mistakes.lines_are_of(origins);
+            parsed.world_readable = world_readable;
+            ini::read(&text, &mut parsed);
+        }
     }
     parsed.entries.sort_by_key(|entry| entry.line);
     parsed

@@ -78,6 +78,8 @@ section!(
         unix_socket_dir: Option<PathBuf> = Path("");
         /// File mode of that socket, in octal digits.
         unix_socket_mode: u32 = Mode("0777");
+        /// Group of that socket; "" is the group of the process.
+        unix_socket_group: Option<String> = OptText("");
         /// Path of the console's own socket (mode 0600, the peer's uid is checked); "" is none.
         admin_socket: Option<PathBuf> = Path("");
         /// Users that may do everything on the console over the listeners.
@@ -126,12 +128,20 @@ section!(
         log_format: LogFormat = Choice("text");
         /// Least important log lines that are written: error, warn, info, debug or trace.
         log_level: String = Level("info");
+        /// PgBouncer's way to say it: 1 is log_level = debug, 2 and more are trace; 0 leaves it to log_level.
+        verbose: usize = Count("0");
+        /// File that log lines are added to, besides standard error; opened anew by a reload, for log rotation; "" is none.
+        logfile: Option<PathBuf> = Path("");
         /// Log each client that logs in.
         log_connections: bool = Flag("true");
         /// Log each client that leaves, and why.
         log_disconnections: bool = Flag("true");
         /// Address of /metrics, /healthz and /readyz; "" is none.
         metrics_addr: Option<SocketAddr> = Address("127.0.0.1:9632");
+        /// File that holds the process id while pglull runs; needed to run in the background; "" is none.
+        pidfile: Option<PathBuf> = Path("");
+        /// User of the operating system to become after the start as root, where that is not wanted; "" is to stay.
+        user: Option<String> = OptText("");
         /// Folder for the receipts of windows; has no effect yet, they are kept in memory.
         state_dir: Option<PathBuf> = Path("");
     }
@@ -224,10 +234,13 @@ const FIXED: &[&str] = &[
     "listen_port",
     "unix_socket_dir",
     "unix_socket_mode",
+    "unix_socket_group",
     "admin_socket",
     "worker_threads",
     "log_format",
     "metrics_addr",
+    "pidfile",
+    "user",
     "state_dir",
 ];
 /// Keys that come with a file of their own: `RELOAD` changes them, `SET` does not.
