@@ -19,10 +19,12 @@ use crate::clock::Clock;
 use crate::config::{Config, Running};
 use crate::net::listen::Listener;
 use crate::pool::databases::Databases;
+use crate::process::notify::Notify;
 use crate::session::front::{Front, Via, guest_places};
 use crate::session::greet::{Greeted, greet};
 use crate::telemetry::http::{self, Readiness, Sources};
 use crate::telemetry::metrics::{self, ProxyMetrics, Recorder, Totals, publish};
+use crate::telemetry::trace::Logs;
 use crate::window::registry::Registry;
 use crate::window::watchdog::Watchdog;
 use crate::wire::reply::{Report, sqlstate};
@@ -38,11 +40,21 @@ pub enum StartError {
     Metrics(String),
 }
 
+/// What the process brings along from before there was a runtime.
+pub struct Outside {
+    /// Its logs.
+    pub logs: Logs,
+    /// The way to the service manager.
+    pub notify: Notify,
+    /// Called once, when clients are served.
+    pub serving: Box<dyn FnOnce() + Send>,
+}
+
 /// Runs the proxy until it is told to end.
 ///
 /// # Errors
 /// [`StartError`], before any client was served.
-pub async fn run(config: Config) -> Result<(), StartError> {
+pub async fn run(config: Config, outside: Outside) -> Result<(), StartError> {
     raise_descriptor_limit(&config);
     let running = Running::new(config);
     let config = running.get();
@@ -72,7 +84,9 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     };
     let registry = Registry::new(databases, clients, users, clock);
     let (shutdown, ending) = watch::channel(Ending::Run);
-    let env = Env { front: front.clone(), registry, shutdown, answering: watch::Sender::default() };
+    let Outside { logs, notify, serving } = outside;
+    let (logs, notify) = (Arc::new(logs), Arc::new(notify));
+    let env = Env { front: front.clone(), registry, shutdown, answering: watch::Sender::default(), logs, notify };
     for (listener, via) in listeners {
         tracing::info!(on = %listener.describe(), console_only = via == Via::AdminSocket, "listening");
         tokio::spawn(accept(listener, via, env.clone(), ending.clone()));
@@ -82,6 +96,8 @@ pub async fn run(config: Config) -> Result<(), StartError> {
         tokio::spawn(serve_http(listener, recorder, env.clone()));
     }
     tokio::spawn(close_the_idle(front));
+    serving();
+    env.notify.ready();
     signals(&env, ending).await?;
     answered(&env).await;
     scraping.abort();
@@ -99,10 +115,13 @@ fn bind(config: &Config) -> io::Result<Vec<(Listener, Via)>> {
     }
     if let Some(dir) = &config.unix_socket_dir {
         let path: PathBuf = dir.join(format!(".s.PGSQL.{}", config.listen_port));
-        listeners.push((Listener::unix(&path, config.unix_socket_mode)?, Via::Listener));
+        listeners.push((
+            Listener::unix(&path, config.unix_socket_mode, config.unix_socket_group.as_deref())?,
+            Via::Listener,
+        ));
     }
     if let Some(path) = &config.admin_socket {
-        listeners.push((Listener::unix(path, 0o600)?, Via::AdminSocket));
+        listeners.push((Listener::unix(path, 0o600, None)?, Via::AdminSocket));
     }
     Ok(listeners)
 }
@@ -274,6 +293,7 @@ async fn signals(env: &Env, mut ending: watch::Receiver<Ending>) -> io::Result<(
             biased;
             () = &mut closing => return Ok(()),
             _ = ending.wait_for(|ending| *ending == Ending::Now) => {
+                env.notify.stopping();
                 env.front.closing.store(true, Ordering::Release);
                 dismiss_all(env).await;
                 return Ok(());
@@ -292,6 +312,7 @@ async fn signals(env: &Env, mut ending: watch::Receiver<Ending>) -> io::Result<(
 async fn close(env: &Env, mut ending: watch::Receiver<Ending>) {
     let _ = ending.wait_for(|ending| *ending > Ending::Run).await;
     tracing::info!(how = ?*ending.borrow(), "shutting down");
+    env.notify.stopping();
     env.front.closing.store(true, Ordering::Release);
     env.registry.shut_down().await;
     let mut period = tokio::time::interval(Duration::from_millis(20));

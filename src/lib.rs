@@ -12,6 +12,7 @@ pub mod wire;
 
 pub mod clients;
 pub mod pool;
+pub mod process;
 pub mod server;
 pub mod session;
 pub mod window;

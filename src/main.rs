@@ -1,19 +1,36 @@
 //! Arguments, config, logs, then the library.
 
+use std::ffi::OsString;
+use std::io;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use pglull::cli::args::{Cli, Command, FileArgs};
+use pglull::app::Outside;
+use pglull::cli::args::{Cli, Command};
+use pglull::cli::pgbouncer::{self, Classic};
 use pglull::config::{self, Config, LogFormat};
-use pglull::telemetry::trace::{self, Format};
+use pglull::process::{background, identity, notify::Notify, pidfile};
+use pglull::telemetry::sink::Sink;
+use pglull::telemetry::trace::{self, Format, Logs};
 use pglull::{app, cli, demo};
 
 fn main() -> ExitCode {
+    let argv: Vec<OsString> = std::env::args_os().collect();
+    if pgbouncer::is_meant(&argv) {
+        return match Classic::read(&argv) {
+            Ok(args) => classic(&args),
+            Err(error) => {
+                let _ = error.print();
+                ExitCode::from(u8::from(error.use_stderr()))
+            }
+        };
+    }
     match Cli::parse().command {
-        Command::Check(args) => load(&args).map_or(ExitCode::from(cli::USAGE), |_| ExitCode::SUCCESS),
-        Command::Run(args) => match load(&args) {
+        Command::Check(args) => load(&args.file).map_or(ExitCode::from(cli::USAGE), |_| ExitCode::SUCCESS),
+        Command::Run(args) => match load(&args.file) {
             None => ExitCode::from(cli::USAGE),
-            Some(config) => run(config),
+            Some(config) => run(config, false),
         },
         Command::Demo(args) => block_on(1, demo::demo(args)),
         Command::Admin(args) => block_on(1, cli::admin(args)),
@@ -22,8 +39,8 @@ fn main() -> ExitCode {
 }
 
 /// Reads the configuration; every mistake is printed, and so is every warning.
-fn load(args: &FileArgs) -> Option<Config> {
-    match config::load(&args.file) {
+fn load(file: &Path) -> Option<Config> {
+    match config::load(file) {
         Ok(config) => {
             config.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
             Some(config)
@@ -35,25 +52,91 @@ fn load(args: &FileArgs) -> Option<Config> {
     }
 }
 
-fn run(config: Config) -> ExitCode {
+/// As PgBouncer: not as root, in the background if asked to, and failures are exit code 1.
+fn classic(args: &Classic) -> ExitCode {
+    if args.version {
+        println!("pglull {}", env!("CARGO_PKG_VERSION"));
+        return ExitCode::SUCCESS;
+    }
+    if args.reboot {
+        return failed(pgbouncer::NO_REBOOT);
+    }
+    let Some(file) = &args.file else { return failed("no configuration file specified") };
+    // Said once, in the foreground.
+    let loaded = if background::is_background() { config::load(file).ok() } else { load(file) };
+    let Some(mut config) = loaded else { return ExitCode::from(cli::FAILED) };
+    config.at_least_verbose = usize::from(args.verbose);
+    config.user = args.user.clone().or(config.user);
+    if identity::is_root() && config.user.as_deref().is_none_or(|user| user == "root") {
+        return failed("pglull should not run as root: give it -u USERNAME, or user = USERNAME in the file");
+    }
+    if args.daemon && !background::is_background() {
+        let Some(path) = &config.pidfile else { return failed("daemon needs pidfile configured") };
+        return match pidfile::check(path).and_then(|()| background::start()) {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => ExitCode::from(cli::FAILED),
+            Err(error) => failed(&error.to_string()),
+        };
+    }
+    if args.daemon
+        && let Err(error) = background::detach()
+    {
+        return failed(&error.to_string());
+    }
+    run(config, args.quiet || args.daemon)
+}
+
+fn failed(why: &str) -> ExitCode {
+    eprintln!("pglull: {why}");
+    ExitCode::from(cli::FAILED)
+}
+
+fn run(config: Config, quiet: bool) -> ExitCode {
+    if let Some(user) = &config.user
+        && let Err(why) = identity::become_user(user)
+    {
+        return failed(&why);
+    }
+    let logs = match log(&config, quiet) {
+        Ok(logs) => logs,
+        Err(error) => {
+            eprintln!("cannot set up logging: {error}");
+            return ExitCode::from(cli::USAGE);
+        }
+    };
+    if identity::is_root() {
+        tracing::warn!("running as root: give it a user of its own (user = NAME)");
+    }
+    let _pidfile = match config.pidfile.as_deref().map(pidfile::Pidfile::take).transpose() {
+        Ok(taken) => taken,
+        Err(error) => return failed(&error.to_string()),
+    };
+    let serving = Box::new(|| {
+        if background::is_background()
+            && let Err(error) = background::serving()
+        {
+            tracing::warn!(%error, "cannot let go of the terminal");
+        }
+    });
+    let outside = Outside { logs, notify: Notify::from_env(), serving };
+    block_on(config.worker_threads, async {
+        match app::run(config, outside).await {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                tracing::error!(%error, "cannot start");
+                if quiet { failed(&format!("cannot start: {error}")) } else { ExitCode::from(cli::FAILED) }
+            }
+        }
+    })
+}
+
+fn log(config: &Config, quiet: bool) -> io::Result<Logs> {
     let format = match config.log_format {
         LogFormat::Text => Format::Text,
         LogFormat::Json => Format::Json,
     };
-    if let Err(error) = trace::install(format, &config.log_level) {
-        eprintln!("cannot set up logging: {error}");
-        return ExitCode::from(cli::USAGE);
-    }
-    let workers = config.worker_threads;
-    block_on(workers, async {
-        match app::run(config).await {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                tracing::error!(%error, "cannot start");
-                ExitCode::from(cli::FAILED)
-            }
-        }
-    })
+    let sink = Sink::new(quiet, config.logfile.as_deref())?;
+    trace::install(format, config.level(), sink).map_err(io::Error::other)
 }
 
 /// Runs a future on a runtime with this many worker threads; 0 is one for each core.

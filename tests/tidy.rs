@@ -28,6 +28,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("wire", &["ids", "error"]),
     ("config", &["ids", "error"]),
     ("telemetry", &["ids", "error"]),
+    // Before the program, and beside it: it knows nothing of what the program does.
+    ("process", &["error"]),
     ("auth", &["ids", "error", "config", "wire"]),
     ("net", &["ids", "error", "clock", "config", "telemetry"]),
     ("server", &["ids", "error", "clock", "config", "telemetry", "wire", "auth", "net"]),
@@ -37,8 +39,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("session", &["ids", "error", "clock", "config", "telemetry", "wire", "auth", "net", "server", "clients", "pool"]),
     // A window moves pools, never sessions: whom a gate holds is the ledger's business.
     ("window", &["ids", "error", "clock", "config", "telemetry", "wire", "auth", "net", "server", "clients", "pool"]),
-    ("admin", &["ids", "error", "clock", "config", "telemetry", "wire", "auth", "net", "server", "clients", "pool", "session", "window"]),
-    ("app", &["ids", "error", "clock", "config", "telemetry", "wire", "auth", "net", "server", "clients", "pool", "session", "window", "admin"]),
+    ("admin", &["ids", "error", "clock", "config", "telemetry", "process", "wire", "auth", "net", "server", "clients", "pool", "session", "window"]),
+    ("app", &["ids", "error", "clock", "config", "telemetry", "process", "wire", "auth", "net", "server", "clients", "pool", "session", "window", "admin"]),
     ("cli", &["ids", "error", "clock", "config", "telemetry", "wire", "app"]),
     // The demo looks at the proxy from outside, as an operator and an application do.
     ("demo", &["ids", "error", "clock", "config", "telemetry", "wire", "app", "cli"]),

@@ -12,8 +12,10 @@ use tokio::sync::watch;
 use super::command::{self, Command, CommandError};
 use super::{reload, show, windows};
 use crate::net::stream::Stream;
+use crate::process::notify::Notify;
 use crate::session::front::Front;
 use crate::session::greet::ConsoleGuest;
+use crate::telemetry::trace::Logs;
 use crate::window::registry::Registry;
 use crate::wire::frame;
 use crate::wire::reply::{self, Report, Severity, sqlstate};
@@ -33,6 +35,10 @@ pub struct Env {
     pub shutdown: watch::Sender<Ending>,
     /// How many commands are being carried out: the process does not end before it has answered them.
     pub answering: watch::Sender<usize>,
+    /// The process's logs.
+    pub logs: Arc<Logs>,
+    /// The way to the service manager.
+    pub notify: Arc<Notify>,
 }
 
 /// One command that is being carried out.

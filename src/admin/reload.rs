@@ -44,6 +44,7 @@ pub async fn reload(env: &Env) -> Result<Vec<String>, Refused> {
 async fn set(key: &str, value: &str, env: &Env) -> Result<(), Refused> {
     let _turn = env.front.running.turn().await;
     let config = env.front.config().with(key, value).map_err(|why| Refused(vec![why]))?;
+    agree(&config, env)?;
     change(config, env);
     Ok(())
 }
@@ -58,6 +59,11 @@ fn agree(config: &Config, env: &Env) -> Result<(), Refused> {
             format!("database \"{name}\" cannot be removed now: window {id} of {owner} covers it")
         }));
     }
+    if refused.is_empty()
+        && let Err(error) = env.logs.reopen(config.logfile.as_deref())
+    {
+        refused.push(error.to_string());
+    }
     if refused.is_empty() { Ok(()) } else { Err(Refused(refused)) }
 }
 
@@ -66,6 +72,7 @@ fn change(config: Config, env: &Env) {
     let front = &env.front;
     let (before, config) = (front.config(), Arc::new(config));
     front.running.put(Arc::clone(&config));
+    env.logs.level(config.level());
     front.users.reload(config.auth_type, config.users.clone());
     front.resize_guests(before.max_client_conn, config.max_client_conn);
     for database in front.databases.reload(|role| front.users.password(role)) {
@@ -108,7 +115,9 @@ pub async fn signalled(env: Env) {
 
 async fn logged(env: &Env, by: &str) -> Result<Vec<String>, Refused> {
     tracing::info!(by, "re-reading config");
+    env.notify.reloading();
     let done = reload(env).await;
+    env.notify.ready();
     match &done {
         Ok(told) => {
             told.iter().for_each(|line| tracing::warn!("{line}"));

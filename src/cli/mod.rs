@@ -5,6 +5,7 @@
 
 pub mod args;
 pub mod client;
+pub mod pgbouncer;
 
 mod apply;
 mod live;

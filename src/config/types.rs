@@ -156,6 +156,8 @@ section!(
         users: BTreeMap<String, UserSecret>,
         /// The file that it was read from.
         file: PathBuf,
+        /// What `-v` on the command line asks for; as `verbose`, and not changed by a reload.
+        at_least_verbose: usize,
         /// What is not wrong but should be known; one line each.
         warnings: Vec<String>,
     }
@@ -270,8 +272,19 @@ impl Config {
         of_user.or(database.pool_size).unwrap_or(self.default_pool_size)
     }
 
+    /// Least important log lines that are written: `log_level`, or what `verbose` makes of it.
+    #[must_use]
+    pub fn level(&self) -> &str {
+        match self.verbose.max(self.at_least_verbose) {
+            0 => &self.log_level,
+            1 => "debug",
+            _ => "trace",
+        }
+    }
+
     /// Takes over from the running configuration what only a restart changes. Returns the keys in which they differ.
     pub fn keep_fixed(&mut self, running: &Self) -> Vec<&'static str> {
+        self.at_least_verbose = running.at_least_verbose;
         let mut running = running.clone();
         let fixed = Self::KEYS.iter().filter(|key| FIXED.contains(&key.name));
         let differs = fixed.filter_map(|key| {

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
+use nix::unistd::Group;
 use tokio::net::{TcpListener, UnixListener};
 
 use super::stream::Stream;
@@ -51,11 +52,11 @@ impl Listener {
         bind().map(Self::Tcp).map_err(|error| named(&error, &format!("cannot listen on {addr}")))
     }
 
-    /// Binds a Unix socket with the given file mode, replacing a socket that nobody serves any more.
+    /// Binds a Unix socket with the given file mode and group, replacing a socket that nobody serves any more.
     ///
     /// # Errors
     /// The kernel's, with the path in the text; `AddrInUse` if somebody answers there.
-    pub fn unix(path: &Path, mode: u32) -> io::Result<Self> {
+    pub fn unix(path: &Path, mode: u32, group: Option<&str>) -> io::Result<Self> {
         let bind = || {
             if path.exists() {
                 if std::os::unix::net::UnixStream::connect(path).is_ok() {
@@ -67,6 +68,10 @@ impl Listener {
             let fresh = path.with_file_name(format!(".{}.{}", std::process::id(), file_name(path)));
             let _ = std::fs::remove_file(&fresh);
             let listener = UnixListener::bind(&fresh)?;
+            if let Some(group) = group {
+                let found = Group::from_name(group)?.ok_or_else(|| io::Error::other(format!("no group {group}")))?;
+                std::os::unix::fs::chown(&fresh, None, Some(found.gid.as_raw()))?;
+            }
             std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(mode))?;
             std::fs::rename(&fresh, path)?;
             Ok(Self::Unix(listener, SocketFile(path.to_owned())))

@@ -7,4 +7,5 @@
 
 pub mod http;
 pub mod metrics;
+pub mod sink;
 pub mod trace;

@@ -1,4 +1,4 @@
-//! Logs: text or JSON lines on standard error.
+//! Logs: text or JSON lines.
 //!
 //! Whatever a client sends can end up in a field of a log line (its user name, application name, a
 //! statement), so every line passes `Visible`: one event is one line, and no control character reaches a
@@ -6,7 +6,9 @@
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
+use std::path::Path;
 
+use super::sink::Sink;
 use tracing::Subscriber;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
@@ -40,15 +42,46 @@ pub enum TraceError {
     Twice,
 }
 
-/// Sends the logs of this process to standard error. `level` is a level or a filter such as
+/// The logs of this process: what a reload may change of them.
+pub struct Logs {
+    sink: Sink,
+    filter: Box<dyn Fn(EnvFilter) + Send + Sync>,
+}
+
+impl std::fmt::Debug for Logs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Logs").field("sink", &self.sink).finish_non_exhaustive()
+    }
+}
+
+impl Logs {
+    /// Opens the file anew. The first step of a reload: it may fail, and then the former file stays.
+    ///
+    /// # Errors
+    /// If it cannot be opened.
+    pub fn reopen(&self, file: Option<&Path>) -> io::Result<()> {
+        self.sink.reopen(file)
+    }
+
+    /// Lets other lines through: `level` as for [`install`]. One that cannot be read changes nothing.
+    pub fn level(&self, level: &str) {
+        let rust_log = std::env::var("RUST_LOG").ok();
+        if let Ok(fresh) = filter(level, rust_log.as_deref()) {
+            (self.filter)(fresh);
+        }
+    }
+}
+
+/// Sends the logs of this process to `sink`. `level` is a level or a filter such as
 /// `info,pglull::pool=debug`; `RUST_LOG`, if set and not empty, wins over it. Call it once, first of all.
 ///
 /// # Errors
 /// If the filter cannot be read, or if it was called before.
-pub fn install(format: Format, level: &str) -> Result<(), TraceError> {
+pub fn install(format: Format, level: &str, sink: Sink) -> Result<Logs, TraceError> {
     let rust_log = std::env::var("RUST_LOG").ok();
-    let subscriber = subscriber(format, filter(level, rust_log.as_deref())?, io::stderr);
-    tracing::subscriber::set_global_default(subscriber).map_err(|_| TraceError::Twice)
+    let (subscriber, filter) = subscriber(format, filter(level, rust_log.as_deref())?, sink.clone());
+    tracing::subscriber::set_global_default(subscriber).map_err(|_| TraceError::Twice)?;
+    Ok(Logs { sink, filter })
 }
 
 fn filter(level: &str, rust_log: Option<&str>) -> Result<EnvFilter, TraceError> {
@@ -59,15 +92,26 @@ fn filter(level: &str, rust_log: Option<&str>) -> Result<EnvFilter, TraceError> 
     EnvFilter::try_new(text).map_err(|cause| TraceError::Filter { origin, text: text.to_owned(), cause })
 }
 
-fn subscriber<W>(format: Format, filter: EnvFilter, writer: W) -> Box<dyn Subscriber + Send + Sync>
+/// A subscriber, and what gives it another filter.
+type Subscribed = (Box<dyn Subscriber + Send + Sync>, Box<dyn Fn(EnvFilter) + Send + Sync>);
+
+fn subscriber<W>(format: Format, filter: EnvFilter, writer: W) -> Subscribed
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false);
+    // It can only fail if the subscriber is gone, and with it all lines.
     match format {
-        Format::Text => Box::new(lines.with_writer(Visible { inner: writer, format }).finish()),
+        Format::Text => {
+            let lines = lines.with_writer(Visible { inner: writer, format }).with_filter_reloading();
+            let handle = lines.reload_handle();
+            (Box::new(lines.finish()), Box::new(move |filter| drop(handle.reload(filter))))
+        }
         Format::Json => {
-            Box::new(lines.json().flatten_event(true).with_writer(Visible { inner: writer, format }).finish())
+            let lines = lines.json().flatten_event(true).with_writer(Visible { inner: writer, format });
+            let lines = lines.with_filter_reloading();
+            let handle = lines.reload_handle();
+            (Box::new(lines.finish()), Box::new(move |filter| drop(handle.reload(filter))))
         }
     }
 }
@@ -154,7 +198,7 @@ mod tests {
         let kept = Kept::default();
         let writer = kept.clone();
         let subscriber = subscriber(format, filter(level, rust_log).unwrap(), move || writer.clone());
-        tracing::subscriber::with_default(subscriber, act);
+        tracing::subscriber::with_default(subscriber.0, act);
         String::from_utf8(kept.0.lock().unwrap().clone()).unwrap()
     }
 

@@ -10,6 +10,7 @@ mod bad_input;
 mod bad_input_login;
 mod cancel;
 mod cancel_race;
+mod command_line;
 mod config_files;
 mod console;
 mod figures;
