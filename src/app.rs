@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
 
 use crate::admin::console::{self, Ending, Env};
@@ -84,6 +84,8 @@ pub async fn run(config: Config, outside: Outside) -> Result<(), StartError> {
     };
     let registry = Registry::new(databases, clients, users, clock);
     let (shutdown, ending) = watch::channel(Ending::Run);
+    // Before anybody can know that we are here: a signal without a handler ends the process.
+    let heard = Signals::install()?;
     let Outside { logs, notify, serving } = outside;
     let (logs, notify) = (Arc::new(logs), Arc::new(notify));
     let env = Env { front: front.clone(), registry, shutdown, answering: watch::Sender::default(), logs, notify };
@@ -98,7 +100,7 @@ pub async fn run(config: Config, outside: Outside) -> Result<(), StartError> {
     tokio::spawn(close_the_idle(front));
     serving();
     env.notify.ready();
-    signals(&env, ending).await?;
+    signals(&env, ending, heard).await;
     answered(&env).await;
     scraping.abort();
     tracing::info!("ended");
@@ -275,15 +277,32 @@ async fn close_the_idle(front: Front) {
     }
 }
 
+/// The signals that mean something; none of them has its default effect any more.
+struct Signals {
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+    quit: Signal,
+    user1: Signal,
+    user2: Signal,
+}
+
+impl Signals {
+    fn install() -> io::Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            quit: signal(SignalKind::quit())?,
+            user1: signal(SignalKind::user_defined1())?,
+            user2: signal(SignalKind::user_defined2())?,
+        })
+    }
+}
+
 /// Takes signals and the console's `SHUTDOWN` until the process is to end. As PgBouncer 1.23 and later: TERM waits for
 /// clients, INT for servers, QUIT is at once; a second one of the first two is harder.
-async fn signals(env: &Env, mut ending: watch::Receiver<Ending>) -> io::Result<()> {
-    let mut hangup = signal(SignalKind::hangup())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut quit = signal(SignalKind::quit())?;
-    let mut user1 = signal(SignalKind::user_defined1())?;
-    let mut user2 = signal(SignalKind::user_defined2())?;
+async fn signals(env: &Env, mut ending: watch::Receiver<Ending>, mut heard: Signals) {
     let wish = |wish: Ending| {
         env.shutdown.send_modify(|now| *now = if *now >= wish { Ending::Now } else { wish });
     };
@@ -291,19 +310,19 @@ async fn signals(env: &Env, mut ending: watch::Receiver<Ending>) -> io::Result<(
     loop {
         tokio::select! {
             biased;
-            () = &mut closing => return Ok(()),
+            () = &mut closing => return,
             _ = ending.wait_for(|ending| *ending == Ending::Now) => {
                 env.notify.stopping();
                 env.front.closing.store(true, Ordering::Release);
                 dismiss_all(env).await;
-                return Ok(());
+                return;
             }
-            _ = terminate.recv() => wish(Ending::WaitForClients),
-            _ = interrupt.recv() => wish(Ending::WaitForServers),
-            _ = quit.recv() => wish(Ending::Now),
-            _ = hangup.recv() => drop(tokio::spawn(reload::signalled(env.clone()))),
-            _ = user1.recv() => drop(tokio::spawn(console::pause_all(env.clone()))),
-            _ = user2.recv() => drop(tokio::spawn(console::resume_all(env.clone()))),
+            _ = heard.terminate.recv() => wish(Ending::WaitForClients),
+            _ = heard.interrupt.recv() => wish(Ending::WaitForServers),
+            _ = heard.quit.recv() => wish(Ending::Now),
+            _ = heard.hangup.recv() => drop(tokio::spawn(reload::signalled(env.clone()))),
+            _ = heard.user1.recv() => drop(tokio::spawn(console::pause_all(env.clone()))),
+            _ = heard.user2.recv() => drop(tokio::spawn(console::resume_all(env.clone()))),
         }
     }
 }
