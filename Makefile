@@ -5,12 +5,14 @@ CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 # Options for the demo, for example: make demo DEMO='--against-direct'
 DEMO ?=
+# Drivers for test-drivers, by the names of tests/drivers/README.md.
+DRIVERS ?= all
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build demo test check lint doc bench clean
+.PHONY: help deps build demo test test-drivers check lint doc bench clean
 
 help: ## Say what there is
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-8s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
 
 deps: ## Install what is missing (PostgreSQL's programs, a C compiler), or name it
 	@./deploy/install-deps.sh
@@ -33,6 +35,10 @@ doc: deps ## The documentation of the code; any complaint is an error
 
 test: lint doc ## Formatting, lints, documentation, then all tests
 	$(CARGO) test --locked
+
+test-drivers: deps ## Real drivers of other languages, directly and through pglull (DRIVERS='pgx jdbc', SAVE=1: tests/drivers/README.md)
+	$(CARGO) build --locked
+	PGLULL=$(TARGET)/debug/pglull ./tests/drivers/run.sh $(DRIVERS)
 
 bench: build ## pglull beside PgBouncer in the same rounds, as ratios; under 3 minutes (SAVE=1 keeps the report)
 	PGLULL=$(TARGET)/release/pglull ./benches/compare.sh
