@@ -22,6 +22,7 @@ use crate::pool::databases::Databases;
 use crate::process::notify::Notify;
 use crate::session::front::{Front, Via, guest_places};
 use crate::session::greet::{Greeted, greet};
+use crate::session::lookup::Lookups;
 use crate::telemetry::http::{self, Readiness, Sources};
 use crate::telemetry::metrics::{self, ProxyMetrics, Recorder, Totals, publish};
 use crate::telemetry::trace::Logs;
@@ -61,7 +62,8 @@ pub async fn run(config: Config, outside: Outside) -> Result<(), StartError> {
     let recorder = metrics::install().map_err(|error| StartError::Metrics(error.to_string()))?;
     let clock = Clock::start();
     let clients: Arc<Clients> = Arc::default();
-    let users = Users::new(config.auth_type, config.users.clone());
+    let users = Users::new(&config);
+    users.warm_up();
     let listeners = bind(&config)?;
     let metrics_listener =
         match config.metrics_addr {
@@ -77,6 +79,7 @@ pub async fn run(config: Config, outside: Outside) -> Result<(), StartError> {
         clock,
         clients: Arc::clone(&clients),
         users: Arc::clone(&users),
+        lookups: Lookups::new(clock, Arc::clone(&users)),
         databases: Arc::clone(&databases),
         metrics: Arc::new(ProxyMetrics::new(&recorder)),
         guests: Arc::new(Semaphore::new(guest_places(config.max_client_conn))),

@@ -35,7 +35,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("server", &["ids", "error", "clock", "config", "telemetry", "wire", "auth", "net"]),
     ("clients", &["ids", "error", "clock", "config", "telemetry", "wire", "net", "server"]),
     // The gate is in the ledger: a pool does not know what a window is.
-    ("pool", &["ids", "error", "clock", "config", "telemetry", "wire", "server", "clients"]),
+    // A pool keeps what its servers log in with; it authenticates nobody.
+    ("pool", &["ids", "error", "clock", "config", "telemetry", "wire", "auth", "server", "clients"]),
     ("session", &["ids", "error", "clock", "config", "telemetry", "wire", "auth", "net", "server", "clients", "pool"]),
     // A window moves pools, never sessions: whom a gate holds is the ledger's business.
     ("window", &["ids", "error", "clock", "config", "telemetry", "wire", "auth", "net", "server", "clients", "pool"]),
@@ -61,6 +62,9 @@ const PURE: &[(&str, &[&str])] = &[
     ("config/text.rs", &[]),
     ("config/types.rs", &[]),
     ("config/userlist.rs", &[]),
+    ("config/hba.rs", &[]),
+    ("config/ident.rs", &[]),
+    ("config/tokens.rs", &[]),
     // Durations and policies are written alike in a command and in the config, and read by the same function.
     ("admin/command.rs", &["config"]),
 ];

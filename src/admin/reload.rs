@@ -73,9 +73,10 @@ fn change(config: Config, env: &Env) {
     let (before, config) = (front.config(), Arc::new(config));
     front.running.put(Arc::clone(&config));
     env.logs.level(config.level());
-    front.users.reload(config.auth_type, config.users.clone());
+    front.users.reload(&config);
+    front.lookups.forget();
     front.resize_guests(before.max_client_conn, config.max_client_conn);
-    for database in front.databases.reload(|role| front.users.password(role)) {
+    for database in front.databases.reload(|role| front.users.credential(role)) {
         tracing::warn!(database = %database.name, "database removed: its clients are disconnected");
         for client in front.clients.list().iter().filter(|client| client.database == database.name) {
             client.dismiss(Report::new(sqlstate::ADMIN_SHUTDOWN, "database removed"));

@@ -3,7 +3,10 @@
 //! Pure but for the randomness that is passed in. An unknown user takes the same steps with a secret that nothing
 //! can match, so that neither text nor count of steps tells whether the name exists.
 
-use aws_lc_rs::{digest, hmac};
+use std::fmt;
+use std::num::NonZeroU32;
+
+use aws_lc_rs::{digest, hmac, pbkdf2};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use subtle::ConstantTimeEq as _;
@@ -14,6 +17,37 @@ pub const MESSAGE_MAX: usize = 1024;
 pub const MECHANISM: &str = "SCRAM-SHA-256";
 
 const KEY: usize = digest::SHA256_OUTPUT_LEN;
+/// The iterations of a secret that we make ourselves; Postgres' default.
+pub const ITERATIONS: u32 = 4096;
+/// The most iterations that are computed for a password; more is a slip or an attack on the processor.
+const ITERATIONS_MAX: u32 = 1_000_000;
+/// The length of a salt, as Postgres makes them.
+const SALT: usize = 16;
+
+/// What a client is known by after it has proved itself: with it, we can prove to Postgres what the client proved to us.
+#[derive(Clone)]
+pub struct Keys {
+    pub(super) iterations: u32,
+    pub(super) salt: Vec<u8>,
+    pub(super) client_key: Vec<u8>,
+    pub(super) server_key: Vec<u8>,
+}
+
+impl fmt::Debug for Keys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+impl Keys {
+    /// Are both the same?
+    #[must_use]
+    pub fn same(&self, other: &Self) -> bool {
+        let public = self.iterations == other.iterations && self.salt == other.salt;
+        let client_key = bool::from(self.client_key.ct_eq(&other.client_key));
+        public & client_key & bool::from(self.server_key.ct_eq(&other.server_key))
+    }
+}
 
 /// What proves a password without being one: `SCRAM-SHA-256$iterations:salt$StoredKey:ServerKey`.
 #[derive(Clone)]
@@ -41,20 +75,57 @@ impl Verifier {
         (parts.next().is_none() && sizes_fit).then_some(verifier)
     }
 
-    /// Computes it from a plain password: thousands of hash rounds, so not on a thread that serves clients.
+    /// Computes one of a plain password with this salt: thousands of hash rounds, so not on a thread that serves clients.
     #[must_use]
-    pub fn of_password(password: &str) -> Option<Self> {
-        Self::parse(&postgres_protocol::password::scram_sha_256(password.as_bytes()))
+    pub fn of_password(password: &str, salt: &[u8]) -> Self {
+        let keys = derive(password, salt, ITERATIONS);
+        let stored_key = hash(&keys.client_key);
+        Self { iterations: ITERATIONS, salt: keys.salt, stored_key, server_key: keys.server_key }
     }
 
     /// For a user that does not exist: the salt is the same each time that this name is tried, and nothing matches.
     #[must_use]
-    pub fn of_nobody(user: &str, process_secret: &[u8]) -> Self {
-        let key = hmac::Key::new(hmac::HMAC_SHA256, process_secret);
-        let salt = hmac::sign(&key, user.as_bytes()).as_ref().get(..16).unwrap_or_default().to_vec();
+    pub fn of_nobody(user: &str, process_secret: &[u8], iterations: u32) -> Self {
         // A stored key of the wrong size equals no hash.
-        Self { iterations: 4096, salt, stored_key: Vec::new(), server_key: vec![0; KEY] }
+        Self { iterations, salt: salt_for(user, process_secret), stored_key: Vec::new(), server_key: vec![0; KEY] }
     }
+
+    /// How many hash rounds it takes.
+    #[must_use]
+    pub const fn iterations(&self) -> u32 {
+        self.iterations
+    }
+
+    /// The keys of a password, if it is the right one. As slow as [`Verifier::of_password`], right or wrong.
+    #[must_use]
+    pub fn check(&self, password: &str) -> Option<Keys> {
+        if self.iterations > ITERATIONS_MAX {
+            return None;
+        }
+        let keys = derive(password, &self.salt, self.iterations);
+        bool::from(hash(&keys.client_key).ct_eq(&self.stored_key)).then_some(keys)
+    }
+}
+
+/// The salt for a name: the same each time in this process, unpredictable from outside.
+#[must_use]
+pub fn salt_for(user: &str, process_secret: &[u8]) -> Vec<u8> {
+    sign(process_secret, user.as_bytes()).get(..SALT).unwrap_or_default().to_vec()
+}
+
+/// ClientKey and ServerKey of a password (RFC 5802, section 3).
+fn derive(password: &str, salt: &[u8], iterations: u32) -> Keys {
+    // As Postgres and libpq do: a password that SASLprep does not allow is taken as it is.
+    let prepared = stringprep::saslprep(password).unwrap_or(password.into());
+    let mut salted = [0; KEY];
+    let rounds = NonZeroU32::new(iterations).unwrap_or(NonZeroU32::MIN);
+    pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, rounds, salt, prepared.as_bytes(), &mut salted);
+    let (client_key, server_key) = (sign(&salted, b"Client Key"), sign(&salted, b"Server Key"));
+    Keys { iterations, salt: salt.to_vec(), client_key, server_key }
+}
+
+pub(super) fn hash(bytes: &[u8]) -> Vec<u8> {
+    digest::digest(&digest::SHA256, bytes).as_ref().to_vec()
 }
 
 /// Why an exchange failed. The client is told the same in each case but the first.
@@ -70,7 +141,8 @@ pub enum Rejection {
 
 /// An exchange whose first message has been answered.
 pub struct Exchange {
-    verifier: Verifier,
+    /// Any of them; they have the same salt and iterations.
+    verifiers: Vec<Verifier>,
     /// The client's header, which its last message must repeat.
     header: String,
     nonce: String,
@@ -83,7 +155,8 @@ impl Exchange {
     ///
     /// # Errors
     /// [`Rejection::Malformed`], also for channel binding, which needs TLS and was not offered.
-    pub fn begin(verifier: Verifier, client_first: &[u8], random: &[u8]) -> Result<(Self, String), Rejection> {
+    pub fn begin(verifiers: &[Verifier], client_first: &[u8], random: &[u8]) -> Result<(Self, String), Rejection> {
+        let verifier = verifiers.first().ok_or(Rejection::Mismatch)?;
         let text = printable(client_first)?;
         // gs2-header: the flag, and an authorization identity, which must be empty.
         let (flag, rest) = text.split_once(',').ok_or(Rejection::Malformed)?;
@@ -100,15 +173,16 @@ impl Exchange {
         }
         let nonce = format!("{nonce}{}", BASE64.encode(random));
         let answer = format!("r={nonce},s={},i={}", BASE64.encode(&verifier.salt), verifier.iterations);
-        let exchange = Self { verifier, header: format!("{flag},,"), nonce, so_far: format!("{bare},{answer}") };
+        let verifiers = verifiers.to_vec();
+        let exchange = Self { verifiers, header: format!("{flag},,"), nonce, so_far: format!("{bare},{answer}") };
         Ok((exchange, answer))
     }
 
-    /// Checks the client's last message and gives server-final-message.
+    /// Checks the client's last message and gives server-final-message, and the keys that the client has shown to have.
     ///
     /// # Errors
     /// [`Rejection`].
-    pub fn finish(self, client_final: &[u8]) -> Result<String, Rejection> {
+    pub fn finish(self, client_final: &[u8]) -> Result<(String, Keys), Rejection> {
         let text = printable(client_final)?;
         let (without_proof, proof) = text.rsplit_once(",p=").ok_or(Rejection::Malformed)?;
         let proof = BASE64.decode(proof).map_err(|_| Rejection::Malformed)?;
@@ -117,17 +191,22 @@ impl Exchange {
             return Err(Rejection::Malformed);
         }
         let message = format!("{},{without_proof}", self.so_far);
-        let signature = sign(&self.verifier.stored_key, message.as_bytes());
-        let client_key: Vec<u8> = proof.iter().zip(&signature).map(|(a, b)| a ^ b).collect();
-        let hashed = digest::digest(&digest::SHA256, &client_key);
-        if !bool::from(hashed.as_ref().ct_eq(self.verifier.stored_key.as_slice())) {
-            return Err(Rejection::Mismatch);
-        }
-        Ok(format!("v={}", BASE64.encode(sign(&self.verifier.server_key, message.as_bytes()))))
+        let keys = self.verifiers.into_iter().find_map(|verifier| proved(verifier, &proof, message.as_bytes()));
+        let keys = keys.ok_or(Rejection::Mismatch)?;
+        Ok((format!("v={}", BASE64.encode(sign(&keys.server_key, message.as_bytes()))), keys))
     }
 }
 
-fn sign(key: &[u8], message: &[u8]) -> Vec<u8> {
+/// The keys of the client, if the proof is one for this verifier.
+fn proved(verifier: Verifier, proof: &[u8], message: &[u8]) -> Option<Keys> {
+    let signature = sign(&verifier.stored_key, message);
+    let client_key: Vec<u8> = proof.iter().zip(&signature).map(|(a, b)| a ^ b).collect();
+    let right = bool::from(hash(&client_key).ct_eq(&verifier.stored_key));
+    let Verifier { iterations, salt, server_key, .. } = verifier;
+    right.then_some(Keys { iterations, salt, client_key, server_key })
+}
+
+pub(super) fn sign(key: &[u8], message: &[u8]) -> Vec<u8> {
     hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), message).as_ref().to_vec()
 }
 
@@ -149,16 +228,16 @@ mod tests {
 
     fn attempt(verifier: Verifier, password: &str) -> Result<(), Rejection> {
         let mut client = client(password);
-        let (exchange, first) = Exchange::begin(verifier, client.message(), &[7; 18])?;
+        let (exchange, first) = Exchange::begin(&[verifier], client.message(), &[7; 18])?;
         client.update(first.as_bytes()).unwrap();
-        let last = exchange.finish(client.message())?;
+        let (last, _) = exchange.finish(client.message())?;
         client.finish(last.as_bytes()).expect("the client believes us");
         Ok(())
     }
 
     #[test]
     fn the_right_password_and_only_that() {
-        let verifier = Verifier::of_password("s3cret").unwrap();
+        let verifier = Verifier::of_password("s3cret", b"salt");
         assert_eq!(attempt(verifier.clone(), "s3cret"), Ok(()));
         for wrong in ["S3cret", "", "s3cret "] {
             assert_eq!(attempt(verifier.clone(), wrong), Err(Rejection::Mismatch));
@@ -171,22 +250,54 @@ mod tests {
         let stored = "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=";
         let verifier = Verifier::parse(stored).unwrap();
         // Our part of the nonce is base64 of random bytes; the RFC's is not, so only the client's half is its.
-        let (exchange, first) = Exchange::begin(verifier, b"n,,n=user,r=rOprNGfwEbeRWgbNEkqO", b"abc").unwrap();
+        let (exchange, first) = Exchange::begin(&[verifier], b"n,,n=user,r=rOprNGfwEbeRWgbNEkqO", b"abc").unwrap();
         assert_eq!(first, "r=rOprNGfwEbeRWgbNEkqOYWJj,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096");
-        assert_eq!(exchange.finish(b"c=biws,r=rOprNGfwEbeRWgbNEkqOYWJj,p=AAAA"), Err(Rejection::Malformed));
+        let last = exchange.finish(b"c=biws,r=rOprNGfwEbeRWgbNEkqOYWJj,p=AAAA");
+        assert_eq!(last.err(), Some(Rejection::Malformed));
+    }
+
+    #[test]
+    fn a_password_is_checked_against_a_stored_secret_as_postgres_made_it() {
+        for password in ["s3cret", "pencil", "p\u{e4}ss\u{ad}word", "\u{7}odd", "\u{2168}"] {
+            let stored = postgres_protocol::password::scram_sha_256(password.as_bytes());
+            let verifier = Verifier::parse(&stored).unwrap();
+            let keys = verifier.check(password).expect("the right one");
+            assert!(verifier.check(&format!("{password}x")).is_none() && verifier.check("").is_none());
+            assert_eq!(hash(&keys.client_key), verifier.stored_key);
+            assert_eq!(keys.server_key, verifier.server_key);
+            // SASLprep: a Roman nine is the two letters.
+            assert_eq!(verifier.check("IX").is_some(), password == "\u{2168}");
+        }
+        let nobody = Verifier::of_nobody("x", b"k", ITERATIONS);
+        assert!(nobody.check("").is_none() && nobody.check("x").is_none());
+        let greedy = Verifier { iterations: u32::MAX, ..nobody };
+        assert!(greedy.check("x").is_none());
+    }
+
+    #[test]
+    fn any_of_several_passwords_is_right() {
+        let verifiers = ["old", "new"].map(|password| Verifier::of_password(password, b"same salt"));
+        for (password, right) in [("old", true), ("new", true), ("newer", false), ("", false)] {
+            let mut client = client(password);
+            let (exchange, first) = Exchange::begin(&verifiers, client.message(), &[7; 18]).unwrap();
+            client.update(first.as_bytes()).unwrap();
+            assert_eq!(exchange.finish(client.message()).is_ok(), right, "{password}");
+        }
     }
 
     #[test]
     fn nobody_takes_the_same_steps_and_fails() {
-        let a = Verifier::of_nobody("ghost", b"k");
-        assert_eq!(a.salt, Verifier::of_nobody("ghost", b"k").salt);
-        assert_ne!(a.salt, Verifier::of_nobody("other", b"k").salt);
+        let a = Verifier::of_nobody("ghost", b"k", 4096);
+        assert_eq!(a.salt, Verifier::of_nobody("ghost", b"k", 4096).salt);
+        assert_ne!(a.salt, Verifier::of_nobody("other", b"k", 4096).salt);
+        let stored = Verifier::parse(&postgres_protocol::password::scram_sha_256(b"x")).unwrap();
+        assert_eq!(a.salt.len(), stored.salt.len());
         assert_eq!(attempt(a, "anything"), Err(Rejection::Mismatch));
     }
 
     #[test]
     fn malformed_messages_are_refused() {
-        let verifier = Verifier::of_password("x").unwrap();
+        let verifier = [Verifier::of_password("x", b"salt")];
         for first in [
             &b""[..],
             b"n",
@@ -203,7 +314,7 @@ mod tests {
             b"n,,\xff=a,r=x",
             &[b'n'; 2000],
         ] {
-            assert!(Exchange::begin(verifier.clone(), first, b"r").is_err(), "{first:?}");
+            assert!(Exchange::begin(&verifier, first, b"r").is_err(), "{first:?}");
         }
         for last in [
             &b""[..],
@@ -215,8 +326,8 @@ mod tests {
             b"c=biws,r=xcg==,p=!",
             b"c=biws,r=xcg==",
         ] {
-            let (exchange, _) = Exchange::begin(verifier.clone(), b"n,,n=a,r=x", b"r").unwrap();
-            assert_eq!(exchange.finish(last), Err(Rejection::Malformed), "{last:?}");
+            let (exchange, _) = Exchange::begin(&verifier, b"n,,n=a,r=x", b"r").unwrap();
+            assert_eq!(exchange.finish(last).err(), Some(Rejection::Malformed), "{last:?}");
         }
     }
 

@@ -1,13 +1,13 @@
 //! What concerns several keys at once, or a key and the world: done after every key has been read.
 //!
-//! Pure but for the reading of `auth_file`, which is a function of the caller. A check whose own keys were refused is
+//! Pure but for the reading of the files of users and rules (`auth_files.rs`), which is a function of the caller. A check whose own keys were refused is
 //! left out: the mistake is reported already, and the default in its place would only make a second one.
 
+use super::auth_files;
 use super::build::{Draft, Reader};
 use super::mistake::quoted;
 use super::text::{Format, Place};
-use super::types::{Config, UserSecret};
-use super::userlist;
+use super::types::Config;
 use super::value::{AuthType, show_duration};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -26,7 +26,7 @@ pub(super) fn all(draft: &mut Draft<'_>, read: Reader<'_>) {
     databases(draft);
     pool_sizes(draft);
     window(draft);
-    auth_file(draft, read);
+    auth_files::all(draft, read);
     habits_of_pgbouncer(draft);
 }
 
@@ -126,61 +126,6 @@ fn window(draft: &mut Draft<'_>) {
     }
 }
 
-/// Reads the file of users, if there is one or must be one.
-fn auth_file(draft: &mut Draft<'_>, read: Reader<'_>) {
-    let main = Place::Main;
-    let auth_type = draft.config.auth_type;
-    let Some(named) = draft.config.auth_file.clone() else {
-        let needed = auth_type != AuthType::Trust && draft.sound(&main, &["auth_type"]) && !draft.broken;
-        if needed {
-            draft.mistake(&main, "auth_file", format!("a file of users, for auth_type = {auth_type}"), "none");
-        }
-        return;
-    };
-    let path = beside(draft.file, &named);
-    draft.config.auth_file = Some(path.clone());
-    match read(&path) {
-        Err(error) => {
-            let got = format!("{} ({})", quoted(&path.display().to_string()), error.to_string().escape_debug());
-            draft.mistake(&main, "auth_file", "a file that can be read", got);
-        }
-        Ok(content) => {
-            if content.world_readable {
-                draft.warn(&format!("auth_file {} can be read by everybody: chmod 600", path.display()));
-            }
-            let (users, mistakes) = userlist::parse(&path, &content.text);
-            draft.mistakes.join(mistakes);
-            draft.config.users = users;
-            secrets(draft);
-        }
-    }
-}
-
-/// Warns of users that can never log in. Those without a secret are forgotten, lest an empty password let anybody in.
-fn secrets(draft: &mut Draft<'_>) {
-    let auth_type = draft.config.auth_type;
-    let mut warnings = vec![];
-    for (name, secret) in &draft.config.users {
-        match (auth_type, secret) {
-            (AuthType::ScramSha256 | AuthType::Md5, secret) if is_empty(secret) => {
-                warnings.push(format!("user {name} has an empty secret and cannot log in"));
-            }
-            (AuthType::ScramSha256, UserSecret::Md5(_)) => {
-                warnings.push(format!("user {name} has an md5 secret and cannot log in with auth_type = {auth_type}"));
-            }
-            _ => {}
-        }
-    }
-    for warning in warnings {
-        draft.warn(&warning);
-    }
-    draft.config.users.retain(|_, secret| auth_type == AuthType::Trust || !is_empty(secret));
-}
-
-fn is_empty(secret: &UserSecret) -> bool {
-    matches!(secret, UserSecret::Plain(secret) if secret.expose().is_empty())
-}
-
 /// Included files can hold passwords as well.
 pub(super) fn readable(draft: &mut Draft<'_>, world_readable: &[PathBuf]) {
     if draft.config.databases.values().any(|database| database.password.is_some()) {
@@ -190,19 +135,15 @@ pub(super) fn readable(draft: &mut Draft<'_>, world_readable: &[PathBuf]) {
     }
 }
 
-/// A path in a file is meant from the file's own folder.
-fn beside(file: &Path, path: &Path) -> PathBuf {
-    file.parent().map_or_else(|| path.to_path_buf(), |folder| folder.join(path))
-}
-
 /// What is not wrong but may surprise.
 fn habits_of_pgbouncer(draft: &mut Draft<'_>) {
     let Config { auth_type, listen_addr, server_lifetime, .. } = &draft.config;
     let near = |addr: &String| addr == "localhost" || addr.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
-    let open = *auth_type == AuthType::Trust && !listen_addr.iter().all(near);
+    let open = matches!(auth_type, AuthType::Trust | AuthType::Any) && !listen_addr.iter().all(near);
+    let open = open.then_some(*auth_type);
     let once = draft.format == Format::Ini && server_lifetime.is_none();
-    if open {
-        draft.warn("auth_type = trust: whoever reaches listen_addr is whoever they say");
+    if let Some(open) = open {
+        draft.warn(&format!("auth_type = {open}: whoever reaches listen_addr is whoever they say"));
     }
     if once && draft.sound(&Place::Main, &["server_lifetime"]) {
         draft.warn("server_lifetime = 0 is no limit here; in PgBouncer each server is used once");

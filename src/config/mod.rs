@@ -3,8 +3,11 @@
 //! A file becomes entries with lines (`text.rs`, `ini.rs`), entries become values (`build.rs`, by the tables of
 //! `types.rs`), and all mistakes of all files are reported together. Only [`load`] touches the disk.
 
+mod auth_files;
 mod build;
 mod check;
+mod hba;
+mod ident;
 mod include;
 mod ini;
 mod mistake;
@@ -12,6 +15,7 @@ mod pgbouncer;
 mod reference;
 mod running;
 mod text;
+mod tokens;
 mod types;
 mod userlist;
 mod value;
@@ -24,6 +28,8 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+pub use hba::{Hba, Method, Names, Net, Over, Rule};
+pub use ident::IdentMaps;
 pub use mistake::Mistake;
 pub use reference::reference;
 pub use running::Running;

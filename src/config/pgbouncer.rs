@@ -30,14 +30,8 @@ const STARTUP: &str = "clients get the settings that they ask for, or those of t
 /// Keys of `[pgbouncer]`, each with its word.
 const MAIN: &[(&str, &str)] = &[
     ("application_name_add_host", SOON),
-    ("auth_dbname", SOON),
-    ("auth_hba_file", SOON),
-    ("auth_ident_file", SOON),
     ("auth_ldap_options", LDAP_PAM),
     ("auth_pam_confdir", LDAP_PAM),
-    ("auth_query", SOON),
-    ("auth_user", SOON),
-    ("autodb_idle_timeout", SOON),
     ("client_tls13_ciphers", RUSTLS),
     ("client_tls_ca_file", SOON),
     ("client_tls_cert_file", SOON),
@@ -106,9 +100,6 @@ const MAIN: &[(&str, &str)] = &[
 /// Keys of a connection string under `[databases]`.
 const DATABASE: &[(&str, &str)] = &[
     ("application_name", STARTUP),
-    ("auth_dbname", SOON),
-    ("auth_query", SOON),
-    ("auth_user", SOON),
     ("client_encoding", STARTUP),
     ("connect_query", SOON),
     ("datestyle", STARTUP),

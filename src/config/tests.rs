@@ -123,7 +123,17 @@ fn one_mistake_each() {
             "metrics_addr = 9632",
             "3: metrics_addr: expected an address with a port like 127.0.0.1:9632, or nothing, got `9632`",
         ),
-        ("auth_type = \"hba\"", "3: auth_type: expected scram-sha-256, md5 or trust, got `hba`"),
+        (
+            "auth_type = \"pam\"",
+            "3: auth_type: expected scram-sha-256, md5, plain, cert, hba, trust or any (pam and ldap are not supported), got `pam`",
+        ),
+        ("auth_type = \"hba\"", "3: auth_hba_file: expected a file of rules, for auth_type = hba, got none"),
+        (
+            "auth_type = \"any\"",
+            "4: databases.bench.user: expected a user that every client is, for auth_type = any, got none",
+        ),
+        ("auth_dbname = \"gone\"", "3: auth_dbname: expected the name of an entry under [databases], got `gone`"),
+        ("auth_query = \"\"", "3: auth_query: expected a query, got nothing"),
         ("tcp_keepalive = 2", "3: tcp_keepalive: expected true or false (or 1 or 0), got `2`"),
         ("log_level = \"loud\"", "3: log_level: expected error, warn, info, debug or trace, got `loud`"),
         (
@@ -196,7 +206,7 @@ fn the_file_of_users() {
 
     let users = "\"a\" \"\"\n\"b\" \"md50123456789abcdef0123456789abcdef\"\n";
     let config = check_with(GOOD, users).unwrap();
-    assert_eq!(config.users.keys().collect::<Vec<_>>(), ["b"]);
+    assert_eq!(config.users.keys().collect::<Vec<_>>(), ["a", "b"]);
     assert_eq!(
         config.warnings,
         [

@@ -3,6 +3,8 @@
 //!
 //! Pure, plain data. Nothing here reads a file; see `build.rs` for how entries become a [`Config`].
 
+use super::hba::Hba;
+use super::ident::IdentMaps;
 use super::mistake::quoted;
 use super::value::{AuthType, LogFormat, PoolMode, Secret, Slot, Stragglers};
 use std::collections::BTreeMap;
@@ -86,10 +88,22 @@ section!(
         admin_users: Vec<String> = Names("");
         /// Users that may only SHOW on the console over the listeners.
         stats_users: Vec<String> = Names("");
-        /// How clients prove who they are: scram-sha-256, md5 or trust.
+        /// How clients prove who they are: scram-sha-256, md5 (SCRAM where the secret is one), plain, cert, hba, trust or any.
         auth_type: AuthType = Choice("scram-sha-256");
-        /// File of users and their secrets, beside this file unless its path is absolute; only trust needs none. There is no default.
+        /// File of users and their secrets, beside this file unless its path is absolute; needed where passwords are checked and no auth_user is set. There is no default.
         auth_file: Option<PathBuf> = Path("");
+        /// File of rules in the form of pg_hba.conf, for auth_type = hba; the first rule that fits decides.
+        auth_hba_file: Option<PathBuf> = Path("");
+        /// File of maps in the form of pg_ident.conf: which name of a certificate or of the system may be which user.
+        auth_ident_file: Option<PathBuf> = Path("");
+        /// Role that looks up users that are not in auth_file; its own secret is there. "" is no look-up.
+        auth_user: Option<String> = OptText("");
+        /// Query of the look-up: one row of user and secret for the name $1. Only the name is bound, and nothing else of the client gets there.
+        auth_query: String = Text("SELECT rolname, CASE WHEN rolvaliduntil < now() THEN NULL ELSE rolpassword END FROM pg_authid WHERE rolname=$1 AND rolcanlogin");
+        /// Entry of a database in which users are looked up; "" is the one that the client asks for.
+        auth_dbname: Option<String> = OptText("");
+        /// How long the result of a look-up is used again; 0 is not at all. A user that was not found is looked up again after 2s.
+        auth_query_cache_time: Duration = Span("10s");
         /// For how long a client keeps its server: transaction or session.
         pool_mode: PoolMode = Choice("transaction");
         /// Most servers of one pool, that is of one database and user.
@@ -120,6 +134,10 @@ section!(
         client_idle_timeout: Option<Duration> = Timeout("0");
         /// A client that is silent for so long within a transaction is disconnected; 0 is never.
         idle_transaction_timeout: Option<Duration> = Timeout("0");
+        /// A database that the entry "*" has made is forgotten when nobody has used it for so long; 0 is never.
+        autodb_idle_timeout: Option<Duration> = Timeout("3600s");
+        /// Most databases that the entry "*" makes at once.
+        max_auto_databases: usize = Size("256");
         /// How long a cancel request may wait for its connection; 0 is for ever.
         cancel_wait_timeout: Option<Duration> = Timeout("10s");
         /// TCP keepalive on clients and servers.
@@ -152,12 +170,16 @@ section!(
         databases: BTreeMap<String, Database>,
         /// What differs for single users, by name: `[users.NAME]`.
         user_overrides: BTreeMap<String, UserOverride>,
-        /// The users of `auth_file`. Those with an empty secret are here under `trust` only.
+        /// The users of `auth_file`.
         users: BTreeMap<String, UserSecret>,
         /// The file that it was read from.
         file: PathBuf,
         /// What `-v` on the command line asks for; as `verbose`, and not changed by a reload.
         at_least_verbose: usize,
+        /// The rules of `auth_hba_file`.
+        hba: Hba,
+        /// The maps of `auth_ident_file`.
+        ident_maps: IdentMaps,
         /// What is not wrong but should be known; one line each.
         warnings: Vec<String>,
     }
@@ -196,6 +218,12 @@ section!(
         user: Option<String> = OptText("");
         /// Password of that user; by default its secret in auth_file.
         password: Option<Secret> = Secret("");
+        /// Role that looks up users of this database; by default the global auth_user.
+        auth_user: Option<String> = OptText("");
+        /// Query of the look-up; by default the global auth_query.
+        auth_query: Option<String> = OptText("");
+        /// Entry of a database in which its users are looked up; by default the global auth_dbname.
+        auth_dbname: Option<String> = OptText("");
         /// Role that applies changes in windows; by default `user`, or the only user of auth_file with a plain password.
         apply_user: Option<String> = OptText("");
         /// Password of that role; by default its secret in auth_file.
@@ -224,6 +252,8 @@ section!(
 pub enum UserSecret {
     /// The password itself.
     Plain(Secret),
+    /// Several passwords, any of which is right, for a change without haste; the first is used towards Postgres.
+    Several(Vec<Secret>),
     /// `md5` and 32 hexadecimal digits.
     Md5(Secret),
     /// `SCRAM-SHA-256$iterations:salt$StoredKey:ServerKey`.
@@ -246,7 +276,8 @@ const FIXED: &[&str] = &[
     "state_dir",
 ];
 /// Keys that come with a file of their own: `RELOAD` changes them, `SET` does not.
-const BY_RELOAD: &[&str] = &["auth_type", "auth_file"];
+const BY_RELOAD: &[&str] =
+    &["auth_type", "auth_file", "auth_hba_file", "auth_ident_file", "auth_user", "auth_query", "auth_dbname"];
 
 /// One row of `SHOW CONFIG`: key, value, default, changeable while it runs.
 pub type Setting = (String, String, String, bool);

@@ -1,7 +1,7 @@
 //! The file of users, in the format of PgBouncer's `userlist.txt`.
 //!
 //! Pure. One user a line: `"name" "secret"`, with `""` for a quote inside; what follows is ignored, and so is a line that
-//! begins with `;`. A mistake names the line and the user, never any part of a secret.
+//! begins with `;`. A user may have several lines if all hold plain passwords: any of them is right. A mistake names the line and the user, never any part of a secret.
 
 use super::ini::unquote;
 use super::mistake::{Mistakes, quoted};
@@ -10,6 +10,9 @@ use super::value::Secret;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::path::Path;
+
+/// The most passwords of one user: each is tried at a log-in.
+const PASSWORDS_MAX: usize = 4;
 
 /// Reads the text of `file` into users, with everything that is wrong.
 pub(crate) fn parse(file: &Path, text: &str) -> (BTreeMap<String, UserSecret>, Mistakes) {
@@ -36,18 +39,52 @@ pub(crate) fn parse(file: &Path, text: &str) -> (BTreeMap<String, UserSecret>, M
         }
         match users.entry(name) {
             Entry::Vacant(place) => drop(place.insert(secret)),
-            Entry::Occupied(place) => {
-                mistakes.add(number, "user", "each user once", format!("{} again", quoted(place.key())))
+            Entry::Occupied(mut place) => {
+                if let Err(secret) = join(place.get_mut(), secret) {
+                    drop(secret);
+                    let expected = "each user once, or with several different passwords in plain text";
+                    mistakes.add(number, "user", expected, format!("{} again", quoted(place.key())));
+                }
             }
         }
     }
     (users, mistakes)
 }
 
+/// Makes one more password right for a user. Only plain ones can be joined: SCRAM names the salt before it gets a proof.
+fn join(known: &mut UserSecret, more: UserSecret) -> Result<(), UserSecret> {
+    let mut all = match &*known {
+        UserSecret::Plain(secret) => vec![secret.clone()],
+        UserSecret::Several(secrets) => secrets.clone(),
+        UserSecret::Md5(_) | UserSecret::Scram(_) => return Err(more),
+    };
+    match more {
+        UserSecret::Plain(secret)
+            if !secret.expose().is_empty()
+                && all.len() < PASSWORDS_MAX
+                && all.iter().all(|one| !one.expose().is_empty() && one.expose() != secret.expose()) =>
+        {
+            all.push(secret);
+            *known = UserSecret::Several(all);
+            Ok(())
+        }
+        other => Err(other),
+    }
+}
+
 fn fields(line: &str) -> Option<(String, String)> {
     let (name, rest) = unquote(line.strip_prefix('"')?, '"')?;
     let (secret, _) = unquote(rest.trim_start().strip_prefix('"')?, '"')?;
     Some((name, secret))
+}
+
+impl UserSecret {
+    /// Reads a secret in any form that `auth_file` and `pg_authid.rolpassword` have; none if it claims to be a SCRAM secret
+    /// and is not.
+    #[must_use]
+    pub fn read(text: &str) -> Option<Self> {
+        secret(text.to_owned())
+    }
 }
 
 /// Which kind of secret it is; none if it claims to be a SCRAM verifier and is not.
@@ -80,6 +117,7 @@ mod tests {
     fn kind(secret: &UserSecret) -> (&'static str, &str) {
         match secret {
             UserSecret::Plain(secret) => ("plain", secret.expose()),
+            UserSecret::Several(secrets) => ("several", secrets[0].expose()),
             UserSecret::Md5(secret) => ("md5", secret.expose()),
             UserSecret::Scram(secret) => ("scram", secret.expose()),
         }
@@ -113,6 +151,17 @@ mod tests {
         assert_eq!(found.iter().map(|m| m.line).collect::<Vec<_>>(), [2, 3, 4, 5, 6, 7, 8]);
         assert!(!format!("{found:?}{users:?}").contains("hunter2"));
         assert_eq!(users.len(), 1);
+    }
+
+    #[test]
+    fn a_user_may_have_several_passwords_but_not_several_secrets() {
+        let text = format!(
+            "\"a\" \"old\"\n\"a\" \"new\"\n\"a\" \"newer\"\n\"b\" \"{VERIFIER}\"\n\"b\" \"x\"\n\"c\" \"x\"\n\"c\" \"{VERIFIER}\"\n\
+             \"d\" \"\"\n\"d\" \"x\"\n"
+        );
+        let (users, mistakes) = parse(Path::new("u"), &text);
+        assert_eq!(mistakes.into_vec().iter().map(|m| m.line).collect::<Vec<_>>(), [5, 7, 9]);
+        assert!(matches!(&users["a"], UserSecret::Several(all) if all.len() == 3 && all[0].expose() == "old"));
     }
 
     #[test]

@@ -138,14 +138,22 @@ macro_rules! choice {
 
 choice!(
     /// How clients prove who they are.
-    AuthType, "scram-sha-256, md5 or trust" {
+    AuthType, "scram-sha-256, md5, plain, cert, hba, trust or any (pam and ldap are not supported)" {
         /// SCRAM-SHA-256; the stored secret may be plain or a SCRAM verifier.
         #[default]
         ScramSha256 = "scram-sha-256",
         /// MD5, for old drivers; a user whose stored secret is a SCRAM verifier is asked for SCRAM.
         Md5 = "md5",
-        /// No proof at all.
+        /// The password itself, in the clear unless there is TLS.
+        Plain = "plain",
+        /// A certificate of the client's, whose common name is the user's.
+        Cert = "cert",
+        /// What the first rule of `auth_hba_file` that fits says.
+        Hba = "hba",
+        /// No proof at all; the user must be known.
         Trust = "trust",
+        /// No proof, and the name does not matter: each database forces a user.
+        Any = "any",
     }
 );
 choice!(
@@ -389,7 +397,9 @@ mod tests {
     fn choices() {
         assert_eq!(PoolMode::parse("Session"), Ok(PoolMode::Session));
         assert_eq!(PoolMode::parse("statement"), Err("transaction or session (statement comes later)"));
-        assert_eq!(AuthType::parse("cert"), Err("scram-sha-256, md5 or trust"));
+        assert_eq!(AuthType::parse("Cert"), Ok(AuthType::Cert));
+        let expected = "scram-sha-256, md5, plain, cert, hba, trust or any (pam and ldap are not supported)";
+        assert_eq!(AuthType::parse("pam"), Err(expected));
         assert_eq!(Stragglers::Terminate.as_str(), "terminate");
         assert_eq!(LogFormat::default().to_string(), "text");
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::database::{Pool, Welcome};
 use super::wait::Answer;
+use crate::auth::credential::Credential;
 use crate::ids::{Moment, millis};
 use crate::server::conn::{Failure, Rested};
 use crate::server::connect;
@@ -57,6 +58,14 @@ impl Pool {
             self.want_server();
             // The sender lives in the pool, which we hold.
             let _ = welcome.changed().await;
+        }
+    }
+
+    /// Takes over what its servers log in with from now on. With another than before, a refusal of before means nothing.
+    pub fn learn(&self, credential: Credential) {
+        if self.target().keychain.learn(credential) {
+            self.failures.store(0, Ordering::Release);
+            self.welcome.send_if_modified(|welcome| std::mem::replace(&mut welcome.hopeless, false));
         }
     }
 

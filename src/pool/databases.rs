@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::database::{Database, Pool, Settings, Size};
+use crate::auth::credential::{Credential, Keychain};
 use crate::clock::Clock;
-use crate::config::{Config, Database as Entry, PoolMode, Running, Secret};
+use crate::config::{Config, Database as Entry, PoolMode, Running};
 use crate::server::connect::{Manners, Target};
 use crate::telemetry::metrics::Recorder;
 
@@ -76,17 +77,26 @@ impl Databases {
         self.known().values().cloned().collect()
     }
 
-    /// The pool for a client: that of its user, or of the user that the entry forces. `password` finds the secret of a user.
+    /// The pool for a client: that of its user, or of the user that the entry forces. `credential` finds what a user logs in
+    /// to Postgres with; `proved` is what the client has shown to have, worth something only where the pool is its own user's.
     pub fn pool(
         &self,
         database: &Arc<Database>,
         user: &str,
-        password: impl FnOnce(&str) -> Option<Secret>,
+        proved: Option<Credential>,
+        credential: impl FnOnce(&str) -> Option<Credential>,
     ) -> Option<Arc<Pool>> {
         let config = self.config();
         let entry = config.database(&database.name)?;
         let role = entry.user.as_deref().unwrap_or(user);
-        Some(database.pool(role, &self.recorder, || plan(&config, &database.name, role, password)))
+        let own = proved.filter(|_| role == user);
+        let credential = of_entry(entry, role).or(own).or_else(|| credential(role));
+        let pool = database.pool(role, &self.recorder, || plan(&config, &database.name, role, |_| None));
+        // Each time, not only when it is made: a key is learned with a log-in.
+        if let Some(credential) = credential {
+            pool.learn(credential);
+        }
+        Some(pool)
     }
 
     /// The pool of this user, if there is one already.
@@ -112,29 +122,31 @@ impl Databases {
 
     /// Where changes of a database are applied.
     #[must_use]
-    pub fn apply_target(&self, name: &str, role: &str, password: impl FnOnce(&str) -> Option<Secret>) -> Target {
+    pub fn apply_target(&self, name: &str, role: &str, credential: impl FnOnce(&str) -> Option<Credential>) -> Target {
         let config = self.config();
         let entry = config.database(name);
-        let own = entry.and_then(|entry| entry.apply_password.clone());
-        let forced = entry.filter(|entry| entry.user.as_deref() == Some(role)).and_then(|entry| entry.password.clone());
-        let password = own.or(forced).or_else(|| password(role));
-        Target { password, ..target(&config, name, role, |_| None) }
+        let own = entry.and_then(|entry| entry.apply_password.as_ref()).map(Credential::of_password);
+        let forced = entry.filter(|entry| entry.user.as_deref() == Some(role)).and_then(|entry| of_entry(entry, role));
+        target(&config, name, role, own.or(forced).or_else(|| credential(role)))
     }
 }
 
-/// Where a database leads, as this role.
-fn target(config: &Config, name: &str, role: &str, password: impl FnOnce(&str) -> Option<Secret>) -> Target {
+/// The password of an entry: that of the user that it forces, or of everybody if it forces none.
+fn of_entry(entry: &Entry, role: &str) -> Option<Credential> {
+    let meant = entry.user.as_deref().is_none_or(|forced| forced == role);
+    entry.password.as_ref().filter(|_| meant).map(Credential::of_password)
+}
+
+/// Where a database leads, as this role, which logs in with this.
+#[must_use]
+pub fn target(config: &Config, name: &str, role: &str, credential: Option<Credential>) -> Target {
     let entry = config.database(name);
     Target {
         host: entry.map(|entry| entry.host.clone()).unwrap_or_default(),
         port: entry.map_or(0, |entry| entry.port),
         dbname: entry.and_then(|entry| entry.dbname.clone()).unwrap_or_else(|| name.to_owned()),
         user: role.to_owned(),
-        password: entry
-            // The entry's password is that of the user that it forces.
-            .filter(|entry| entry.user.as_deref().is_none_or(|forced| forced == role))
-            .and_then(|entry| entry.password.clone())
-            .or_else(|| password(role)),
+        keychain: Keychain::new(credential),
         keepalive: config.tcp_keepalive,
         manners: Manners::default(),
     }
@@ -145,13 +157,14 @@ pub(super) fn plan(
     config: &Config,
     name: &str,
     role: &str,
-    password: impl FnOnce(&str) -> Option<Secret>,
+    credential: impl FnOnce(&str) -> Option<Credential>,
 ) -> (Target, PoolMode, Size) {
     let defaults = Entry::default();
     let entry = config.database(name).unwrap_or(&defaults);
     let limit = config.pool_size_of(entry, role);
     let size = Size { limit, minimum: entry.min_pool_size.unwrap_or(config.min_pool_size).min(limit) };
-    (target(config, name, role, password), config.pool_mode_of(entry, role), size)
+    let credential = of_entry(entry, role).or_else(|| credential(role));
+    (target(config, name, role, credential), config.pool_mode_of(entry, role), size)
 }
 
 impl Settings {

@@ -8,14 +8,15 @@ use std::sync::atomic::Ordering;
 
 use super::database::{Database, Pool, Settings, Shape, Size, Welcome};
 use super::databases::{self, Databases};
-use crate::config::{Config, PoolMode, Secret};
+use crate::auth::credential::Credential;
+use crate::config::{Config, PoolMode};
 use crate::server::conn::Rested;
 use crate::server::connect::Target;
 
 impl Databases {
-    /// Follows the configuration that has just been put in force. `password` finds the secret of a user. Returns the
+    /// Follows the configuration that has just been put in force. `credential` finds what a user logs in with. Returns the
     /// databases that are gone: nobody can log in to them any more, those who are there are for the caller to send away.
-    pub fn reload(&self, password: impl Fn(&str) -> Option<Secret>) -> Vec<Arc<Database>> {
+    pub fn reload(&self, credential: impl Fn(&str) -> Option<Credential>) -> Vec<Arc<Database>> {
         let config = self.config();
         let gone: Vec<_> = {
             let mut known = self.known();
@@ -23,7 +24,7 @@ impl Databases {
         };
         gone.iter().for_each(Database::retire);
         for database in self.list() {
-            database.follow(&config, &password);
+            database.follow(&config, &credential);
         }
         self.make_named();
         gone
@@ -40,11 +41,11 @@ impl Database {
         }
     }
 
-    fn follow(self: &Arc<Self>, config: &Config, password: impl Fn(&str) -> Option<Secret>) {
+    fn follow(self: &Arc<Self>, config: &Config, credential: impl Fn(&str) -> Option<Credential>) {
         self.settings.store(Arc::new(Settings::of(config)));
         let forced = config.database(&self.name).and_then(|entry| entry.user.as_deref());
         for pool in self.pools() {
-            let (target, mode, mut size) = databases::plan(config, &self.name, &pool.user, &password);
+            let (target, mode, mut size) = databases::plan(config, &self.name, &pool.user, &credential);
             if forced.is_some_and(|forced| forced != pool.user) {
                 // Only those who logged in before the entry had this user are left in it.
                 size.minimum = 0;
@@ -58,8 +59,13 @@ impl Pool {
     fn follow(self: &Arc<Self>, target: Target, mode: PoolMode, size: Size) {
         let now = self.target();
         let moved = !now.leads_where(&target);
-        let target = if moved || !now.proves_alike(&target) { Arc::new(target) } else { now };
+        let credential = target.keychain.get().or_else(|| now.keychain.get());
+        let target = if moved { Arc::new(target) } else { now };
         self.shape.store(Arc::new(Shape { target, mode }));
+        // What a client has proved is worth as much as before, where the configuration says nothing.
+        if let Some(credential) = credential {
+            self.learn(Credential::clone(&credential));
+        }
         let closed = {
             let mut books = self.database.books();
             books.resize(self.ix, size.limit, size.minimum);

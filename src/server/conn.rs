@@ -274,7 +274,7 @@ impl Server {
 }
 
 /// Splits a DataRow into its values.
-fn row(mut body: Bytes) -> Result<Vec<Option<Bytes>>, Failure> {
+pub(super) fn row(mut body: Bytes) -> Result<Vec<Option<Bytes>>, Failure> {
     use bytes::Buf as _;
     let short = || Failure::Protocol("a DataRow shorter than it says".to_owned());
     let columns = body.try_get_u16().map_err(|_| short())?;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use aws_lc_rs::rand;
 use bytes::{Buf, Bytes, BytesMut};
 use postgres_protocol::authentication::md5_hash;
 use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256};
@@ -18,7 +19,10 @@ use super::cancel::Link;
 use super::conn::{Failure, Rested, Server};
 use super::parameters::Parameters;
 use super::progress::Progress;
-use crate::config::Secret;
+use crate::auth::credential::{Credential, Keychain};
+use crate::auth::scram::Keys;
+use crate::auth::scram_client;
+use crate::auth::users::md5_of_stored;
 use crate::ids::{Moment, ServerId};
 use crate::net::stream::{Peer, Stream};
 use crate::wire::frame::{self, Flow};
@@ -37,8 +41,8 @@ pub struct Target {
     pub dbname: String,
     /// The role to log in as.
     pub user: String,
-    /// Its password in plain text, if one is known.
-    pub password: Option<Secret>,
+    /// What to log in with, as far as it is known by now.
+    pub keychain: Keychain,
     /// Whether TCP connections get keepalive probes.
     pub keepalive: bool,
     /// What was found out about it.
@@ -60,12 +64,6 @@ impl Target {
     pub fn leads_where(&self, other: &Self) -> bool {
         let place = |target: &Self| (target.port, target.keepalive);
         place(self) == place(other) && self.host == other.host && self.dbname == other.dbname && self.user == other.user
-    }
-
-    /// Whether both log in with the same secret.
-    #[must_use]
-    pub fn proves_alike(&self, other: &Self) -> bool {
-        self.password.as_ref().map(Secret::expose) == other.password.as_ref().map(Secret::expose)
     }
 
     /// Opens a socket to the server; to this address of it if one is given. Cancel-safe; bounded by the caller.
@@ -236,23 +234,28 @@ impl Greeting {
             if kind == OK {
                 return Ok(());
             }
-            let Some(password) = target.password.as_ref().map(Secret::expose) else {
-                return Err(Failure::Refused(no_password(&target.user)));
-            };
+            let credential = target.keychain.get();
             let mut out = BytesMut::new();
-            match kind {
-                CLEARTEXT => frontend::password_message(password.as_bytes(), &mut out)?,
-                MD5 => {
+            match (kind, credential.as_deref()) {
+                (CLEARTEXT, Some(Credential::Password(password))) => {
+                    frontend::password_message(password.expose().as_bytes(), &mut out)?;
+                }
+                (MD5, Some(Credential::Password(_) | Credential::Md5(_))) => {
                     let salt =
                         *body.first_chunk::<4>().ok_or_else(|| Failure::Protocol("short md5 salt".to_owned()))?;
-                    let hash = md5_hash(target.user.as_bytes(), password.as_bytes(), salt);
-                    frontend::password_message(hash.as_bytes(), &mut out)?;
+                    let hash = credential.as_deref().and_then(|credential| md5_answer(&target.user, credential, salt));
+                    frontend::password_message(hash.unwrap_or_default().as_bytes(), &mut out)?;
                 }
-                SASL => {
-                    self.scram(&body, password.to_owned()).await?;
+                (SASL, Some(Credential::Password(password))) => {
+                    self.scram(&body, password.expose().to_owned()).await?;
                     continue;
                 }
-                other => {
+                (SASL, Some(Credential::Keys(keys))) => {
+                    self.scram_by_keys(&body, keys, &target.user).await?;
+                    continue;
+                }
+                (CLEARTEXT | MD5 | SASL, _) => return Err(Failure::Refused(no_password(&target.user))),
+                (other, _) => {
                     return Err(Failure::Protocol(format!(
                         "the server asks for authentication method {other}, which is not supported"
                     )));
@@ -284,6 +287,27 @@ impl Greeting {
         let last = self.sasl_body(12).await?;
         scram.finish(&last)?;
         Ok(())
+    }
+
+    /// The same, with keys that a client has proved to have: Postgres must hold the same secret as we do.
+    async fn scram_by_keys(&mut self, mechanisms: &Bytes, keys: &Keys, user: &str) -> Result<(), Failure> {
+        if !mechanisms.split(|&byte| byte == 0).any(|name| name == SCRAM_SHA_256.as_bytes()) {
+            return Err(Failure::Protocol("the server offers no SASL mechanism that is supported".to_owned()));
+        }
+        let refused = |failed| Failure::Refused(other_secret(user, failed));
+        let mut random = [0; 18];
+        rand::fill(&mut random).map_err(|_| Failure::Protocol("no random bytes".to_owned()))?;
+        let (client, first) = scram_client::Client::begin(keys, ("n,,", b""), &random);
+        let mut out = BytesMut::new();
+        frontend::sasl_initial_response(SCRAM_SHA_256, first.as_bytes(), &mut out)?;
+        self.stream.write_all(&out).await?;
+        let answer = self.sasl_body(11).await?;
+        let (proved, last) = client.prove(&answer).map_err(refused)?;
+        out.clear();
+        frontend::sasl_response(last.as_bytes(), &mut out)?;
+        self.stream.write_all(&out).await?;
+        let answer = self.sasl_body(12).await?;
+        proved.finish(&answer).map_err(refused)
     }
 
     async fn sasl_body(&mut self, expected: u32) -> Result<Bytes, Failure> {
@@ -323,8 +347,25 @@ fn unexpected(tag: u8) -> Failure {
     Failure::Protocol(format!("message type {tag:#04x} during log-in"))
 }
 
+fn md5_answer(user: &str, credential: &Credential, salt: [u8; 4]) -> Option<String> {
+    match credential {
+        Credential::Password(password) => Some(md5_hash(user.as_bytes(), password.expose().as_bytes(), salt)),
+        Credential::Md5(stored) => md5_of_stored(stored, salt),
+        Credential::Keys(_) => None,
+    }
+}
+
 fn no_password(user: &str) -> Report {
-    Report::new("28P01", format!("the server asks for a password of user \"{user}\" and none is known")).hint(
-        "Put the plain-text password of this user into auth_file, or user= and password= into the database's entry.",
+    let text = format!("the server asks for a password of user \"{user}\" and none is known that it would take");
+    Report::new(sqlstate::INVALID_PASSWORD, text).hint(
+        "Put the plain-text password of this user into auth_file, or its SCRAM secret as the server has it, or user= and \
+         password= into the database's entry.",
     )
+}
+
+fn other_secret(user: &str, failed: scram_client::Failed) -> Report {
+    let text = format!("cannot log in to the server as user \"{user}\" by its SCRAM secret");
+    Report::new(sqlstate::INVALID_PASSWORD, text)
+        .detail(failed.to_string())
+        .hint("Put the secret into auth_file exactly as pg_authid has it.")
 }

@@ -1,5 +1,6 @@
 //! One connection to Postgres: how it is made, what it owes, how it is cancelled and cleaned.
 
+pub mod ask;
 pub mod cancel;
 pub mod conn;
 pub mod connect;

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::Semaphore;
 
+use super::lookup::Lookups;
 use crate::auth::users::Users;
 use crate::clients::Clients;
 use crate::clock::Clock;
@@ -23,6 +24,8 @@ pub struct Front {
     pub clients: Arc<Clients>,
     /// Who may log in.
     pub users: Arc<Users>,
+    /// How those are found that are not in auth_file.
+    pub lookups: Arc<Lookups>,
     /// Where they may go.
     pub databases: Arc<Databases>,
     /// Counters of the process.

@@ -13,6 +13,7 @@ use super::front::{CONSOLE, Front, Via};
 use super::login;
 use super::task::Session;
 use super::welcome;
+use crate::auth::rules::Asked;
 use crate::clients::{Cancel, Entry};
 use crate::ids::Moment;
 use crate::net::stream::{Peer, Stream};
@@ -196,11 +197,14 @@ async fn log_in(guest: &mut Guest, front: &Front, via: Via, startup: &Startup) -
     if via == Via::AdminSocket {
         return admin_socket(guest, user, console).await;
     }
-    login::authenticate(guest, front, &user).await?;
+    let asked = Asked { user: &user, database: &database, replication: false };
+    let proven = login::authenticate(guest, front, asked).await?;
     if console {
         let config = front.config();
-        let admin = config.admin_users.contains(&user);
-        if !admin && !config.stats_users.contains(&user) {
+        // Whoever may be anybody is nobody here, whatever the name.
+        let listed = |names: &[String]| !proven.anonymous && names.contains(&user);
+        let admin = listed(&config.admin_users);
+        if !admin && !listed(&config.stats_users) {
             let report = Report::new(sqlstate::INSUFFICIENT_PRIVILEGE, "not allowed")
                 .hint("The console is for admin_users and stats_users, and for the admin_socket.");
             return Err(Refusal::Say(report, "not_allowed"));
@@ -223,7 +227,7 @@ async fn log_in(guest: &mut Guest, front: &Front, via: Via, startup: &Startup) -
         application_name: String::new(),
         minor: startup.speaks(),
     };
-    welcome::welcome(guest, front, startup, (entry, database)).await.map(Step::Session)
+    welcome::welcome(guest, front, startup, (entry, database, proven.credential)).await.map(Step::Session)
 }
 
 pub(super) fn no_such_database(name: &str) -> Refusal {

@@ -1,5 +1,7 @@
 //! Authentication of a client. Unknown users take the same steps and get the same words as wrong passwords.
 
+use std::sync::Arc;
+
 use aws_lc_rs::rand;
 use bytes::{Bytes, BytesMut};
 use pgwire::messages::startup::Authentication;
@@ -7,14 +9,33 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::front::Front;
 use super::greet::{Guest, Refusal};
+use super::lookup::LookupFailed;
+use crate::auth::credential::Credential;
+use crate::auth::rules::{Asked, Transport, Way};
 use crate::auth::scram::{self, Exchange, Rejection};
-use crate::auth::users::{Challenge, md5_matches};
+use crate::auth::users::{Account, Challenge, md5_matches};
+use crate::config::Secret;
+use crate::net::stream::Peer;
 use crate::wire::frame;
 use crate::wire::reply::{self, Report, sqlstate};
 use crate::wire::tags::client;
 
 /// The longest password message: a SASL message with its mechanism's name and lengths.
 const PASSWORD_MAX: usize = scram::MESSAGE_MAX + 64;
+
+/// What a client has proved.
+pub(super) struct Proven {
+    /// What servers can be logged in to with as this user.
+    pub(super) credential: Option<Credential>,
+    /// Whether it did not have to say who it is: its name means nothing.
+    pub(super) anonymous: bool,
+}
+
+impl Proven {
+    const fn user(credential: Option<Credential>) -> Self {
+        Self { credential, anonymous: false }
+    }
+}
 
 fn failed(user: &str) -> Refusal {
     let text = format!("password authentication failed for user \"{user}\"");
@@ -25,22 +46,101 @@ fn violation(text: &str) -> Refusal {
     Refusal::Say(Report::new(sqlstate::PROTOCOL_VIOLATION, text), "protocol_error")
 }
 
+/// Refused for another reason than a password. `why` is for the log only: it may tell whether the user exists.
+fn denied(text: String, why: &str) -> Refusal {
+    if !why.is_empty() {
+        tracing::info!(why, "authentication failed");
+    }
+    Refusal::Say(Report::new(sqlstate::INVALID_AUTHORIZATION, text), "not_allowed")
+}
+
 /// Makes the client prove who it is, and tells it that it has.
-pub(super) async fn authenticate(guest: &mut Guest, front: &Front, user: &str) -> Result<(), Refusal> {
-    match front.users.challenge(user).await {
-        Challenge::Trust => {
-            if front.config().auth_file.is_some() && !front.users.knows(user) {
-                return Err(failed(user));
-            }
+pub(super) async fn authenticate(guest: &mut Guest, front: &Front, asked: Asked<'_>) -> Result<Proven, Refusal> {
+    let transport = guest.transport();
+    let book = front.users.book();
+    let Some(way) = book.rules.way(asked, &transport) else { return Err(no_rule(asked, &transport)) };
+    match way {
+        Way::Reject => return Err(denied("login rejected".to_owned(), "")),
+        Way::Any => return Ok(Proven { credential: None, anonymous: true }),
+        Way::Trust if !book.is_listed() => return Ok(Proven::user(None)),
+        _ => {}
+    }
+    let user = asked.user;
+    let account = match book.account(user) {
+        Some(account) => Some(Arc::clone(account)),
+        None => {
+            front.lookups.find(&front.config(), asked.database, user).await.map_err(|failed| look_up_failed(&failed))?
         }
+    };
+    let account = account.as_ref();
+    let credential = account.and_then(|account| account.credential());
+    match way {
+        Way::Scram => by_challenge(guest, (user, credential), front.users.scram(user, account).await).await,
+        Way::Md5 => by_challenge(guest, (user, credential), front.users.md5(user, account).await).await,
+        Way::Plain => {
+            let answer = guest.ask(&Authentication::CleartextPassword).await?;
+            let password = answer.strip_suffix(&[0]).and_then(|text| std::str::from_utf8(text).ok());
+            let password = Secret::new(password.ok_or_else(|| violation("malformed password message"))?);
+            let right = front.users.check_plain(user, account, password).await;
+            right.map(|credential| Proven::user(Some(credential))).ok_or_else(|| failed(user))
+        }
+        Way::Cert(map) => {
+            let known = transport.peer_cn.as_deref();
+            let is = known.is_some_and(|name| book.rules.is(name, user, map.as_deref()));
+            by_name(is, account, format!("certificate authentication failed for user \"{user}\""))
+        }
+        Way::Peer(map) => {
+            let known = name_of(transport.peer_uid).await;
+            let is = known.is_some_and(|name| book.rules.is(&name, user, map.as_deref()));
+            by_name(is, account, format!("Peer authentication failed for user \"{user}\""))
+        }
+        Way::Trust | Way::Any | Way::Reject => account.map(|_| Proven::user(credential)).ok_or_else(|| failed(user)),
+    }
+}
+
+/// The client is somebody; is that the user, and is there such a user here? Both failures sound alike.
+fn by_name(is: bool, account: Option<&Arc<Account>>, text: String) -> Result<Proven, Refusal> {
+    match account {
+        Some(account) if is => Ok(Proven::user(account.credential())),
+        Some(_) => Err(denied(text, "the name outside is not the user's, nor mapped to it")),
+        None => Err(denied(text, "the user is not known")),
+    }
+}
+
+/// The name of a user of this machine. The look-up may read files or ask the network: not on a thread that serves clients.
+async fn name_of(uid: Option<u32>) -> Option<String> {
+    let uid = nix::unistd::Uid::from_raw(uid?);
+    let found = tokio::task::spawn_blocking(move || nix::unistd::User::from_uid(uid)).await;
+    Some(found.ok()?.ok()??.name)
+}
+
+fn no_rule(asked: Asked<'_>, transport: &Transport) -> Refusal {
+    let from = transport.addr.map_or_else(|| "[local]".to_owned(), |addr| addr.to_string());
+    let tls = if transport.tls { "TLS" } else { "no encryption" };
+    let Asked { user, database, .. } = asked;
+    let report = Report::new(sqlstate::INVALID_AUTHORIZATION, "no authentication method is found").detail(format!(
+        "No line of auth_hba_file is for host \"{from}\", user \"{user}\", database \"{database}\", {tls}."
+    ));
+    Refusal::Say(report, "not_allowed")
+}
+
+fn look_up_failed(failed: &LookupFailed) -> Refusal {
+    let report = Report::new(sqlstate::CONNECTION_FAILURE, failed.to_string());
+    Refusal::Say(report.hint("The reason is in the log of pglull."), "server_unreachable")
+}
+
+async fn by_challenge(
+    guest: &mut Guest,
+    (user, credential): (&str, Option<Credential>),
+    challenge: Challenge,
+) -> Result<Proven, Refusal> {
+    match challenge {
         Challenge::Md5(salt, expected) => {
             let answer = guest.ask(&Authentication::MD5Password(salt.to_vec())).await?;
             let answer = answer.strip_suffix(&[0]).ok_or_else(|| violation("malformed password message"))?;
-            if !md5_matches(expected.as_deref(), answer) {
-                return Err(failed(user));
-            }
+            if md5_matches(&expected, answer) { Ok(Proven::user(credential)) } else { Err(failed(user)) }
         }
-        Challenge::Scram(verifier) => {
+        Challenge::Scram(verifiers) => {
             let asked = Authentication::SASL(vec![scram::MECHANISM.to_owned()]);
             let first = initial_response(guest.ask(&asked).await?)?;
             let mut random = [0_u8; 18];
@@ -49,13 +149,13 @@ pub(super) async fn authenticate(guest: &mut Guest, front: &Front, user: &str) -
                 Rejection::Malformed => violation("malformed SCRAM message"),
                 Rejection::Mismatch => failed(user),
             };
-            let (exchange, answer) = Exchange::begin(verifier, &first, &random).map_err(outcome)?;
+            let (exchange, answer) = Exchange::begin(&verifiers, &first, &random).map_err(outcome)?;
             let last = guest.ask(&Authentication::SASLContinue(Bytes::from(answer))).await?;
-            let proof = exchange.finish(&last).map_err(outcome)?;
+            let (proof, keys) = exchange.finish(&last).map_err(outcome)?;
             guest.tell(&Authentication::SASLFinal(Bytes::from(proof))).await?;
+            Ok(Proven::user(Some(credential.unwrap_or(Credential::Keys(keys)))))
         }
     }
-    Ok(())
 }
 
 /// Takes a SASLInitialResponse apart: mechanism, length, message.
@@ -76,6 +176,14 @@ fn initial_response(mut body: Bytes) -> Result<Bytes, Refusal> {
 }
 
 impl Guest {
+    /// What the connection is known to come over.
+    fn transport(&self) -> Transport {
+        match self.peer {
+            Peer::Tcp(ip, _) => Transport { addr: Some(ip), ..Transport::default() },
+            Peer::Unix { uid } => Transport { peer_uid: Some(uid), ..Transport::default() },
+        }
+    }
+
     async fn tell(&mut self, message: &Authentication) -> Result<(), Refusal> {
         let mut out = BytesMut::new();
         reply::authentication(message, &mut out);

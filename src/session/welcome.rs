@@ -10,6 +10,7 @@ use tokio::io::AsyncWriteExt as _;
 
 use super::front::Front;
 use super::greet::{Guest, Refusal, no_such_database};
+use crate::auth::credential::Credential;
 use crate::clients::{Entry, Presence};
 use crate::pool::database::{Database, Pool};
 use crate::server::parameters::{Parameters, TRACKED, tracked};
@@ -29,17 +30,18 @@ pub(super) async fn welcome(
     guest: &mut Guest,
     front: &Front,
     startup: &Startup,
-    (entry, database): (Entry, Arc<Database>),
+    (entry, database, proved): (Entry, Arc<Database>, Option<Credential>),
 ) -> Result<Ready, Refusal> {
     let user = entry.user.clone();
     let Ok(presence) = front.clients.enter(front.config().max_client_conn, entry) else {
         let report = Report::new(sqlstate::TOO_MANY_CONNECTIONS, "no more connections allowed (max_client_conn)");
         return Err(Refusal::Say(report, "too_many_clients"));
     };
-    let pool = front.databases.pool(&database, &user, |role| front.users.password(role));
+    let pool = front.databases.pool(&database, &user, proved, |role| front.users.credential(role));
     // Looked at after the client is in the list: a reload that removes the database sends away whom it finds there.
     let pool = pool.filter(|_| !database.is_removed()).ok_or_else(|| no_such_database(&database.name))?;
-    let server = pool.greet().await.map_err(|report| Refusal::Say(report, "server_unreachable"))?;
+    let server =
+        first_server(guest, front, &pool).await.map_err(|report| Refusal::Say(report, "server_unreachable"))?;
     let wanted = wanted(startup, &server);
     if let Some(name) = wanted.value(b"application_name") {
         presence.client().set_application_name(name);
@@ -58,6 +60,17 @@ pub(super) async fn welcome(
         tracing::info!(client = client.id.0, database = %client.database, user = %client.user, peer = %client.peer, "log-in");
     }
     Ok(Ready { front: front.clone(), presence, pool, wanted })
+}
+
+/// What servers of the pool say of themselves. Who waits for the first of them in vain is told what Postgres said last, a
+/// little before the log-in's own bound, which knows nothing of it.
+async fn first_server(guest: &Guest, front: &Front, pool: &Arc<Pool>) -> Result<Arc<Parameters>, Report> {
+    let Some(bound) = front.config().client_login_timeout else { return pool.greet().await };
+    let gone = front.clock.now().since(guest.connected_at);
+    let left = bound.mul_f64(0.9).saturating_sub(gone);
+    let late = || Report::new(sqlstate::PROTOCOL_VIOLATION, "client_login_timeout");
+    let greeted = tokio::time::timeout(left, pool.greet()).await;
+    greeted.unwrap_or_else(|_| Err(pool.welcome().failure.unwrap_or_else(late)))
 }
 
 /// The tracked settings as this client wants them: what it asked for, or else what a fresh connection has.

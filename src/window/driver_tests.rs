@@ -18,7 +18,7 @@ fn registry() -> Arc<Registry> {
     std::fs::write(&file, "[pglull]\nauth_type = \"trust\"\n[databases.d]\nhost = \"127.0.0.1\"\n").unwrap();
     let config = config::load(&file).unwrap();
     let clock = Clock::start();
-    let users = Users::new(config.auth_type, config.users.clone());
+    let users = Users::new(&config);
     let databases = Databases::new(config::Running::new(config), clock, metrics::install().unwrap());
     Registry::new(databases, Arc::<Clients>::default(), users, clock)
 }

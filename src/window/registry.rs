@@ -281,7 +281,7 @@ impl Registry {
     /// forces, or the only one that can be meant.
     pub(super) fn target(&self, database: &Database) -> Result<crate::server::connect::Target, String> {
         let role = self.databases.apply_role(&database.name, || self.users.only_with_password())?;
-        Ok(self.databases.apply_target(&database.name, &role, |role| self.users.password(role)))
+        Ok(self.databases.apply_target(&database.name, &role, |role| self.users.credential(role)))
     }
 }
 

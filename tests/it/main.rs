@@ -6,6 +6,9 @@
 
 mod adversary_relay;
 mod adversary_window;
+mod auth;
+mod auth_hba;
+mod auth_query;
 mod bad_input;
 mod bad_input_login;
 mod cancel;

@@ -16,6 +16,7 @@ pub(crate) struct Spec {
     databases: BTreeMap<String, BTreeMap<String, String>>,
     users: String,
     userlist: Vec<(String, String)>,
+    files: Vec<(String, String)>,
     pub(super) client: (String, String, String),
     pub(super) alone: bool,
 }
@@ -33,6 +34,7 @@ impl Spec {
                 ("boss".to_owned(), "boss pw".to_owned()),
                 ("scribe".to_owned(), "scribe pw".to_owned()),
             ],
+            files: vec![],
             client: (db.user.clone(), db.password.clone(), db.name.clone()),
             alone: false,
         };
@@ -100,6 +102,32 @@ impl Spec {
         self
     }
 
+    /// Every client of the database is itself in Postgres too: its entry forces no user.
+    pub(crate) fn unforced(mut self, db: &Db) -> Self {
+        let entry = self.databases.get_mut(&db.name).unwrap();
+        entry.remove("user");
+        entry.remove("password");
+        self
+    }
+
+    /// Another file beside the configuration.
+    pub(crate) fn file(mut self, name: &str, text: &str) -> Self {
+        self.files.push((name.to_owned(), text.to_owned()));
+        self
+    }
+
+    /// Takes a user out of userlist.txt.
+    pub(crate) fn no_user(mut self, name: &str) -> Self {
+        self.userlist.retain(|(known, _)| known != name);
+        self
+    }
+
+    /// One more line for a user in userlist.txt.
+    pub(crate) fn also_password(mut self, name: &str, secret: &str) -> Self {
+        self.userlist.push((name.to_owned(), secret.to_owned()));
+        self
+    }
+
     /// Puts a line into userlist.txt.
     pub(crate) fn user(mut self, name: &str, secret: &str) -> Self {
         self.userlist.retain(|(known, _)| known != name);
@@ -137,6 +165,9 @@ impl Spec {
         }
         let _ = writeln!(text, "\n{}", self.users);
         let list: String = self.userlist.iter().map(|(name, secret)| format!("\"{name}\" \"{secret}\"\n")).collect();
+        for (name, text) in &self.files {
+            fs::write(dir.join(name), text).unwrap();
+        }
         let file = dir.join("pglull.toml");
         for (path, text) in [(&dir.join("userlist.txt"), list), (&file, text)] {
             fs::write(path, text).unwrap();
