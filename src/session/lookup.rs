@@ -3,7 +3,7 @@
 //! - A look-up has connections of its own, as `auth_user`, that no client ever gets: nothing that a client sends reaches them
 //!   but the bound name (CVE-2025-12819 was a client's `search_path` on such a connection).
 //! - It does not pass the gate: a log-in completes while clients are held. It reads, outside of any transaction of a client,
-//!   and is bounded in time, so it can neither be a blocker nor be kept by a window for longer than [`BOUND`].
+//!   and is bounded in time, so it can neither be a blocker nor be kept by a window for longer than a few seconds.
 //! - Everything is bounded: connections for each target, look-ups at once, time, and what is remembered. One look-up at a
 //!   time runs for each name; those who ask meanwhile get its result. It goes on if the client that asked leaves.
 //! - A failure is told to those who waited for it, and the next one tries again.
