@@ -16,6 +16,7 @@ mod cancel_race;
 mod command_line;
 mod config_files;
 mod console;
+mod differential;
 mod figures;
 mod login;
 mod memory;

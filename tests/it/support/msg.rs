@@ -142,6 +142,35 @@ pub(crate) fn parse(name: &str, sql: &str) -> Vec<u8> {
     msg_of(b'P', &body)
 }
 
+/// A Parse with parameter types; name and text are bytes.
+pub(crate) fn parse_as(name: &[u8], sql: &[u8], types: &[u32]) -> Vec<u8> {
+    let mut body = [name, b"\0", sql, b"\0"].concat();
+    body.extend(u16::try_from(types.len()).unwrap().to_be_bytes());
+    types.iter().for_each(|oid| body.extend(oid.to_be_bytes()));
+    msg_of(b'P', &body)
+}
+
+/// A Bind with values as text or (true) as binary, and the formats of the results.
+pub(crate) fn bind_as(portal: &[u8], name: &[u8], values: &[(bool, Option<Vec<u8>>)], results: &[u16]) -> Vec<u8> {
+    let mut body = [portal, b"\0", name, b"\0"].concat();
+    let count = u16::try_from(values.len()).unwrap().to_be_bytes();
+    if values.iter().any(|(binary, _)| *binary) {
+        body.extend(count);
+        values.iter().for_each(|(binary, _)| body.extend(u16::from(*binary).to_be_bytes()));
+    } else {
+        body.extend([0, 0]);
+    }
+    body.extend(count);
+    for (_, value) in values {
+        let len = value.as_ref().map_or(-1, |bytes| i32::try_from(bytes.len()).unwrap());
+        body.extend(len.to_be_bytes());
+        body.extend(value.as_deref().unwrap_or_default());
+    }
+    body.extend(u16::try_from(results.len()).unwrap().to_be_bytes());
+    results.iter().for_each(|format| body.extend(format.to_be_bytes()));
+    msg_of(b'B', &body)
+}
+
 /// Binds text parameters to a portal; results come as text.
 pub(crate) fn bind(portal: &str, name: &str, values: &[Option<&[u8]>]) -> Vec<u8> {
     let mut body = cstr(portal);
