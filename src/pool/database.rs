@@ -175,6 +175,12 @@ impl Database {
         self.removed.store(true, Ordering::Release);
     }
 
+    /// Whether nobody but the list of databases has it or one of its pools in hand. Means something only under that list's lock.
+    pub(super) fn nobody_has(self: &Arc<Self>) -> bool {
+        let pools = self.pool_list();
+        Arc::strong_count(self) == 1 + pools.len() && pools.iter().all(|pool| Arc::strong_count(pool) == 1)
+    }
+
     /// Takes the pools out: they live on for those who have one in their hands.
     pub(super) fn forget_pools(&self) -> Vec<Arc<Pool>> {
         std::mem::take(&mut *self.pool_list())

@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::auto;
 use super::database::{Database, Pool, Settings, Size};
 use crate::auth::credential::{Credential, Keychain};
 use crate::clock::Clock;
@@ -32,6 +33,7 @@ impl Databases {
         let databases =
             Arc::new(Self { running, clock, recorder, last_server: Arc::default(), known: Mutex::default() });
         databases.make_named();
+        databases.spawn_sweep();
         databases
     }
 
@@ -52,12 +54,16 @@ impl Databases {
         }
     }
 
-    /// The database with this name, if the configuration has it or an entry `*`.
+    /// The database with this name, if the configuration has it or an entry `*` that may make one more.
     pub fn find(&self, name: &str) -> Option<Arc<Database>> {
         let mut known = self.known();
         // Read under the lock: a reload removes a database after the configuration has forgotten it.
         let config = self.config();
         config.database(name)?;
+        let automatic = !config.databases.contains_key(name);
+        if automatic && !known.contains_key(name) && !auto::has_room(&known, &config) {
+            return None;
+        }
         let make = || {
             let database = Database::new(
                 name.to_owned(),
@@ -102,7 +108,7 @@ impl Databases {
     /// The pool of this user, if there is one already.
     #[must_use]
     pub fn pool_of(&self, database: &str, user: &str) -> Option<Arc<Pool>> {
-        self.find(database)?.pools().into_iter().find(|pool| pool.user == user)
+        self.known().get(database).cloned()?.pools().into_iter().find(|pool| pool.user == user)
     }
 
     /// The role that changes a database's schema.

@@ -3,6 +3,7 @@
 //! [`ledger`] decides, purely; [`database`] puts it behind its lock and wakes those it names; [`lease`] is a server in a
 //! client's hands; [`connect`] opens servers; [`wait`] is a client in the queue; [`upkeep`] closes the old and keeps the minimum.
 
+mod auto;
 pub mod connect;
 pub mod database;
 pub mod databases;

@@ -33,7 +33,7 @@ impl Databases {
 
 impl Database {
     /// The configuration does not have it any more.
-    fn retire(self: &Arc<Self>) {
+    pub(super) fn retire(self: &Arc<Self>) {
         self.remove();
         for pool in self.forget_pools() {
             let idle = pool.database.books().take_idle(pool.ix, |_| true);

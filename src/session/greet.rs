@@ -215,7 +215,13 @@ async fn log_in(guest: &mut Guest, front: &Front, via: Via, startup: &Startup) -
         return Err(Refusal::Say(Report::new(sqlstate::CANNOT_CONNECT_NOW, "pooler is shutting down"), "shutdown"));
     }
     let Some(database) = front.databases.find(&database) else {
-        return Err(no_such_database(&database));
+        return Err(match front.config().database(&database) {
+            None => no_such_database(&database),
+            Some(_) => {
+                let text = "no more databases allowed (max_auto_databases)";
+                Refusal::Say(Report::new(sqlstate::TOO_MANY_CONNECTIONS, text), "too_many_clients")
+            }
+        });
     };
     let forced = front.config().database(&database.name).and_then(|entry| entry.user.clone());
     let entry = Entry {

@@ -9,6 +9,7 @@ mod adversary_window;
 mod auth;
 mod auth_hba;
 mod auth_query;
+mod autodb;
 mod bad_input;
 mod bad_input_login;
 mod cancel;

@@ -110,6 +110,16 @@ impl Spec {
         self
     }
 
+    /// An entry `*` that leads where this database is.
+    pub(crate) fn fallback(mut self, db: &Db) -> Self {
+        let mut entry = self.databases[&db.name].clone();
+        for key in ["dbname", "user", "password"] {
+            entry.remove(key);
+        }
+        self.databases.insert("\"*\"".to_owned(), entry);
+        self
+    }
+
     /// Another file beside the configuration.
     pub(crate) fn file(mut self, name: &str, text: &str) -> Self {
         self.files.push((name.to_owned(), text.to_owned()));
