@@ -1,7 +1,7 @@
 //! Arguments, config, logs, then the library.
 
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -28,6 +28,7 @@ fn main() -> ExitCode {
     }
     match Cli::parse().command {
         Command::Check(args) => load(&args.file).map_or(ExitCode::from(cli::USAGE), |_| ExitCode::SUCCESS),
+        Command::Convert(args) => convert(&args.file),
         Command::Run(args) => match load(&args.file) {
             None => ExitCode::from(cli::USAGE),
             Some(config) => run(config, false),
@@ -48,6 +49,23 @@ fn load(file: &Path) -> Option<Config> {
         Err(mistakes) => {
             mistakes.iter().for_each(|mistake| eprintln!("{mistake}"));
             None
+        }
+    }
+}
+
+/// Nothing is written if there is any mistake.
+fn convert(file: &Path) -> ExitCode {
+    match config::convert(file) {
+        Ok((toml, warnings)) => {
+            warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+            match io::stdout().write_all(toml.as_bytes()) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => failed(&error.to_string()),
+            }
+        }
+        Err(mistakes) => {
+            mistakes.iter().for_each(|mistake| eprintln!("{mistake}"));
+            ExitCode::from(cli::USAGE)
         }
     }
 }

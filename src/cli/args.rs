@@ -23,6 +23,8 @@ pub enum Command {
     Run(FileArgs),
     /// Check a configuration, report every mistake at once, start nothing
     Check(FileArgs),
+    /// Write a pgbouncer.ini as our TOML, to standard output
+    Convert(FileArgs),
     /// Show a schema change under live load, on a throwaway Postgres; leaves nothing behind
     Demo(DemoArgs),
     /// Send one command to the console of a running proxy
@@ -313,6 +315,7 @@ mod tests {
         for line in [
             "pglull run a.toml",
             "pglull check a.toml",
+            "pglull convert a.ini",
             "pglull demo",
             "pglull demo --against-direct --seconds 20",
             "pglull admin SHOW POOLS",

@@ -209,6 +209,11 @@ pub(super) fn unknown_setting(key: &str) -> String {
     format!("unknown setting {}: {}", quoted(key), suggestion("SHOW CONFIG lists them", key, known))
 }
 
+/// Has this key a meaning in this place?
+pub(super) fn is_known(place: &Place, key: &str) -> bool {
+    keys_of(place).contains(&key)
+}
+
 fn keys_of(place: &Place) -> Vec<&'static str> {
     fn names<T: Section>() -> Vec<&'static str> {
         T::KEYS.iter().map(|key| key.name).collect()

@@ -8,6 +8,7 @@ mod build;
 mod check;
 mod hba;
 mod ident;
+mod convert;
 mod include;
 mod ini;
 mod mistake;
@@ -41,21 +42,33 @@ pub use value::{AuthType, LogFormat, PoolMode, Secret, Stragglers, parse_duratio
 /// # Errors
 /// Every mistake in both files, ordered by file and line; nothing has been started or changed.
 pub fn load(path: &Path) -> Result<Config, Vec<Mistake>> {
-    let content = read(path).map_err(|error| {
-        vec![Mistake {
-            file: path.to_path_buf(),
-            line: 1,
-            key: "file".to_owned(),
-            expected: "a file that can be read".to_owned(),
-            got: error.to_string(),
-        }]
-    })?;
+    let content = read(path).map_err(|error| unreadable(path, &error))?;
     let mut config = build::build(path, &content.text, &read)?;
     let holds_password = config.databases.values().any(|database| database.password.is_some());
     if holds_password && content.world_readable {
         config.warnings.push(format!("{}: holds a password and can be read by everybody: chmod 600", path.display()));
     }
     Ok(config)
+}
+
+/// Makes our TOML of a `pgbouncer.ini`; also returns what should be known of it, one line each. Blocks. The text holds the
+/// passwords that the file holds.
+///
+/// # Errors
+/// Every mistake in the file and those that it names.
+pub fn convert(path: &Path) -> Result<(String, Vec<String>), Vec<Mistake>> {
+    let content = read(path).map_err(|error| unreadable(path, &error))?;
+    convert::to_toml(path, &content.text, &read)
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> Vec<Mistake> {
+    vec![Mistake {
+        file: path.to_path_buf(),
+        line: 1,
+        key: "file".to_owned(),
+        expected: "a file that can be read".to_owned(),
+        got: error.to_string(),
+    }]
 }
 
 fn read(path: &Path) -> io::Result<Content> {

@@ -360,6 +360,79 @@ fn included_lines_stand_where_the_directive_stood() {
     assert!(found(good).iter().any(|m| m.contains("from-where-we-started.ini` (entity not found)")));
 }
 
+/// Everything that a configuration says, secrets included.
+fn all(config: &Config) -> String {
+    fn keys<T: Section>(section: &mut T) -> Vec<String> {
+        T::KEYS.iter().map(|key| format!("{}={}", key.name, (key.slot)(section).show())).collect()
+    }
+    let mut all = format!("{:?}\n", config.show());
+    for (name, mut entry) in config.databases.clone() {
+        let secrets =
+            [&entry.password, &entry.apply_password].map(|s| s.as_ref().map(Secret::expose).map(str::to_owned));
+        all += &format!("{name:?} {:?} {secrets:?}\n", keys(&mut entry));
+    }
+    for (name, mut user) in config.user_overrides.clone() {
+        all += &format!("{name:?} {:?}\n", keys(&mut user));
+    }
+    all
+}
+
+#[test]
+fn a_converted_file_is_the_same_configuration() {
+    let read = |path: &Path| {
+        let text = match path.to_str() {
+            Some("c/users") => USERS,
+            Some("c/more.ini") => "odd-one = host=10.0.0.1 reserve_pool=3\n",
+            _ => return Err(io::ErrorKind::NotFound.into()),
+        };
+        Ok(Content { text: text.to_owned(), world_readable: false })
+    };
+    let text = "\
+;; The shop, and
+;; what belongs to it.
+[databases]
+; the shop itself
+shop = host=h port=5433 password='it''s \"= \\hunter2' pool_mode=transaction timezone=UTC
+\"my db\" = port=1 dbname='a b' pool_size=007
+shop2 = host=a
+shop2 = host=b user=u
+%include more.ini
+* = host=/run/pg
+[users]
+app = pool_mode=session pool_size=10
+empty =
+[pgbouncer]
+# where
+listen_addr = 127.0.0.1, ::1
+listen_port = 7000
+listen_port = 7001
+unix_socket_mode = 0700
+auth_file = users
+client_idle_timeout = 1.5
+server_reset_query = SELECT 'x'; DISCARD ALL
+pkt_buf = 4096
+admin_users = a, b
+log_connections = 0
+[pglull.window]
+hold = 11
+";
+    let ini = build(Path::new("c/p.ini"), text, &read).unwrap();
+    let (toml, warnings) = super::convert::to_toml(Path::new("c/p.ini"), text, &read).unwrap();
+    let again = build(Path::new("c/p.toml"), &toml, &read).unwrap_or_else(|found| panic!("{found:?}\n{toml}"));
+    assert_eq!(all(&ini), all(&again), "{toml}");
+    assert!(all(&ini).contains("it's \\\"= \\\\hunter2"), "{}", all(&ini));
+    for part in
+        ["# the shop itself\n[databases.shop]\n", "# where\nlisten_addr = ", "\"my db\"]\n", "pool_mode = \"session\""]
+    {
+        assert!(toml.contains(part), "{part} is not in\n{toml}");
+    }
+    assert_eq!(warnings, ini.warnings);
+    assert!(!toml.contains("pkt_buf"));
+    // What is TOML already, or wrong, is not converted.
+    assert!(super::convert::to_toml(Path::new("c/p.toml"), &toml, &read).is_err());
+    assert!(super::convert::to_toml(Path::new("c/p.ini"), "[pgbouncer]\ncolour = red\n", &read).is_err());
+}
+
 #[test]
 fn formats_are_told_apart_by_content() {
     for (text, expect) in [

@@ -99,7 +99,8 @@ pub async fn greet(stream: Stream, front: &Front, via: Via) -> Greeted {
         }
         Err(Refusal::Say(report, reason)) => {
             front.metrics.login_failed(reason);
-            tracing::info!(peer = %guest.peer, reason = %report.message, "log-in refused");
+            let age = front.clock.now().since(guest.connected_at).as_secs();
+            tracing::info!(peer = %guest.peer, refused = reason, "closing because: {} (age={age}s)", report.message);
             let mut out = BytesMut::new();
             if guest.old {
                 report.write_old(&mut out);

@@ -232,6 +232,22 @@ fn the_log_file_is_opened_anew_by_a_reload() {
 }
 
 #[test]
+fn a_converted_file_serves_as_the_one_that_it_was_made_from() {
+    let site = Site::new("pkt_buf = 8192");
+    let run = |verb: &str, file: &str| binary().args([verb, file]).current_dir(site.dir.path()).output().unwrap();
+    let output = run("convert", "pgbouncer.ini");
+    assert!(output.status.success(), "{}", said(&output));
+    let warnings = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(warnings.contains("pgbouncer.ini:14: pkt_buf: ignored: "), "{warnings}");
+    fs::write(site.path("pglull.toml"), &output.stdout).unwrap();
+    let checked = run("check", "pglull.toml");
+    assert!(checked.status.success(), "{}", said(&checked));
+    let _child = Own(binary().args(["run", "pglull.toml"]).current_dir(site.dir.path()).spawn().unwrap());
+    site.serves();
+    assert_eq!(run("convert", "pglull.toml").status.code(), Some(2));
+}
+
+#[test]
 fn systemd_is_told() {
     let site = Site::new("");
     let socket = UnixDatagram::bind(site.path("notify")).unwrap();
