@@ -122,6 +122,10 @@ fn run(config: Config, quiet: bool) -> ExitCode {
             return ExitCode::from(cli::USAGE);
         }
     };
+    if quiet {
+        // Not said on standard error, or to somebody who has closed the terminal.
+        config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    }
     if identity::is_root() {
         tracing::warn!("running as root: give it a user of its own (user = NAME)");
     }

@@ -6,9 +6,9 @@
 mod auth_files;
 mod build;
 mod check;
+mod convert;
 mod hba;
 mod ident;
-mod convert;
 mod include;
 mod ini;
 mod mistake;
