@@ -197,13 +197,13 @@ impl Server {
     /// # Errors
     /// If the socket is dead.
     pub async fn skip_message(&mut self) -> Result<(), Failure> {
-        self.flow.written(self.flow.ready);
+        self.flow.forget_pending();
         while self.flow.mid_message() {
             if self.stream.read_buf(&mut self.flow.buf).await? == 0 {
                 return Err(Failure::Lost(io::ErrorKind::UnexpectedEof.into()));
             }
-            self.flow.walk(|_, _| Ok::<_, BadLength>(frame::Verdict::Stop))?;
-            self.flow.written(self.flow.ready);
+            self.flow.walk(|_, _, _| Ok::<_, BadLength>(frame::Verdict::Stop))?;
+            self.flow.forget_pending();
         }
         Ok(())
     }

@@ -169,7 +169,7 @@ fn half_sent_bytes_are_no_boundary() {
     let (progress, _) = play(">Q <C <ZI");
     let mut flow = Flow::default();
     flow.buf.extend_from_slice(b"d\0\0\0\x08ab");
-    let _ = flow.walk(|_, _| Ok::<_, crate::wire::frame::BadLength>(crate::wire::frame::Verdict::Pass));
+    let _ = flow.walk(|_, _, _| Ok::<_, crate::wire::frame::BadLength>(crate::wire::frame::Verdict::Pass));
     assert!(progress.boundary(&flow, &Flow::default()).is_none());
     assert!(progress.boundary(&Flow::default(), &flow).is_none());
     assert!(is_boundary(&progress));

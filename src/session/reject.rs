@@ -24,7 +24,7 @@ pub(super) async fn reject(
     stream.write_all(&out).await.map_err(|_| End::ClientGone)?;
     let mut skip = Skip::default();
     loop {
-        input.walk(|head, _| {
+        input.walk(|head, _, _| {
             check(head)?;
             skip.judge(head.tag)
         })?;

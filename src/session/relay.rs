@@ -135,14 +135,14 @@ impl Relay<'_> {
 
     /// Whether so much of what the client has sent is still here that no more is read.
     fn full(&self) -> bool {
-        self.input.ready > 0 || self.input.unread().len() >= READ_BULK
+        !self.input.pending().is_empty() || (self.input.unread().len() >= READ_BULK && !self.input.wants_more())
     }
 
     /// Server to client. Reads only when everything before is written: a client that does not read stops its server.
     fn answers(&mut self, cx: &mut Context<'_>, counts: &mut Counts) -> Result<bool, End> {
         let flow = &mut self.server.flow;
         let mut moved = false;
-        if flow.ready == 0 {
+        if flow.pending().is_empty() {
             let room = if flow.buf.capacity() > READ { READ_BULK } else { READ };
             match self.server.stream.poll_read_into(cx, &mut flow.buf, room) {
                 Poll::Ready(Ok(0)) => return Err(self.server_gone(io::ErrorKind::UnexpectedEof.into())),
@@ -170,7 +170,7 @@ impl Relay<'_> {
         let Server { flow, progress, parameters, dirty, said_farewell, .. } = &mut *self.server;
         let (client, wanted, clock, requested) = (self.client, &mut *self.wanted, self.clock, &mut self.requested);
         let (rows, timing) = (&mut self.rows, &self.pool.metrics.query);
-        flow.walk(|head, body| {
+        flow.walk(|head, body, _| {
             let small = head.body <= WHOLE_MAX;
             match head.tag {
                 from_server::READY_FOR_QUERY | from_server::PARAMETER_STATUS | from_server::COMMAND_COMPLETE
@@ -212,7 +212,7 @@ impl Relay<'_> {
     /// Client to server. The client is read only when everything before is written: back-pressure is TCP's.
     fn requests(&mut self, cx: &mut Context<'_>, counts: &mut Counts) -> Result<bool, End> {
         let mut moved = false;
-        if self.input.ready == 0 {
+        if self.input.pending().is_empty() {
             // What is in the buffer may have been stopped before; look again before more is read.
             self.walk_requests()?;
         }
@@ -236,7 +236,7 @@ impl Relay<'_> {
         let (client, database, running) = (self.client, &self.pool.database, self.running);
         let (clock, requested, began) = (self.clock, &mut self.requested, &mut self.began);
         self.input
-            .walk(|head, body| {
+            .walk(|head, body, _| {
                 check(head)?;
                 if tags::between_transactions(head.tag) == Meaning::Begin {
                     if !running {
@@ -353,9 +353,8 @@ fn is_fatal(body: &[u8]) -> bool {
 /// Writes what is ready, as far as the socket takes it. True if anything moved.
 fn write(stream: &mut Stream, cx: &mut Context<'_>, flow: &mut Flow) -> io::Result<bool> {
     let mut moved = false;
-    while flow.ready > 0 {
-        let bytes = flow.buf.get(..flow.ready).unwrap_or_default();
-        match poll_write(stream, cx, bytes) {
+    while !flow.pending().is_empty() {
+        match poll_write(stream, cx, flow.pending()) {
             Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
             Poll::Ready(Ok(n)) => {
                 flow.written(n);

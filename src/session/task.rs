@@ -182,7 +182,7 @@ impl Session {
         }
         match server.progress.boundary(&self.input, &server.flow) {
             Some(boundary) => lease.release(boundary, cancel_under_way),
-            None => lease.abandon(self.input.mid_message() || self.input.ready > 0),
+            None => lease.abandon(!self.input.at_message_end()),
         }
     }
 
@@ -222,7 +222,7 @@ impl Session {
 
     /// Whether a message that begins work stands at the front; those that mean nothing here are dropped on the way.
     fn look_for_request(&mut self) -> Life<bool> {
-        self.input.walk(|head, _| {
+        self.input.walk(|head, _, _| {
             let meaning = tags::between_transactions(head.tag);
             if meaning != Meaning::Violation {
                 check(head)?;

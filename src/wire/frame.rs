@@ -70,6 +70,9 @@ pub fn take(buf: &mut BytesMut, limit: usize) -> Result<Option<(u8, BytesMut)>, 
 pub enum Verdict {
     /// Let it through, all of it, as its bytes arrive.
     Pass,
+    /// Let it through but for its first bytes, header included, so many of which must have arrived: what was inserted
+    /// stands in their place.
+    Without(usize),
     /// Ask again when the whole message is in the buffer.
     Whole,
     /// Swallow it.
@@ -78,17 +81,24 @@ pub enum Verdict {
     Stop,
 }
 
-/// One direction of a relay: a buffer of which the first [`ready`](Flow::ready) bytes may be written out.
+/// One direction of a relay: bytes that may be written out, then bytes that were not looked at yet.
+///
+/// What passes unchanged is written out of the buffer that it was read into. Where something is inserted, swallowed or
+/// replaced, the bytes around it are copied to a second buffer, once for each walk and not for each message.
 #[derive(Debug, Default)]
 pub struct Flow {
     /// Bytes in arrival order: those that may be written, then those not yet looked at.
     pub buf: BytesMut,
-    /// How many bytes at the front of `buf` may be written.
-    pub ready: usize,
+    /// How many bytes at the front of `buf` may be written. None while anything is staged.
+    ready: usize,
+    /// Bytes that go out before anything in `buf`.
+    staged: BytesMut,
     /// Bytes of the current message that have not arrived yet.
     rest: usize,
     /// Whether those are to be swallowed.
     dropping: bool,
+    /// How long the message is that is to be seen whole and has not all arrived.
+    awaited: usize,
 }
 
 impl Flow {
@@ -100,8 +110,8 @@ impl Flow {
 
     /// Whether the last message that was let through is complete: nothing of it is still to come or to be written.
     #[must_use]
-    pub const fn at_message_end(&self) -> bool {
-        self.rest == 0 && self.ready == 0
+    pub fn at_message_end(&self) -> bool {
+        self.rest == 0 && self.pending().is_empty()
     }
 
     /// Whether a message has been let through of which bytes are still to come.
@@ -110,21 +120,54 @@ impl Flow {
         self.rest > 0
     }
 
+    /// Bytes that may be written now. There may be more behind them: ask again until none are left.
+    #[must_use]
+    pub fn pending(&self) -> &[u8] {
+        if self.staged.is_empty() { self.buf.get(..self.ready).unwrap_or_default() } else { &self.staged }
+    }
+
     /// Bytes that have arrived but were not let through yet.
     #[must_use]
     pub fn unread(&self) -> &[u8] {
         self.buf.get(self.ready..).unwrap_or_default()
     }
 
-    /// Marks `n` of the ready bytes as written.
+    /// Whether a walk has asked for a whole message that is longer than what has arrived: reading on is all that helps.
+    #[must_use]
+    pub fn wants_more(&self) -> bool {
+        self.unread().len() < self.awaited
+    }
+
+    /// Marks `n` of the pending bytes as written.
     pub fn written(&mut self, n: usize) {
-        let n = n.min(self.ready);
-        self.ready -= n;
-        self.buf.advance(n);
+        if self.staged.is_empty() {
+            let n = n.min(self.ready);
+            self.ready -= n;
+            self.buf.advance(n);
+        } else {
+            self.staged.advance(n.min(self.staged.len()));
+        }
+    }
+
+    /// Drops what was let through and not written.
+    pub fn forget_pending(&mut self) {
+        self.staged.clear();
+        self.written(self.ready);
+    }
+
+    /// Puts a message of our own behind what was let through. False, and nothing done, in the middle of a message.
+    pub fn insert(&mut self, message: &[u8]) -> bool {
+        if self.rest > 0 {
+            return false;
+        }
+        self.stage();
+        self.staged.extend_from_slice(message);
+        true
     }
 
     /// Walks the headers that have arrived. `judge` sees each header once (again after [`Verdict::Whole`] or
-    /// [`Verdict::Stop`]) with as much of the message's body as is there, and says what to do with the message.
+    /// [`Verdict::Stop`]) with as much of the message's body as is there, and says what to do with the message. What it
+    /// writes to its last argument goes out before the message, whatever becomes of that.
     ///
     /// Returns true if it ended at a [`Verdict::Stop`].
     ///
@@ -132,17 +175,15 @@ impl Flow {
     /// What `judge` returns, and [`BadLength`] turned into the same type.
     pub fn walk<E: From<BadLength>>(
         &mut self,
-        mut judge: impl FnMut(Header, &[u8]) -> Result<Verdict, E>,
+        mut judge: impl FnMut(Header, &[u8], &mut BytesMut) -> Result<Verdict, E>,
     ) -> Result<bool, E> {
+        let mut inserted = BytesMut::new();
+        self.awaited = 0;
         loop {
             if self.rest > 0 {
                 let n = self.rest.min(self.buf.len() - self.ready);
                 self.rest -= n;
-                if self.dropping {
-                    self.cut(n);
-                } else {
-                    self.ready += n;
-                }
+                self.advance(n);
                 if self.rest > 0 {
                     return Ok(false);
                 }
@@ -153,42 +194,71 @@ impl Flow {
             };
             let arrived = unread.get(HEADER..).unwrap_or_default();
             let body = arrived.get(..head.body).unwrap_or(arrived);
-            match judge(head, body)? {
+            let incomplete = body.len() < head.body;
+            let verdict = judge(head, body, &mut inserted)?;
+            if !inserted.is_empty() {
+                self.stage();
+                self.staged.extend_from_slice(&inserted);
+                inserted.clear();
+            }
+            self.dropping = false;
+            match verdict {
                 Verdict::Stop => return Ok(true),
-                Verdict::Whole if body.len() < head.body => {
+                Verdict::Whole if incomplete => {
                     // Never for all that is declared: a peer may say a gigabyte and send nothing.
-                    self.buf.reserve((head.body - body.len()).min(WHOLE_ROOM));
+                    self.awaited = HEADER + head.body;
+                    self.buf.reserve((self.awaited - self.unread().len()).min(WHOLE_ROOM));
                     return Ok(false);
                 }
-                Verdict::Whole | Verdict::Pass => {
-                    self.dropping = false;
-                    self.ready += HEADER;
-                    self.rest = head.body;
+                Verdict::Whole | Verdict::Pass => self.rest = HEADER + head.body,
+                Verdict::Without(first) => {
+                    self.cut(first);
+                    self.rest = (HEADER + head.body).saturating_sub(first);
                 }
                 Verdict::Drop => {
+                    self.rest = HEADER + head.body;
                     self.dropping = true;
-                    self.cut(HEADER);
-                    self.rest = head.body;
                 }
             }
         }
     }
 
-    /// Removes `n` bytes that stand right behind the ready ones.
-    fn cut(&mut self, n: usize) {
-        if self.ready == 0 {
-            self.buf.advance(n);
+    /// Takes the next `n` bytes of the current message out of the unread ones.
+    fn advance(&mut self, n: usize) {
+        if self.dropping {
+            self.cut(n);
+        } else if self.staged.is_empty() {
+            self.ready += n;
         } else {
-            let tail = self.buf.split_off(self.ready + n);
-            self.buf.truncate(self.ready);
-            self.buf.unsplit(tail);
+            self.staged.extend_from_slice(self.buf.get(..n).unwrap_or_default());
+            self.buf.advance(n);
         }
     }
 
-    /// Gives the buffer's memory back if nothing is in it: idle clients keep none.
+    /// Removes the first `n` unread bytes.
+    fn cut(&mut self, n: usize) {
+        if self.ready > 0 {
+            self.stage();
+        }
+        self.buf.advance(n);
+    }
+
+    /// From here on until all is written, what goes out is staged: nothing ready stays in `buf`.
+    fn stage(&mut self) {
+        if self.ready > 0 {
+            // A copy: a part that was split off would keep the buffer from being used again.
+            self.staged.extend_from_slice(self.buf.get(..self.ready).unwrap_or_default());
+            self.buf.advance(std::mem::take(&mut self.ready));
+        }
+    }
+
+    /// Gives the buffers' memory back if nothing is in them: idle clients keep none.
     pub fn release_memory(&mut self) {
         if self.buf.is_empty() && self.buf.capacity() > 0 {
             self.buf = BytesMut::new();
+        }
+        if self.staged.is_empty() && self.staged.capacity() > 0 {
+            self.staged = BytesMut::new();
         }
     }
 }
@@ -202,6 +272,13 @@ mod tests {
         out.extend(i32::try_from(body.len() + 4).unwrap().to_be_bytes());
         out.extend(body);
         out
+    }
+
+    fn write_all(flow: &mut Flow, out: &mut Vec<u8>) {
+        while !flow.pending().is_empty() {
+            out.extend_from_slice(flow.pending());
+            flow.written(flow.pending().len());
+        }
     }
 
     #[test]
@@ -240,7 +317,7 @@ mod tests {
             let mut out = Vec::new();
             for chunk in stream.chunks(step) {
                 flow.buf.extend_from_slice(chunk);
-                let stopped = flow.walk(|head, body| {
+                let stopped = flow.walk(|head, body, _| {
                     Ok::<_, BadLength>(match head.tag {
                         b'x' => Verdict::Drop,
                         b'Z' if body.is_empty() => Verdict::Whole,
@@ -249,12 +326,62 @@ mod tests {
                 });
                 assert_eq!(stopped, Ok(false));
                 // Write only some of it, so that dropping behind unwritten bytes is covered too.
-                let n = flow.ready / 2;
-                out.extend_from_slice(&flow.buf[..n]);
+                let n = flow.pending().len() / 2;
+                out.extend_from_slice(&flow.pending()[..n]);
                 flow.written(n);
             }
-            out.extend_from_slice(&flow.buf[..flow.ready]);
-            flow.written(flow.ready);
+            write_all(&mut flow, &mut out);
+            assert_eq!(out, expected, "split every {step} bytes");
+            assert!(flow.at_message_end() && flow.buf.is_empty());
+        }
+    }
+
+    /// The same for what is inserted and replaced, with the messages that pass around it.
+    #[test]
+    fn any_split_rewrites_the_same_bytes() {
+        let (mut stream, mut expected) = (Vec::<u8>::new(), Vec::<u8>::new());
+        for (tag, body) in
+            [(b'D', &b"abc"[..]), (b'B', b"name\0rest"), (b'C', b""), (b'x', b"gone"), (b'B', b"n\0"), (b'D', &[7; 300])]
+        {
+            let m = message(tag, body);
+            match tag {
+                b'x' => expected.extend(message(b'i', b"instead")),
+                b'B' => {
+                    let rest = body.iter().position(|&byte| byte == 0).unwrap() + 1;
+                    expected.extend(message(b'i', b""));
+                    expected.extend(message(b'B', &[b"other\0", &body[rest..]].concat()));
+                }
+                _ => expected.extend(&m),
+            }
+            stream.extend(&m);
+        }
+        for step in 1..stream.len() {
+            let (mut flow, mut out) = (Flow::default(), Vec::new());
+            for chunk in stream.chunks(step) {
+                flow.buf.extend_from_slice(chunk);
+                flow.walk(|head, body, insert| {
+                    Ok::<_, BadLength>(match head.tag {
+                        b'x' => {
+                            insert.extend_from_slice(&message(b'i', b"instead"));
+                            Verdict::Drop
+                        }
+                        b'B' => {
+                            let Some(end) = body.iter().position(|&byte| byte == 0) else { return Ok(Verdict::Whole) };
+                            insert.extend_from_slice(&message(b'i', b""));
+                            let head = message(b'B', &vec![0; head.body - end - 1 + 6]);
+                            insert.extend_from_slice(&head[..HEADER]);
+                            insert.extend_from_slice(b"other\0");
+                            Verdict::Without(HEADER + end + 1)
+                        }
+                        _ => Verdict::Pass,
+                    })
+                })
+                .unwrap();
+                let n = flow.pending().len() / 2;
+                out.extend_from_slice(&flow.pending()[..n]);
+                flow.written(n);
+            }
+            write_all(&mut flow, &mut out);
             assert_eq!(out, expected, "split every {step} bytes");
             assert!(flow.at_message_end() && flow.buf.is_empty());
         }
@@ -264,7 +391,7 @@ mod tests {
     fn a_declared_length_makes_no_room_for_it() {
         let mut flow = Flow::default();
         flow.buf.extend_from_slice(b"Q\x3f\xff\xff\xf0");
-        assert_eq!(flow.walk(|_, _| Ok::<_, BadLength>(Verdict::Whole)), Ok(false));
+        assert_eq!(flow.walk(|_, _, _| Ok::<_, BadLength>(Verdict::Whole)), Ok(false));
         assert!(flow.buf.capacity() <= 2 * WHOLE_ROOM, "{}", flow.buf.capacity());
     }
 
@@ -274,9 +401,9 @@ mod tests {
         flow.buf.extend(message(b'S', b""));
         flow.buf.extend(message(b'Q', b"select 1\0"));
         let judge =
-            |head: Header, _: &[u8]| Ok::<_, BadLength>(if head.tag == b'Q' { Verdict::Stop } else { Verdict::Pass });
+            |head: Header, _: &[u8], _: &mut BytesMut| Ok::<_, BadLength>(if head.tag == b'Q' { Verdict::Stop } else { Verdict::Pass });
         assert_eq!(flow.walk(judge), Ok(true));
-        assert_eq!(flow.ready, 5);
+        assert_eq!(flow.pending().len(), 5);
         assert_eq!(flow.unread(), message(b'Q', b"select 1\0"));
     }
 }
