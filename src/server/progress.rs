@@ -28,6 +28,34 @@ enum Expect {
     Sync,
     /// No reply: marks where the client ended its COPY data, for the Syncs that the server ignored before it.
     CopyEnd,
+    /// The server was not asked: whoever drives it answers, in this place.
+    Own,
+}
+
+impl Expect {
+    /// Whether a ReadyForQuery comes for it.
+    const fn ends_batch(self) -> bool {
+        matches!(self, Self::Query | Self::Function | Self::Sync)
+    }
+}
+
+/// A reply that is owed, and whether somebody has kept a note on it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Owed {
+    expect: Expect,
+    noted: bool,
+}
+
+/// What a server's message means for whoever keeps notes on requests, one for each that was [noted](Progress::sent_noted).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Heard {
+    /// It belongs to no noted request.
+    Plain,
+    /// It belongs to the noted request in front; true: it is the last of its answer.
+    Noted(bool),
+    /// An error that ends the batch: the first so many notes are void. True: the first of them is of the request that failed
+    /// itself; all others were skipped, unread.
+    Failed(usize, bool),
 }
 
 /// Transaction status as the last ReadyForQuery told it.
@@ -59,7 +87,9 @@ pub struct Unexpected {
 /// The machine. See the module's text.
 #[derive(Debug)]
 pub struct Progress {
-    expected: VecDeque<Expect>,
+    expected: VecDeque<Owed>,
+    /// How many of them end with a ReadyForQuery.
+    ends: usize,
     status: Status,
     /// Extended-protocol messages were sent since the last Sync: an implicit transaction may be open.
     unsynced: bool,
@@ -81,6 +111,7 @@ impl Progress {
     pub fn fresh() -> (Self, Boundary) {
         let progress = Self {
             expected: VecDeque::new(),
+            ends: 0,
             status: Status::Idle,
             unsynced: false,
             skipping: false,
@@ -139,57 +170,120 @@ impl Progress {
         !self.unsynced && !self.skipping && !self.copy_in && !known_to_be_open
     }
 
+    /// Whether every batch before the one that is being sent has been answered: [`status`](Self::status) is of now.
+    #[must_use]
+    pub const fn earlier_answered(&self) -> bool {
+        self.ends == 0
+    }
+
+    /// Whether what is sent now is looked at by the server at all: it is not skipping to a Sync, and not reading COPY data.
+    #[must_use]
+    pub const fn listens(&self) -> bool {
+        !self.skipping && !self.copy_in
+    }
+
     /// A client's message with this tag has been let through to the server.
     pub fn sent(&mut self, tag: u8) {
+        self.send(tag, false);
+    }
+
+    /// The same for one that a note is kept on. Only while the server [listens](Self::listens).
+    pub fn sent_noted(&mut self, tag: u8) {
+        self.send(tag, true);
+    }
+
+    /// A client's message was kept from the server and is answered in its place, by whoever asks
+    /// [`next_is_own`](Self::next_is_own); a note is kept on it. Only while the server [listens](Self::listens).
+    pub fn owe_own(&mut self) {
+        self.unsynced = true;
+        self.push(Expect::Own, true);
+    }
+
+    /// Whether the next reply is not the server's to give; it counts as given then.
+    pub fn next_is_own(&mut self) -> bool {
+        let own = self.front() == Some(Expect::Own);
+        if own {
+            self.pop();
+        }
+        own
+    }
+
+    /// Whether the next reply is one that a note is kept on.
+    #[must_use]
+    pub fn next_is_noted(&self) -> bool {
+        self.expected.front().is_some_and(|owed| owed.noted)
+    }
+
+    fn front(&self) -> Option<Expect> {
+        self.expected.front().map(|owed| owed.expect)
+    }
+
+    fn push(&mut self, expect: Expect, noted: bool) {
+        self.ends += usize::from(expect.ends_batch());
+        self.expected.push_back(Owed { expect, noted });
+    }
+
+    fn pop(&mut self) -> Option<Owed> {
+        let owed = self.expected.pop_front()?;
+        self.ends -= usize::from(owed.expect.ends_batch());
+        Some(owed)
+    }
+
+    fn send(&mut self, tag: u8, noted: bool) {
         match tag {
             client::COPY_DATA | client::FLUSH => {}
             client::COPY_DONE | client::COPY_FAIL => {
                 if self.copy_in {
                     self.copy_in = false;
                 } else if !self.expected.is_empty() {
-                    self.expected.push_back(Expect::CopyEnd);
+                    self.push(Expect::CopyEnd, false);
                 }
             }
             client::SYNC => {
                 if !self.copy_in {
                     self.skipping = false;
                     self.unsynced = false;
-                    self.expected.push_back(Expect::Sync);
+                    self.push(Expect::Sync, noted);
                 }
             }
             // The server ends the COPY with an error and eats the message; whether it answers the ones
             // behind it depends on what it had read by then.
             _ if self.copy_in => self.tainted = true,
             _ if self.skipping => {}
-            client::QUERY => self.request(Expect::Query),
-            client::FUNCTION_CALL => self.request(Expect::Function),
-            client::PARSE => self.extended(Expect::Parse),
-            client::BIND => self.extended(Expect::Bind),
-            client::DESCRIBE => self.extended(Expect::Describe),
-            client::EXECUTE => self.extended(Expect::Execute),
-            client::CLOSE => self.extended(Expect::Close),
+            client::QUERY => self.request(Expect::Query, noted),
+            client::FUNCTION_CALL => self.request(Expect::Function, noted),
+            client::PARSE => self.extended(Expect::Parse, noted),
+            client::BIND => self.extended(Expect::Bind, noted),
+            client::DESCRIBE => self.extended(Expect::Describe, noted),
+            client::EXECUTE => self.extended(Expect::Execute, noted),
+            client::CLOSE => self.extended(Expect::Close, noted),
             _ => self.tainted = true,
         }
     }
 
-    fn request(&mut self, expect: Expect) {
+    fn request(&mut self, expect: Expect, noted: bool) {
         self.unsynced = false;
-        self.expected.push_back(expect);
+        self.push(expect, noted);
     }
 
-    fn extended(&mut self, expect: Expect) {
+    fn extended(&mut self, expect: Expect, noted: bool) {
         self.unsynced = true;
-        self.expected.push_back(expect);
+        self.push(expect, noted);
     }
 
     /// A server's message with this tag has arrived; `status` is the body of a ReadyForQuery.
     ///
     /// # Errors
     /// [`Unexpected`] if it answers nothing that was asked; the server is [`broken`](Self::broken) from then on.
-    pub fn received(&mut self, tag: u8, status: &[u8]) -> Result<(), Unexpected> {
-        let front = self.expected.front().copied();
+    pub fn received(&mut self, tag: u8, status: &[u8]) -> Result<Heard, Unexpected> {
+        // Nobody was there to give them.
+        while self.next_is_own() {}
+        let owed = self.expected.front().copied();
+        let front = owed.map(|owed| owed.expect);
+        let before = self.expected.len();
+        let mut failed = None;
         let fits = match (tag, front) {
-            (server::NOTICE | server::NOTIFICATION | server::PARAMETER_STATUS, _) => true,
+            (server::NOTICE | server::NOTIFICATION | server::PARAMETER_STATUS, _) => return Ok(Heard::Plain),
             (server::READY_FOR_QUERY, Some(Expect::Query | Expect::Function | Expect::Sync)) => self.ready(status),
             (server::READY_FOR_QUERY, None) if self.surplus > 0 => {
                 self.surplus -= 1;
@@ -197,13 +291,26 @@ impl Progress {
                 self.unsynced &= !std::mem::take(&mut self.skipping);
                 self.ready(status)
             }
-            (server::ERROR, front) => self.error(front),
+            (server::ERROR, Some(Expect::Query | Expect::Function | Expect::Sync)) => {
+                self.copy_ends();
+                true
+            }
+            (server::ERROR, Some(_)) => {
+                self.copy_ends();
+                failed = Some(self.skip());
+                true
+            }
+            // Nothing was asked: the server is going down, or says so to a connection it is about to close.
+            (server::ERROR, None) => {
+                self.copy_ends();
+                false
+            }
             (server::PARSE_COMPLETE, Some(Expect::Parse))
             | (server::BIND_COMPLETE, Some(Expect::Bind))
             | (server::CLOSE_COMPLETE, Some(Expect::Close))
             | (server::ROW_DESCRIPTION | server::NO_DATA, Some(Expect::Describe))
             | (server::COMMAND_COMPLETE | server::EMPTY_QUERY | server::PORTAL_SUSPENDED, Some(Expect::Execute)) => {
-                self.expected.pop_front();
+                self.pop();
                 true
             }
             (server::PARAMETER_DESCRIPTION, Some(Expect::Describe))
@@ -219,20 +326,24 @@ impl Progress {
             }
             _ => false,
         };
+        let over = tag != server::COPY_IN && self.expected.len() < before;
         // The end of COPY data belongs to what stood before it, and that is over.
-        while self.expected.front() == Some(&Expect::CopyEnd) {
-            self.expected.pop_front();
+        while self.front() == Some(Expect::CopyEnd) {
+            self.pop();
         }
         if tag == server::COMMAND_COMPLETE {
             // The COPY was read to its end, and with it what was sent ahead of that.
             self.early = 0;
         }
-        if fits {
-            Ok(())
-        } else {
+        if !fits {
             self.broken = true;
-            Err(Unexpected { tag })
+            return Err(Unexpected { tag });
         }
+        Ok(match (failed, owed) {
+            (Some((notes, first)), _) => Heard::Failed(notes, first),
+            (None, Some(Owed { noted: true, .. })) => Heard::Noted(over),
+            (None, _) => Heard::Plain,
+        })
     }
 
     fn ready(&mut self, status: &[u8]) -> bool {
@@ -242,35 +353,34 @@ impl Progress {
             b"E" => Status::Failed,
             _ => return false,
         };
-        self.expected.pop_front();
+        self.pop();
         self.copy_in = false;
         true
     }
 
-    /// After an error in the extended protocol the server skips everything up to the next Sync, simple
-    /// queries among it; after one in a simple query its own ReadyForQuery still comes.
-    fn error(&mut self, front: Option<Expect>) -> bool {
+    fn copy_ends(&mut self) {
         self.copy_in = false;
         self.surplus += std::mem::take(&mut self.early);
-        match front {
-            Some(Expect::Query | Expect::Function | Expect::Sync) => true,
-            Some(_) => {
-                while self.expected.front().is_some_and(|expect| *expect != Expect::Sync) {
-                    self.expected.pop_front();
-                }
-                self.skipping = self.expected.is_empty();
-                true
-            }
-            // Nothing was asked: the server is going down, or says so to a connection it is about to close.
-            None => false,
+    }
+
+    /// After an error in the extended protocol the server skips everything up to the next Sync, simple queries
+    /// among it; after one in a simple query its own ReadyForQuery still comes. Returns how many notes are void, and
+    /// whether the first is of what failed.
+    fn skip(&mut self) -> (usize, bool) {
+        let first = self.next_is_noted();
+        let mut notes = 0;
+        while self.front().is_some_and(|expect| expect != Expect::Sync) {
+            notes += usize::from(self.pop().is_some_and(|owed| owed.noted));
         }
+        self.skipping = self.expected.is_empty();
+        (notes, first)
     }
 
     /// The server reads COPY data now. Syncs that were sent ahead of the data's end do not count: it ignores them.
     fn copy_begins(&mut self, front: Expect) {
-        let end = self.expected.iter().position(|expect| *expect == Expect::CopyEnd);
+        let end = self.expected.iter().position(|owed| owed.expect == Expect::CopyEnd);
         let ahead = end.unwrap_or(self.expected.len());
-        if self.expected.iter().take(ahead).skip(1).any(|expect| *expect != Expect::Sync) {
+        if self.expected.iter().take(ahead).skip(1).any(|owed| owed.expect != Expect::Sync) {
             self.tainted = true;
             return;
         }
@@ -279,10 +389,11 @@ impl Progress {
         self.expected.truncate(1);
         self.copy_in = end.is_none();
         // Those Syncs seemed to end the implicit transaction; it is open again unless a later one was sent.
-        if front == Expect::Execute && !later.contains(&Expect::Sync) {
+        if front == Expect::Execute && !later.iter().any(|owed| owed.expect == Expect::Sync) {
             self.unsynced = true;
         }
         self.expected.extend(later);
+        self.ends = self.expected.iter().filter(|owed| owed.expect.ends_batch()).count();
     }
 }
 

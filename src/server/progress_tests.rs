@@ -214,3 +214,51 @@ fn random_scripts_never_panic() {
         }
     }
 }
+
+/// Notes are kept on the messages in upper case behind `*`; `o` is one that the server never sees.
+fn heard(script: &str) -> Vec<Heard> {
+    let (mut progress, _boundary) = Progress::fresh();
+    let mut heard = Vec::new();
+    for word in script.split_whitespace() {
+        let bytes = word.as_bytes();
+        match (bytes[0], bytes[1]) {
+            (b'>', b'o') => progress.owe_own(),
+            (b'>', tag) => progress.sent(tag),
+            (b'*', tag) => progress.sent_noted(tag),
+            (_, tag) => {
+                assert!(!progress.next_is_own() || heard.push(Heard::Noted(true)) == ());
+                heard.push(progress.received(tag, &bytes[2..]).unwrap());
+            }
+        }
+    }
+    assert!(is_boundary(&progress), "{script}");
+    heard
+}
+
+#[test]
+fn notes_are_found_again_at_their_answers() {
+    use Heard::{Failed, Noted, Plain};
+    assert_eq!(heard("*P >B >E >S <1 <2 <C <ZI"), [Noted(true), Plain, Plain, Plain]);
+    assert_eq!(heard("*D >S <t <T <ZI"), [Noted(false), Noted(true), Plain]);
+    assert_eq!(heard("*Q <T <N <D <C <ZI"), [Noted(false), Plain, Noted(false), Noted(false), Noted(true)]);
+    // The failing one, the skipped ones behind it, and not those behind the Sync.
+    assert_eq!(heard("*P *P >B *C >S *P >S <E <ZI <1 <ZI"), [Failed(3, true), Plain, Noted(true), Plain]);
+    assert_eq!(heard(">P *P >B *C >S <E <ZI"), [Failed(2, false), Plain]);
+    assert_eq!(heard("*Q <E <ZI"), [Noted(false), Noted(true)]);
+    // One that the server does not see is answered in its place, or skipped with the others.
+    assert_eq!(heard(">D >o >B >S <t <T <2 <ZI"), [Plain, Plain, Noted(true), Plain, Plain]);
+    assert_eq!(heard(">D >o >B >S <E <ZI"), [Failed(1, false), Plain]);
+    // A COPY that has Syncs sent ahead of its data is not over when it begins.
+    assert_eq!(heard("*Q >S <G >d >c <C <ZI"), [Noted(false), Noted(false), Noted(true)]);
+}
+
+#[test]
+fn what_is_kept_from_the_server_still_needs_its_sync() {
+    let (mut progress, _boundary) = Progress::fresh();
+    progress.owe_own();
+    assert!(progress.next_is_own() && !progress.at_rest());
+    progress.sent(b'S');
+    assert!(!progress.earlier_answered());
+    progress.received(b'Z', b"I").unwrap();
+    assert!(progress.earlier_answered() && is_boundary(&progress));
+}

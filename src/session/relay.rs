@@ -188,7 +188,7 @@ impl Relay<'_> {
                 _ => {}
             }
             match progress.received(head.tag, body) {
-                Ok(()) => {}
+                Ok(_) => {}
                 // The server's farewell to a client that has asked nothing: it is to read it, as it would directly.
                 Err(_) if head.tag == from_server::ERROR => *said_farewell = true,
                 Err(unexpected) => return Err(End::ServerBroken(unexpected)),
