@@ -14,7 +14,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use super::cancel::Link;
 use super::parameters::Parameters;
 use super::progress::{Boundary, Progress, Status};
-use crate::ids::{Moment, ServerId, SessionId};
+use super::residue::Settings;
+use crate::ids::{Moment, ServerId};
+use crate::prepared::slots::Slots;
 use crate::net::stream::Stream;
 use crate::wire::frame::{self, BadLength, Flow};
 use crate::wire::reply::Report;
@@ -43,8 +45,12 @@ pub struct Server {
     pub expires_at: Option<Moment>,
     /// A client left state on it: it is reset before anybody else gets it.
     pub dirty: bool,
-    /// Whose the unnamed prepared statement on it is, if one was made.
-    pub unnamed: Option<SessionId>,
+    /// The prepared statements that it has.
+    pub slots: Slots,
+    /// The settings, beside those that it reports, that it was given for the client that it served last.
+    pub settings: Option<Arc<Settings>>,
+    /// Which state of the database's schema its prepared statements are of.
+    pub schema: u64,
     /// It has sent an error that ends the connection.
     pub said_farewell: bool,
 }

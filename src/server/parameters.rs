@@ -83,7 +83,7 @@ impl Parameters {
 }
 
 /// A dollar-quoted literal: it needs no escapes, whatever `standard_conforming_strings` is.
-fn quote(text: &[u8], out: &mut BytesMut) {
+pub(super) fn quote(text: &[u8], out: &mut BytesMut) {
     let mut tag = String::from("$v$");
     while text.windows(tag.len()).any(|window| window == tag.as_bytes()) || text.ends_with(b"$v") {
         tag.insert(1, 'v');

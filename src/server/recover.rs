@@ -17,6 +17,7 @@ pub const BOUND: Duration = Duration::from_secs(5);
 /// # Errors
 /// Why it has to be closed. **Not cancel-safe.**
 pub async fn recover(mut server: Box<Server>, half_sent: bool) -> Result<Rested, Failure> {
+    server.slots.abandon();
     let end = async {
         let busy = !server.progress.at_rest();
         // The cancel goes out even if the connection is then closed: otherwise Postgres would run on for nobody.
@@ -58,7 +59,18 @@ async fn drain(server: &mut Server) -> Result<(), Failure> {
 /// Why it has to be closed. **Not cancel-safe.**
 pub async fn reset(mut server: Box<Server>, query: &[u8]) -> Result<Rested, Failure> {
     if !query.is_empty() {
-        server.query_within(query, BOUND).await?;
+        let answer = server.query_within(query, BOUND).await?;
+        let did = |tag: &str| answer.tags.iter().any(|done| done == tag);
+        if did("DISCARD ALL") || did("DEALLOCATE ALL") {
+            server.slots.reset();
+        }
+        if did("DISCARD ALL") {
+            server.settings = None;
+        }
+    }
+    if server.slots.doubtful() {
+        server.query_within(b"DEALLOCATE ALL", BOUND).await?;
+        server.slots.reset();
     }
     server.dirty = false;
     rested(server)

@@ -1,0 +1,228 @@
+//! What a request may leave behind on a server, as far as its text and its command tags tell.
+//!
+//! A hint costs a question at the next boundary, no more: Postgres itself is asked what is there
+//! (`server::residue`). Doubt means yes. A function that does such things inside is not seen here: for that there is
+//! `server_reset_query_always`.
+
+use std::sync::LazyLock;
+
+use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
+
+/// A set of things that may have been left behind.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Hints(u16);
+
+impl Hints {
+    /// Settings of the session: SET, RESET, `set_config`.
+    pub const SETTINGS: Self = Self(1);
+    /// Advisory locks of the session.
+    pub const LOCKS: Self = Self(2);
+    /// Temporary tables and what else can stand in the temporary schema.
+    pub const TEMPORARY: Self = Self(4);
+    /// Statements prepared by SQL.
+    pub const PREPARED: Self = Self(8);
+    /// Channels that are listened on.
+    pub const CHANNELS: Self = Self(16);
+    /// Cursors WITH HOLD.
+    pub const CURSORS: Self = Self(32);
+    /// A library was loaded: nothing undoes it.
+    pub const LIBRARY: Self = Self(64);
+    /// The text says TEMP: a `CREATE` in it, or a `SELECT` without rows, counts as [`TEMPORARY`](Self::TEMPORARY).
+    pub const SAYS_TEMP: Self = Self(128);
+    /// SET SESSION AUTHORIZATION; found with the settings.
+    pub const AUTHORIZATION: Self = Self(256);
+    /// Whatever code can do.
+    pub const ANYTHING: Self = Self(1 + 2 + 4 + 8 + 16 + 32);
+
+    /// Both.
+    #[must_use]
+    pub const fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Whether they share one.
+    #[must_use]
+    pub const fn any_of(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// Without those that say nothing alone.
+    #[must_use]
+    pub const fn residue(self) -> Self {
+        Self(self.0 & !Self::SAYS_TEMP.0)
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// What the text of a request hints at.
+    #[must_use]
+    pub fn of_text(text: &[u8]) -> Self {
+        let mut hints = Self::default();
+        for found in WORDS.find_overlapping_iter(text) {
+            hints = hints.with(MEANING.get(found.pattern().as_usize()).map_or(Self::ANYTHING, |(_, hint)| *hint));
+        }
+        hints
+    }
+
+    /// What the tag of a command hints at. `rows`: it has sent rows or their description; a `SELECT` without may have
+    /// been `CREATE TABLE AS`, which has that tag.
+    #[must_use]
+    pub fn of_tag(self, tag: &[u8], rows: bool) -> Self {
+        let tag = tag.strip_suffix(&[0]).unwrap_or(tag);
+        let hint = match tag {
+            b"SET" | b"RESET" => Self::SETTINGS,
+            b"PREPARE" => Self::PREPARED,
+            b"LISTEN" => Self::CHANNELS,
+            b"DECLARE CURSOR" => Self::CURSORS,
+            b"LOAD" => Self::LIBRARY,
+            b"DO" | b"CALL" => Self::ANYTHING,
+            // Extensions and their like may run any code.
+            b"CREATE EXTENSION" | b"ALTER EXTENSION" => Self::ANYTHING,
+            _ if self.any_of(Self::SAYS_TEMP) && tag.starts_with(b"CREATE ") => Self::TEMPORARY,
+            _ if self.any_of(Self::SAYS_TEMP) && !rows && tag.starts_with(b"SELECT ") => Self::TEMPORARY,
+            _ => Self::default(),
+        };
+        self.with(hint)
+    }
+
+    /// Whether a command with this tag may have ended something that keeps a client on its server.
+    #[must_use]
+    pub fn may_end_residue(tag: &[u8]) -> bool {
+        let tag = tag.strip_suffix(&[0]).unwrap_or(tag);
+        matches!(tag, b"DISCARD ALL" | b"DISCARD TEMP" | b"DEALLOCATE" | b"DEALLOCATE ALL" | b"UNLISTEN" | b"DO" | b"CALL")
+            || tag.starts_with(b"CLOSE CURSOR")
+            || tag.starts_with(b"DROP ")
+    }
+}
+
+const MEANING: [(&str, Hints); 3] =
+    [("set_config", Hints::SETTINGS), ("advisory", Hints::LOCKS), ("temp", Hints::SAYS_TEMP)];
+
+/// Never changes; a `const` if the crate could.
+static WORDS: LazyLock<AhoCorasick> = LazyLock::new(|| {
+    AhoCorasick::builder()
+        .ascii_case_insensitive(true)
+        .match_kind(MatchKind::Standard)
+        .kind(Some(AhoCorasickKind::DFA))
+        .build(MEANING.map(|(word, _)| word))
+        .unwrap_or_else(|_| unreachable!("three short words make a small automaton"))
+});
+
+/// A simple query that is one `DEALLOCATE name` or `EXECUTE name ..`: where the name stands in the text, and the name as
+/// Postgres reads it. Such a name may be one that a client has given in the protocol.
+#[must_use]
+pub fn names_statement(text: &[u8]) -> Option<(std::ops::Range<usize>, Vec<u8>)> {
+    let mut at = skip_blanks(text, 0);
+    let verb = word(text, at);
+    let deallocate = verb.eq_ignore_ascii_case(b"deallocate");
+    if !deallocate && !verb.eq_ignore_ascii_case(b"execute") {
+        return None;
+    }
+    at = skip_blanks(text, at + verb.len());
+    if deallocate && word(text, at).eq_ignore_ascii_case(b"prepare") {
+        at = skip_blanks(text, at + b"prepare".len());
+    }
+    let (length, name) = identifier(text.get(at..)?)?;
+    let rest = text.get(at + length..)?;
+    let is_all = length == name.len() && name == b"all";
+    if is_all || (deallocate && !rest.iter().all(|byte| byte.is_ascii_whitespace() || matches!(byte, b';' | 0))) {
+        return None;
+    }
+    Some((at..at + length, name))
+}
+
+fn skip_blanks(text: &[u8], from: usize) -> usize {
+    let rest = text.get(from..).unwrap_or_default();
+    from + rest.iter().take_while(|byte| byte.is_ascii_whitespace()).count()
+}
+
+fn word(text: &[u8], from: usize) -> &[u8] {
+    let rest = text.get(from..).unwrap_or_default();
+    let length = rest.iter().take_while(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$' | 0x80..)).count();
+    rest.get(..length).unwrap_or_default()
+}
+
+/// An identifier at the front: its length in the text and its value. Source: `scan.l` (folding, doubled quotes).
+fn identifier(text: &[u8]) -> Option<(usize, Vec<u8>)> {
+    if text.first() != Some(&b'"') {
+        let plain = word(text, 0);
+        let good = plain.first().is_some_and(|byte| !byte.is_ascii_digit() && *byte != b'$');
+        return good.then(|| (plain.len(), plain.to_ascii_lowercase()));
+    }
+    let (mut name, mut at) = (Vec::new(), 1);
+    loop {
+        match (*text.get(at)?, text.get(at + 1)) {
+            (b'"', Some(b'"')) => {
+                name.push(b'"');
+                at += 2;
+            }
+            (b'"', _) => return (!name.is_empty()).then_some((at + 1, name)),
+            (byte, _) => {
+                name.push(byte);
+                at += 1;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_that_may_leave_something() {
+        for (text, expected) in [
+            ("select 1", Hints::default()),
+            ("SELECT Set_Config('a.b', $1, false)", Hints::SETTINGS),
+            ("select pg_try_advisory_lock(1)", Hints::LOCKS),
+            ("create temp table t()", Hints::SAYS_TEMP),
+            ("select temperature, pg_catalog.set_config('x','y',true)", Hints::SAYS_TEMP.with(Hints::SETTINGS)),
+        ] {
+            assert_eq!(Hints::of_text(text.as_bytes()), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn commands_that_leave_state_are_known_by_their_tags() {
+        let none = Hints::default();
+        for tag in ["SET\0", "RESET\0", "PREPARE\0", "LISTEN\0", "DECLARE CURSOR\0", "LOAD\0", "DO\0", "CALL\0"] {
+            assert!(!none.of_tag(tag.as_bytes(), true).residue().is_empty(), "{tag}");
+        }
+        for tag in ["SELECT 1\0", "INSERT 0 1\0", "BEGIN\0", "COMMIT\0", "PREPARE TRANSACTION\0", "CREATE TABLE\0"] {
+            assert!(none.of_tag(tag.as_bytes(), false).residue().is_empty(), "{tag}");
+        }
+        let temp = Hints::SAYS_TEMP;
+        assert!(temp.residue().is_empty() && temp.of_tag(b"SELECT 3\0", true).residue().is_empty());
+        assert_eq!(temp.of_tag(b"CREATE VIEW\0", false).residue(), Hints::TEMPORARY);
+        assert_eq!(temp.of_tag(b"SELECT 3\0", false).residue(), Hints::TEMPORARY, "CREATE TEMP TABLE AS");
+    }
+
+    #[test]
+    fn statements_that_are_named_in_sql() {
+        for (text, expected) in [
+            ("DEALLOCATE pdo_stmt_1", Some("pdo_stmt_1")),
+            ("  deallocate PREPARE \"A\"\"b\" ; \0", Some("A\"b")),
+            ("execute S1(1, 'x')", Some("s1")),
+            ("EXECUTE \"all\"", Some("all")),
+            ("deallocate all", None),
+            ("DEALLOCATE prepare all", None),
+            ("deallocate a; select 1", None),
+            ("deallocate 1a", None),
+            ("deallocate \"\"", None),
+            ("deallocate \"a", None),
+            ("explain execute s1", None),
+            ("select 1", None),
+            ("", None),
+        ] {
+            let found = names_statement(text.as_bytes());
+            assert_eq!(found.as_ref().map(|(_, name)| name.as_slice()), expected.map(str::as_bytes), "{text}");
+            if let (Some((range, _)), Some(name)) = (found, expected) {
+                assert!(text[range].to_lowercase().contains(&name.replace('"', "\"\"").to_lowercase()), "{text}");
+            }
+        }
+    }
+}

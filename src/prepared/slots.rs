@@ -1,0 +1,410 @@
+//! What one server has: prepared statements by their number, the unnamed one, and the notes on requests that are on
+//! their way to it.
+//!
+//! Bounded: the statement that was not used for longest makes room. A statement counts as there when the server has said so;
+//! one that is on its way is good in its own batch. What the server may still have and nobody wants is closed
+//! with the next request that goes to it.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+
+use super::catalog::Statement;
+use super::names::{Bound, Ticket, Unnamed};
+use super::{Digest, Digesting};
+use crate::ids::SessionId;
+use crate::wire::reply::Report;
+
+/// The beginning of our names for statements; a number follows.
+pub const PREFIX: &str = "pglull_";
+/// A name of ours that no statement ever has.
+pub const NOBODY: u64 = 0;
+
+/// Writes our name for a statement, without the closing zero.
+pub fn write_name(id: u64, out: &mut BytesMut) {
+    // Writing to memory does not fail.
+    let _ = write!(out, "{PREFIX}{id}");
+}
+
+/// Whether a client's name would be taken for one of ours.
+#[must_use]
+pub fn is_ours(name: &[u8]) -> bool {
+    name.strip_prefix(PREFIX.as_bytes()).is_some_and(|rest| !rest.is_empty() && rest.iter().all(u8::is_ascii_digit))
+}
+
+/// How far something on the server is confirmed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    /// Sent in the batch with this number.
+    Sent(u64),
+    There,
+}
+
+/// What is known of a statement's shape on this server.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Shape {
+    /// Nobody has asked.
+    Unknown,
+    /// We have asked.
+    Asked,
+    /// This.
+    Known(Digest),
+}
+
+#[derive(Debug)]
+struct Slot {
+    stage: Stage,
+    generation: u32,
+    used: u64,
+    shape: Shape,
+}
+
+/// The unnamed statement on the server.
+#[derive(Debug)]
+struct UnnamedSlot {
+    client: SessionId,
+    version: u64,
+    stage: Stage,
+    shape: Shape,
+    ours: bool,
+}
+
+/// Whether the server has a statement.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum State {
+    /// No, or one that is stale.
+    Absent,
+    /// Yes, as far as this batch is concerned.
+    Ready,
+    /// It depends on the outcome of an earlier batch.
+    Unsettled,
+}
+
+/// What we remember of a request that is on its way, in the order in which they were sent.
+#[derive(Debug)]
+pub enum Note {
+    /// A client's Parse of a new name. True: it was sent on; false: the server has that statement and is not asked.
+    Define(Arc<Bound>, Ticket, bool),
+    /// A client's Parse of a name that it has in use: Postgres refuses it.
+    Again(Arc<Bound>),
+    /// A client's Close, kept from the server.
+    Undefine(Arc<Bound>, Ticket),
+    /// A client's Bind.
+    Use(Arc<Bound>),
+    /// A client's Describe; `None`: of the unnamed statement.
+    Describe(Option<Arc<Bound>>, Digesting),
+    /// A client's Parse of the unnamed statement; `None`: too long to be remembered.
+    Unnamed(Option<Unnamed>),
+    /// A client's Close of the unnamed statement.
+    CloseUnnamed,
+    /// A client's simple query. The statement that it names in SQL; whether it ends an unnamed one.
+    Query(Option<Arc<Bound>>, bool),
+    /// A Parse of ours.
+    Prepare(u64),
+    /// A Parse or Close of ours for the unnamed statement.
+    PrepareUnnamed,
+    /// A Close of ours.
+    Forget(u64),
+    /// A Describe of ours; `None`: of the unnamed statement.
+    Shape(Option<u64>, Digesting),
+    /// Something of ours that Postgres refuses: the client is told this instead.
+    Fail(Box<Report>),
+}
+
+/// See the module's text.
+#[derive(Debug, Default)]
+pub struct Slots {
+    slots: HashMap<u64, Slot>,
+    unnamed: Option<UnnamedSlot>,
+    /// What the server may have and nobody wants.
+    unwanted: Vec<u64>,
+    /// What is on its way.
+    pub notes: VecDeque<Note>,
+    /// The number of the batch that is being sent.
+    pub batch: u64,
+    /// Changes of the unnamed statement that are on their way.
+    unnamed_pending: usize,
+    tick: u64,
+    /// Not all that the server has is known.
+    doubtful: bool,
+}
+
+impl Slots {
+    const fn stage(&self, stage: Stage) -> State {
+        match stage {
+            Stage::Sent(batch) if batch != self.batch => State::Unsettled,
+            Stage::Sent(_) | Stage::There => State::Ready,
+        }
+    }
+
+    /// Whether the server has the statement; it counts as used now.
+    pub fn state(&mut self, statement: &Statement) -> State {
+        let Some(slot) = self.slots.get_mut(&statement.id) else { return State::Absent };
+        self.tick += 1;
+        slot.used = self.tick;
+        if slot.stage == Stage::There && slot.generation != statement.generation() {
+            self.drop_slot(statement.id);
+            return State::Absent;
+        }
+        let stage = slot.stage;
+        self.stage(stage)
+    }
+
+    /// Gives a statement up; what the server has of it is to be closed.
+    pub fn drop_slot(&mut self, id: u64) {
+        if self.slots.remove(&id).is_some() {
+            self.unwanted.push(id);
+        }
+    }
+
+    /// A Parse for it has been sent.
+    pub fn sent(&mut self, statement: &Statement) {
+        self.tick += 1;
+        let slot = Slot {
+            stage: Stage::Sent(self.batch),
+            generation: statement.generation(),
+            used: self.tick,
+            shape: Shape::Unknown,
+        };
+        self.slots.insert(statement.id, slot);
+    }
+
+    /// The next statement that the server is to be told to forget: unwanted, or in the way of a new one.
+    pub fn next_unwanted(&mut self, limit: usize) -> Option<u64> {
+        if let Some(id) = self.unwanted.pop() {
+            return Some(id);
+        }
+        if self.slots.len() < limit.max(1) {
+            return None;
+        }
+        // What is on its way was just asked for.
+        let settled = self.slots.iter().filter(|(_, slot)| slot.stage == Stage::There);
+        let id = *settled.min_by_key(|(_, slot)| slot.used)?.0;
+        self.slots.remove(&id);
+        Some(id)
+    }
+
+    /// The server has confirmed a Parse.
+    pub fn parsed(&mut self, id: u64) {
+        if let Some(slot) = self.slots.get_mut(&id) {
+            slot.stage = Stage::There;
+        }
+    }
+
+    /// A Parse has failed or was skipped.
+    pub fn not_parsed(&mut self, id: u64) {
+        self.slots.remove(&id);
+    }
+
+    /// A Close was skipped.
+    pub fn not_closed(&mut self, id: u64) {
+        if !self.slots.contains_key(&id) {
+            self.unwanted.push(id);
+        }
+    }
+
+    /// What is known of the shape; `None`: of the unnamed statement.
+    #[must_use]
+    pub fn shape(&self, id: Option<u64>) -> Shape {
+        let known = match id {
+            Some(id) => self.slots.get(&id).map(|slot| slot.shape),
+            None => self.unnamed.as_ref().map(|slot| slot.shape),
+        };
+        known.unwrap_or(Shape::Unknown)
+    }
+
+    /// Notes the shape.
+    pub fn set_shape(&mut self, id: Option<u64>, shape: Shape) {
+        match id {
+            Some(id) => {
+                if let Some(slot) = self.slots.get_mut(&id) {
+                    slot.shape = shape;
+                }
+            }
+            None => {
+                if let Some(slot) = &mut self.unnamed {
+                    slot.shape = shape;
+                }
+            }
+        }
+    }
+
+    /// Whether the unnamed statement on the server is this one.
+    #[must_use]
+    pub fn unnamed_state(&self, client: SessionId, version: u64) -> State {
+        match &self.unnamed {
+            Some(slot) if slot.client == client && slot.version == version => self.stage(slot.stage),
+            _ => State::Absent,
+        }
+    }
+
+    /// Whether a change of the unnamed statement is on its way.
+    #[must_use]
+    pub const fn unnamed_moves(&self) -> bool {
+        self.unnamed_pending > 0
+    }
+
+    /// A change of the unnamed statement has been sent, which makes it this client's.
+    /// `ours`: the client has sent it to another server.
+    pub fn sent_unnamed(&mut self, client: SessionId, version: u64, ours: bool) {
+        self.unnamed_pending += 1;
+        self.unnamed =
+            Some(UnnamedSlot { client, version, stage: Stage::Sent(self.batch), shape: Shape::Unknown, ours });
+    }
+
+    /// Whether the unnamed statement was put there by us, in a client's name.
+    #[must_use]
+    pub fn unnamed_is_ours(&self) -> bool {
+        self.unnamed.as_ref().is_some_and(|slot| slot.ours)
+    }
+
+    /// A simple query that may end the unnamed statement has been sent.
+    pub fn sent_query(&mut self, ends_unnamed: bool) {
+        self.unnamed_pending += usize::from(ends_unnamed);
+        self.unnamed = None;
+    }
+
+    /// The server has dealt with a change of the unnamed statement; false: it has skipped it.
+    pub fn unnamed_settled(&mut self, done: bool) {
+        self.unnamed_pending = self.unnamed_pending.saturating_sub(1);
+        if !done {
+            self.unnamed = None;
+        } else if self.unnamed_pending == 0
+            && let Some(slot) = &mut self.unnamed
+        {
+            slot.stage = Stage::There;
+        }
+    }
+
+    /// The server has forgotten all that was confirmed.
+    pub fn forget_all(&mut self) {
+        self.slots.retain(|_, slot| slot.stage != Stage::There);
+        self.unwanted.clear();
+    }
+
+    /// What the server has is not known any more: it has to forget all before anybody else uses it.
+    pub fn doubt(&mut self) {
+        self.doubtful = true;
+    }
+
+    /// Nobody waits for what is on its way any more.
+    pub fn abandon(&mut self) {
+        self.doubtful |= !self.notes.is_empty();
+        self.notes.clear();
+        (self.unnamed, self.unnamed_pending) = (None, 0);
+    }
+
+    /// Whether it is not known what the server has.
+    #[must_use]
+    pub const fn doubtful(&self) -> bool {
+        self.doubtful
+    }
+
+    /// The server has forgotten all, confirmed by itself while nothing was on its way.
+    pub fn reset(&mut self) {
+        self.slots.clear();
+        self.unwanted.clear();
+        self.notes.clear();
+        (self.unnamed, self.unnamed_pending) = (None, 0);
+        self.doubtful = false;
+    }
+
+    /// How many statements the server has.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Whether it has none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::catalog::Catalog;
+    use super::*;
+
+    fn statements(n: u8) -> Vec<Arc<Statement>> {
+        let catalog = Catalog::new(1 << 20);
+        (0..n).map(|i| catalog.intern(&[i]).unwrap()).collect()
+    }
+
+    #[test]
+    fn what_is_on_its_way_is_good_in_its_batch_only() {
+        let (all, mut slots) = (statements(1), Slots::default());
+        assert_eq!(slots.state(&all[0]), State::Absent);
+        slots.sent(&all[0]);
+        assert_eq!(slots.state(&all[0]), State::Ready);
+        slots.batch += 1;
+        assert_eq!(slots.state(&all[0]), State::Unsettled);
+        slots.parsed(all[0].id);
+        assert_eq!(slots.state(&all[0]), State::Ready);
+    }
+
+    #[test]
+    fn the_longest_unused_makes_room_but_not_what_is_on_its_way() {
+        let (all, mut slots) = (statements(4), Slots::default());
+        for statement in &all[..2] {
+            slots.sent(statement);
+            slots.parsed(statement.id);
+        }
+        assert_eq!(slots.next_unwanted(3), None);
+        slots.sent(&all[2]);
+        assert_eq!(slots.state(&all[0]), State::Ready);
+        assert_eq!(slots.next_unwanted(3), Some(all[1].id));
+        assert_eq!(slots.next_unwanted(3), None);
+        slots.sent(&all[3]);
+        assert_eq!(slots.next_unwanted(3), Some(all[0].id));
+        assert_eq!(slots.next_unwanted(2), None, "the others are on their way");
+        slots.not_closed(all[0].id);
+        assert_eq!(slots.next_unwanted(9), Some(all[0].id));
+    }
+
+    #[test]
+    fn a_stale_statement_is_closed_and_prepared_anew() {
+        let (all, mut slots) = (statements(1), Slots::default());
+        slots.sent(&all[0]);
+        slots.parsed(all[0].id);
+        all[0].went_stale(0);
+        assert_eq!(slots.state(&all[0]), State::Absent);
+        assert_eq!(slots.next_unwanted(9), Some(all[0].id));
+        slots.sent(&all[0]);
+        slots.parsed(all[0].id);
+        assert_eq!(slots.state(&all[0]), State::Ready);
+    }
+
+    #[test]
+    fn forgetting_all_spares_what_was_sent_behind_it() {
+        let (all, mut slots) = (statements(2), Slots::default());
+        slots.sent(&all[0]);
+        slots.parsed(all[0].id);
+        slots.sent(&all[1]);
+        slots.forget_all();
+        assert_eq!((slots.state(&all[0]), slots.state(&all[1])), (State::Absent, State::Ready));
+    }
+
+    #[test]
+    fn the_unnamed_statement_is_one_clients() {
+        let mut slots = Slots::default();
+        slots.sent_unnamed(SessionId(1), 7, false);
+        slots.unnamed_settled(true);
+        assert_eq!(slots.unnamed_state(SessionId(1), 7), State::Ready);
+        assert_eq!(slots.unnamed_state(SessionId(1), 8), State::Absent);
+        assert_eq!(slots.unnamed_state(SessionId(2), 7), State::Absent);
+    }
+
+    #[test]
+    fn names_of_ours_are_known() {
+        for (name, ours) in [("pglull_12", true), ("pglull_", false), ("pglull_x", false), ("s1", false)] {
+            assert_eq!(is_ours(name.as_bytes()), ours, "{name}");
+        }
+        let mut out = BytesMut::new();
+        write_name(NOBODY, &mut out);
+        assert!(is_ours(&out));
+    }
+}

@@ -1,0 +1,203 @@
+//! What a client has left on its server: Postgres is asked, at a boundary, where a hint says that there may be something.
+//!
+//! Settings are taken down with the values that the server itself gives, and follow the client from then on. Everything else
+//! cannot be moved: it keeps the client on its server until it is gone.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::conn::{Failure, Server};
+use super::parameters::{TRACKED, quote};
+use super::recover::BOUND;
+use crate::prepared::hints::Hints;
+
+/// Settings of a session that Postgres does not report: names and values, in the order of their names.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Settings(Vec<(Bytes, Bytes)>);
+
+impl Settings {
+    /// The statement that gives them to a session that has none of its own; `None` if there is nothing to give.
+    #[must_use]
+    pub fn statement(&self) -> Option<Bytes> {
+        let mut sql = BytesMut::new();
+        // The role last: it may not be allowed to set the others.
+        let (roles, others): (Vec<_>, Vec<_>) = self.0.iter().partition(|(name, _)| name == "role");
+        for (name, value) in others.into_iter().chain(roles) {
+            sql.put_slice(if sql.is_empty() { b"SELECT " } else { b", " });
+            sql.put_slice(b"pg_catalog.set_config(");
+            quote(name, &mut sql);
+            sql.put_slice(b", ");
+            quote(value, &mut sql);
+            sql.put_slice(b", false)");
+        }
+        (!sql.is_empty()).then(|| sql.freeze())
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// Takes every setting back to what the session began with.
+const CLEAR: &[u8] = b"RESET ROLE; RESET ALL";
+
+/// What was found.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Residue {
+    /// The settings, if they were asked for.
+    pub settings: Option<Settings>,
+    /// What keeps the client on this server.
+    pub keeps: Hints,
+}
+
+/// Asks the server what of `hints` is there. **Not cancel-safe.**
+///
+/// # Errors
+/// As [`Server::query_within`].
+pub async fn ask(server: &mut Server, hints: Hints) -> Result<Residue, Failure> {
+    let mut residue = Residue::default();
+    if hints.any_of(Hints::LIBRARY) {
+        residue.keeps = Hints::LIBRARY;
+    }
+    let Some(sql) = question(hints) else { return Ok(residue) };
+    let answer = server.query_within(sql.as_bytes(), BOUND).await?;
+    let mut settings = Vec::new();
+    for row in answer.rows {
+        let mut values = row.into_iter().map(Option::unwrap_or_default);
+        let (kind, name, value) =
+            (values.next().unwrap_or_default(), values.next().unwrap_or_default(), values.next().unwrap_or_default());
+        match THINGS.iter().find(|thing| thing.0.as_bytes() == kind) {
+            Some((_, hint, _)) => residue.keeps = residue.keeps.with(*hint),
+            // A copy: a slice would keep the whole answer alive.
+            None => settings.push((Bytes::copy_from_slice(&name), Bytes::copy_from_slice(&value))),
+        }
+    }
+    residue.settings = hints.any_of(Hints::SETTINGS).then_some(Settings(settings));
+    Ok(residue)
+}
+
+/// What cannot be moved, by name, and how Postgres says that it is there. Operators are named in full: the session may have a
+/// search path of its own.
+const THINGS: [(&str, Hints, &str); 6] = [
+    ("prepare", Hints::PREPARED, "pg_catalog.pg_prepared_statements WHERE from_sql OR name OPERATOR(pg_catalog.!~) '^pglull_[0-9]+$'"),
+    ("listen", Hints::CHANNELS, "pg_catalog.pg_listening_channels()"),
+    ("cursor", Hints::CURSORS, "pg_catalog.pg_cursors WHERE is_holdable"),
+    (
+        "advisory lock",
+        Hints::LOCKS,
+        "pg_catalog.pg_locks WHERE locktype OPERATOR(pg_catalog.=) 'advisory' AND pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()",
+    ),
+    (
+        "temporary",
+        Hints::TEMPORARY,
+        "(SELECT relnamespace FROM pg_catalog.pg_class UNION ALL SELECT pronamespace FROM pg_catalog.pg_proc \
+         UNION ALL SELECT typnamespace FROM pg_catalog.pg_type) found (namespace) \
+         WHERE namespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema()",
+    ),
+    ("session authorization", Hints::AUTHORIZATION, ""),
+];
+
+/// The query that asks for it; `None` if there is nothing to ask.
+fn question(hints: Hints) -> Option<String> {
+    let mut parts = Vec::new();
+    for (name, hint, from) in THINGS.iter().filter(|thing| !thing.2.is_empty()) {
+        if hints.any_of(*hint) {
+            parts.push(format!("SELECT '{name}', NULL, NULL WHERE EXISTS (SELECT FROM {from})"));
+        }
+    }
+    if hints.any_of(Hints::SETTINGS) {
+        let mut tracked = String::new();
+        for name in TRACKED {
+            let _ = write!(tracked, "{}'{name}'", if tracked.is_empty() { "" } else { ", " });
+        }
+        parts.push(format!(
+            "SELECT '', name, pg_catalog.current_setting(name) FROM pg_catalog.pg_settings WHERE source OPERATOR(pg_catalog.=) 'session' \
+             AND name OPERATOR(pg_catalog.<>) ALL (ARRAY[{tracked}])"
+        ));
+        parts.push(
+            "SELECT '', 'role', pg_catalog.current_setting('role') WHERE pg_catalog.current_setting('role') OPERATOR(pg_catalog.<>) 'none'"
+                .to_owned(),
+        );
+        parts.push(
+            "SELECT 'session authorization', NULL, NULL FROM pg_catalog.pg_stat_get_activity(pg_catalog.pg_backend_pid()) me \
+             WHERE me.usesysid OPERATOR(pg_catalog.<>) (SELECT oid FROM pg_catalog.pg_roles WHERE rolname OPERATOR(pg_catalog.=) SESSION_USER)"
+                .to_owned(),
+        );
+    }
+    (!parts.is_empty()).then(|| format!("{} ORDER BY 1, 2", parts.join(" UNION ALL ")))
+}
+
+/// The names of what keeps a client, for people.
+#[must_use]
+pub fn words(keeps: Hints) -> String {
+    let mut words: Vec<&str> = THINGS.iter().filter(|thing| keeps.any_of(thing.1)).map(|thing| thing.0).collect();
+    if keeps.any_of(Hints::LIBRARY) {
+        words.push("load");
+    }
+    words.join(", ")
+}
+
+/// Gives the server the settings that a client has, where it has others. **Not cancel-safe.**
+///
+/// # Errors
+/// As [`Server::query_within`]; the server has to be cleaned then.
+pub async fn apply(server: &mut Server, wanted: Option<&Arc<Settings>>) -> Result<(), Failure> {
+    if same(server.settings.as_ref(), wanted) {
+        return Ok(());
+    }
+    if server.settings.take().is_some() {
+        server.query_within(CLEAR, BOUND).await?;
+    }
+    if let Some(settings) = wanted
+        && let Some(sql) = settings.statement()
+    {
+        // It has them from here on, in whole or in part.
+        server.settings = Some(Arc::clone(settings));
+        server.query_within(&sql, BOUND).await?;
+    }
+    Ok(())
+}
+
+fn same(a: Option<&Arc<Settings>>, b: Option<&Arc<Settings>>) -> bool {
+    match (a, b) {
+        (None, None) => true,
+        (Some(a), Some(b)) => Arc::ptr_eq(a, b) || a == b,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_may_be_there_is_asked_for() {
+        assert_eq!(question(Hints::default()), None);
+        assert_eq!(question(Hints::LIBRARY), None);
+        let sql = question(Hints::CHANNELS).unwrap();
+        assert!(sql.contains("pg_listening_channels") && !sql.contains("pg_settings"), "{sql}");
+        let sql = question(Hints::ANYTHING).unwrap();
+        for word in ["pg_settings", "pg_locks", "pg_cursors", "pg_prepared_statements", "pg_my_temp_schema"] {
+            assert!(sql.contains(word), "{word}");
+        }
+    }
+
+    #[test]
+    fn the_role_comes_last() {
+        let pair = |name: &'static str, value: &'static str| (Bytes::from(name), Bytes::from(value));
+        let settings = Settings(vec![pair("role", "r"), pair("work_mem", "1MB")]);
+        let sql = settings.statement().unwrap();
+        let text = std::str::from_utf8(&sql).unwrap();
+        assert!(text.find("work_mem").unwrap() < text.find("$v$role$v$").unwrap(), "{text}");
+        assert_eq!(Settings::default().statement(), None);
+    }
+
+    #[test]
+    fn what_keeps_a_client_has_a_word() {
+        assert_eq!(words(Hints::CHANNELS.with(Hints::LOCKS).with(Hints::LIBRARY)), "listen, advisory lock, load");
+    }
+}

@@ -1,0 +1,472 @@
+//! A client's requests as its server has to get them, where prepared statements are concerned.
+//!
+//! Pure: it is given what has arrived of a message and says what goes out instead. Names become ours, a statement that
+//! the server lacks is prepared before it is used, one that it has is not prepared again. Nothing is moved and no Sync
+//! is added; where what to do depends on an answer that is on its way, the message waits for it. What a client is
+//! told is Postgres' own: an error that only we know of is caused on the server too, so that its transaction fails as
+//! the client's does.
+
+use bytes::{BufMut, BytesMut};
+
+use crate::ids::SessionId;
+use crate::prepared::catalog::{Catalog, Statement};
+use crate::prepared::hints::{Hints, names_statement};
+use crate::prepared::names::{Bound, Found, Names, Unnamed};
+use crate::prepared::slots::{self, Note, Shape, Slots, State};
+use crate::prepared::{Digest, Digesting, string};
+use crate::server::progress::{Progress, Status};
+use crate::wire::frame::{HEADER, Header, Verdict};
+use crate::wire::reply::{Report, sqlstate};
+use crate::wire::tags::client;
+
+/// The longest statement that is remembered. A longer one that has a name keeps its client on its server.
+pub(super) const STATEMENT_MAX: usize = 1 << 20;
+/// Names and the like are looked for in so many bytes at the front of a message; behind that Postgres is left to judge.
+const FRONT_MAX: usize = 60_000;
+
+/// What is counted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Counts {
+    pub(super) client_parses: u64,
+    pub(super) server_parses: u64,
+    pub(super) binds: u64,
+}
+
+/// Everything that a request is judged by. See the module's text.
+pub(super) struct Translate<'a> {
+    pub(super) names: &'a mut Names,
+    pub(super) slots: &'a mut Slots,
+    pub(super) progress: &'a mut Progress,
+    pub(super) catalog: &'a Catalog,
+    pub(super) client: SessionId,
+    /// The most statements on one server.
+    pub(super) limit: usize,
+    pub(super) hints: &'a mut Hints,
+    pub(super) counts: &'a mut Counts,
+}
+
+/// Whether what a request refers to is on the server.
+enum Ready {
+    Yes,
+    /// Ask again after the next answer.
+    Wait,
+    /// It is, and its shape is not the one that the client was told.
+    Changed,
+}
+
+impl Translate<'_> {
+    /// Judges the message; what goes out before it is written to `out`.
+    pub(super) fn judge(&mut self, head: Header, body: &[u8], out: &mut BytesMut) -> Verdict {
+        if !self.progress.listens() {
+            self.progress.sent(head.tag);
+            self.slots.batch += u64::from(head.tag == client::SYNC);
+            return Verdict::Pass;
+        }
+        match head.tag {
+            client::PARSE => self.parse(head, body, out),
+            client::BIND => self.bind(head, body, out),
+            client::DESCRIBE => self.describe(head, body, out),
+            client::CLOSE => self.close(head, body, out),
+            client::QUERY => self.query(head, body, out),
+            client::SYNC | client::FUNCTION_CALL => {
+                self.progress.sent(head.tag);
+                self.slots.batch += 1;
+                Verdict::Pass
+            }
+            tag => self.pass(tag),
+        }
+    }
+
+    fn pass(&mut self, tag: u8) -> Verdict {
+        self.progress.sent(tag);
+        Verdict::Pass
+    }
+
+    fn pass_noted(&mut self, tag: u8, note: Note) {
+        self.progress.sent_noted(tag);
+        self.slots.notes.push_back(note);
+    }
+
+    fn parse(&mut self, head: Header, body: &[u8], out: &mut BytesMut) -> Verdict {
+        let complete = body.len() == head.body;
+        let Some(name) = string(body) else {
+            return if complete || body.len() > FRONT_MAX { self.pass(head.tag) } else { Verdict::Whole };
+        };
+        if !complete && head.body <= STATEMENT_MAX {
+            return Verdict::Whole;
+        }
+        let rest = body.get(name.len() + 1..).unwrap_or_default();
+        if name.is_empty() {
+            let unnamed = complete.then(|| Unnamed { body: rest.into(), told: None });
+            *self.hints = self.hints.with(if complete { of_body(rest) } else { Hints::ANYTHING });
+            self.counts.client_parses += 1;
+            self.counts.server_parses += 1;
+            self.names.version += 1;
+            self.slots.sent_unnamed(self.client, self.names.version, false);
+            self.pass_noted(head.tag, Note::Unnamed(unnamed));
+            return Verdict::Pass;
+        }
+        if !complete {
+            // It stays under its own name, on this server only.
+            *self.hints = self.hints.with(Hints::ANYTHING);
+            return self.pass(head.tag);
+        }
+        self.parse_named(name, rest, out)
+    }
+
+    fn parse_named(&mut self, name: &[u8], rest: &[u8], out: &mut BytesMut) -> Verdict {
+        let front = HEADER + name.len() + 1;
+        let statement = match self.names.find(name, self.slots.batch) {
+            Found::Unsettled => return Verdict::Stop,
+            // Postgres says what is wrong first: the text, or that the name is in use.
+            Found::Known(bound) => {
+                if !matches!(self.ready(&bound.statement, None, out), Ready::Yes) {
+                    return Verdict::Stop;
+                }
+                self.counts.client_parses += 1;
+                write_parse_front(bound.statement.id, rest.len(), out);
+                self.pass_noted(client::PARSE, Note::Again(bound));
+                return Verdict::Without(front);
+            }
+            Found::Unknown => match self.catalog.intern(rest) {
+                Some(statement) => statement,
+                None => return self.fail(full(), out),
+            },
+        };
+        let known = match self.slots.state(&statement) {
+            State::Unsettled => return Verdict::Stop,
+            // In an aborted transaction Postgres would refuse it; it has to say so itself.
+            State::Ready if !self.progress.earlier_answered() => return Verdict::Stop,
+            State::Ready if self.progress.status() == Status::Failed => {
+                self.slots.drop_slot(statement.id);
+                false
+            }
+            State::Ready => true,
+            State::Absent => false,
+        };
+        self.counts.client_parses += 1;
+        if !known {
+            self.make_room(out);
+            write_parse_front(statement.id, rest.len(), out);
+            self.counts.server_parses += 1;
+            self.slots.sent(&statement);
+        }
+        let (bound, ticket) = self.names.define(name, statement, self.slots.batch);
+        let note = Note::Define(bound, ticket, !known);
+        if known {
+            self.progress.owe_own();
+            self.slots.notes.push_back(note);
+            return Verdict::Drop;
+        }
+        self.pass_noted(client::PARSE, note);
+        Verdict::Without(front)
+    }
+
+    fn bind(&mut self, head: Header, body: &[u8], out: &mut BytesMut) -> Verdict {
+        let portal = string(body);
+        let name = portal.and_then(|portal| string(body.get(portal.len() + 1..)?));
+        let (Some(portal), Some(name)) = (portal, name) else {
+            let hopeless = body.len() == head.body || body.len() > FRONT_MAX;
+            return if hopeless { self.pass(head.tag) } else { Verdict::Whole };
+        };
+        if name.is_empty() {
+            let verdict = self.use_unnamed(true, out);
+            if verdict == Verdict::Pass {
+                self.counts.binds += 1;
+                self.progress.sent(head.tag);
+            }
+            return verdict;
+        }
+        let front = HEADER + portal.len() + 1 + name.len() + 1;
+        let (id, note) = match self.names.find(name, self.slots.batch) {
+            Found::Unsettled => return Verdict::Stop,
+            Found::Unknown if slots::is_ours(name) => (slots::NOBODY, None),
+            Found::Unknown => return self.pass(head.tag),
+            Found::Known(bound) => match self.ready(&bound.statement, bound.told(), out) {
+                Ready::Wait => return Verdict::Stop,
+                Ready::Changed => return self.fail(changed(), out),
+                Ready::Yes => {
+                    *self.hints = self.hints.with(bound.statement.hints);
+                    (bound.statement.id, Some(Note::Use(bound)))
+                }
+            },
+        };
+        self.counts.binds += 1;
+        write_front((head, id), portal, HEADER + head.body - front, out);
+        match note {
+            Some(note) => self.pass_noted(head.tag, note),
+            None => self.progress.sent(head.tag),
+        }
+        Verdict::Without(front)
+    }
+
+    fn describe(&mut self, head: Header, body: &[u8], out: &mut BytesMut) -> Verdict {
+        let name = match target(head, body) {
+            Target::Statement(name) => name,
+            Target::Other => return self.pass(head.tag),
+            Target::More => return Verdict::Whole,
+        };
+        if name.is_empty() {
+            let verdict = self.use_unnamed(false, out);
+            if verdict == Verdict::Pass {
+                self.pass_noted(head.tag, Note::Describe(None, Digesting::default()));
+            }
+            return verdict;
+        }
+        let (id, note) = match self.names.find(name, self.slots.batch) {
+            Found::Unsettled => return Verdict::Stop,
+            Found::Unknown if slots::is_ours(name) => (slots::NOBODY, None),
+            Found::Unknown => return self.pass(head.tag),
+            Found::Known(bound) => match self.ready(&bound.statement, None, out) {
+                Ready::Yes => (bound.statement.id, Some(Note::Describe(Some(bound), Digesting::default()))),
+                Ready::Wait | Ready::Changed => return Verdict::Stop,
+            },
+        };
+        write_target(client::DESCRIBE, Some(id), out);
+        match note {
+            Some(note) => self.pass_noted(head.tag, note),
+            None => self.progress.sent(head.tag),
+        }
+        Verdict::Without(HEADER + head.body)
+    }
+
+    fn close(&mut self, head: Header, body: &[u8], out: &mut BytesMut) -> Verdict {
+        let name = match target(head, body) {
+            Target::Statement(name) => name,
+            Target::Other => return self.pass(head.tag),
+            Target::More => return Verdict::Whole,
+        };
+        if name.is_empty() {
+            self.names.version += 1;
+            self.slots.sent_unnamed(self.client, self.names.version, false);
+            self.pass_noted(head.tag, Note::CloseUnnamed);
+            return Verdict::Pass;
+        }
+        match self.names.find(name, self.slots.batch) {
+            Found::Unsettled => Verdict::Stop,
+            Found::Unknown if slots::is_ours(name) => {
+                write_target(client::CLOSE, Some(slots::NOBODY), out);
+                self.progress.sent(head.tag);
+                Verdict::Without(HEADER + head.body)
+            }
+            Found::Unknown => self.pass(head.tag),
+            // The server keeps it, for others and for later.
+            Found::Known(bound) => {
+                let ticket = self.names.undefine(name, self.slots.batch);
+                self.progress.owe_own();
+                self.slots.notes.push_back(Note::Undefine(bound, ticket));
+                Verdict::Drop
+            }
+        }
+    }
+
+    fn query(&mut self, head: Header, body: &[u8], out: &mut BytesMut) -> Verdict {
+        let complete = body.len() == head.body;
+        if !complete && head.body <= FRONT_MAX {
+            return Verdict::Whole;
+        }
+        let hints = if complete { Hints::of_text(body) } else { Hints::ANYTHING };
+        let named = if complete { names_statement(body) } else { None };
+        let found = named.map(|(place, name)| (self.names.find(&name, self.slots.batch), place));
+        let named = match found {
+            Some((Found::Unsettled, _)) => return Verdict::Stop,
+            Some((Found::Known(bound), place)) => match self.ready(&bound.statement, None, out) {
+                Ready::Yes => Some((bound, place)),
+                Ready::Wait | Ready::Changed => return Verdict::Stop,
+            },
+            Some((Found::Unknown, _)) | None => None,
+        };
+        *self.hints = self.hints.with(hints);
+        let ends_unnamed = self.names.unnamed.is_some() || self.slots.unnamed_moves();
+        let mut verdict = Verdict::Pass;
+        if let Some((bound, place)) = &named {
+            write_query(body, place, bound.statement.id, out);
+            verdict = Verdict::Without(HEADER + head.body);
+        }
+        if named.is_some() || ends_unnamed {
+            self.pass_noted(head.tag, Note::Query(named.map(|(bound, _)| bound), ends_unnamed));
+        } else {
+            self.progress.sent(head.tag);
+        }
+        self.slots.sent_query(ends_unnamed);
+        self.slots.batch += 1;
+        verdict
+    }
+
+    /// Sees to it that the server has a statement, in the shape that the client was told if it was told any.
+    fn ready(&mut self, statement: &Statement, told: Option<Digest>, out: &mut BytesMut) -> Ready {
+        match self.slots.state(statement) {
+            State::Unsettled => return Ready::Wait,
+            State::Ready => {}
+            State::Absent => {
+                self.make_room(out);
+                write_parse_front(statement.id, statement.body().len(), out);
+                out.put_slice(statement.body());
+                self.counts.server_parses += 1;
+                self.slots.sent(statement);
+                self.pass_noted(client::PARSE, Note::Prepare(statement.id));
+            }
+        }
+        self.shape(Some(statement.id), told, out)
+    }
+
+    /// Compares the shape of what is on the server with what the client was told.
+    fn shape(&mut self, id: Option<u64>, told: Option<Digest>, out: &mut BytesMut) -> Ready {
+        let Some(told) = told else { return Ready::Yes };
+        if self.progress.earlier_answered() && self.progress.status() == Status::Failed {
+            // Postgres refuses it for that.
+            return Ready::Yes;
+        }
+        match self.slots.shape(id) {
+            Shape::Known(digest) if digest == told => Ready::Yes,
+            Shape::Known(_) => Ready::Changed,
+            Shape::Asked => Ready::Wait,
+            Shape::Unknown => {
+                write_target(client::DESCRIBE, id, out);
+                self.slots.set_shape(id, Shape::Asked);
+                self.pass_noted(client::DESCRIBE, Note::Shape(id, Digesting::default()));
+                out.put_slice(&[client::FLUSH, 0, 0, 0, 4]);
+                self.progress.sent(client::FLUSH);
+                Ready::Wait
+            }
+        }
+    }
+
+    /// Sees to it that the unnamed statement on the server is this client's.
+    fn use_unnamed(&mut self, check: bool, out: &mut BytesMut) -> Verdict {
+        match self.slots.unnamed_state(self.client, self.names.version) {
+            State::Unsettled => return Verdict::Stop,
+            State::Ready => {}
+            State::Absent if self.slots.unnamed_moves() => return Verdict::Stop,
+            State::Absent => {
+                self.slots.sent_unnamed(self.client, self.names.version, true);
+                let tag = match &self.names.unnamed {
+                    Some(unnamed) => {
+                        write_head(client::PARSE, 1 + unnamed.body.len(), out);
+                        out.put_u8(0);
+                        out.put_slice(&unnamed.body);
+                        self.counts.server_parses += 1;
+                        client::PARSE
+                    }
+                    None => {
+                        write_target(client::CLOSE, None, out);
+                        client::CLOSE
+                    }
+                };
+                self.pass_noted(tag, Note::PrepareUnnamed);
+            }
+        }
+        let unnamed = self.names.unnamed.as_ref();
+        if let Some(unnamed) = unnamed {
+            *self.hints = self.hints.with(of_body(&unnamed.body));
+        }
+        // What the client has sent here itself Postgres watches over.
+        let told = unnamed.filter(|_| check && self.slots.unnamed_is_ours()).and_then(|unnamed| unnamed.told);
+        match self.shape(None, told, out) {
+            Ready::Yes => Verdict::Pass,
+            Ready::Wait => Verdict::Stop,
+            Ready::Changed => self.fail(changed(), out),
+        }
+    }
+
+    /// Makes the server forget what is in the way.
+    fn make_room(&mut self, out: &mut BytesMut) {
+        while let Some(id) = self.slots.next_unwanted(self.limit) {
+            write_target(client::CLOSE, Some(id), out);
+            self.pass_noted(client::CLOSE, Note::Forget(id));
+        }
+    }
+
+    /// Sends something that the server refuses in the message's place.
+    fn fail(&mut self, report: Report, out: &mut BytesMut) -> Verdict {
+        write_target(client::DESCRIBE, Some(slots::NOBODY), out);
+        self.pass_noted(client::DESCRIBE, Note::Fail(Box::new(report)));
+        Verdict::Drop
+    }
+}
+
+/// What a Describe or Close is about.
+enum Target<'a> {
+    Statement(&'a [u8]),
+    /// A portal, or something that Postgres will refuse.
+    Other,
+    More,
+}
+
+fn target(head: Header, body: &[u8]) -> Target<'_> {
+    if body.len() < head.body {
+        return Target::More;
+    }
+    match body.split_first() {
+        Some((b'S', rest)) if string(rest).is_some_and(|name| name.len() + 1 == rest.len()) => {
+            Target::Statement(string(rest).unwrap_or_default())
+        }
+        _ => Target::Other,
+    }
+}
+
+fn of_body(body: &[u8]) -> Hints {
+    Hints::of_text(string(body).unwrap_or(body))
+}
+
+/// Postgres' own words. Source: `RevalidateCachedQuery` in `plancache.c`.
+fn changed() -> Report {
+    Report::new(sqlstate::FEATURE_NOT_SUPPORTED, "cached plan must not change result type")
+}
+
+fn full() -> Report {
+    Report::new("53200", "too many prepared statements")
+        .detail("The memory for the statements that clients have prepared is used up.")
+        .hint("Close statements that are not needed, or raise prepared_statement_memory.")
+}
+
+fn write_head(tag: u8, body: usize, out: &mut BytesMut) {
+    out.put_u8(tag);
+    // A message of this length has been let in with a length word of its own.
+    out.put_u32(u32::try_from(body + 4).unwrap_or(u32::MAX));
+}
+
+/// The name with its closing zero.
+fn name_of(id: u64) -> BytesMut {
+    let mut name = BytesMut::with_capacity(32);
+    slots::write_name(id, &mut name);
+    name.put_u8(0);
+    name
+}
+
+fn write_parse_front(id: u64, rest: usize, out: &mut BytesMut) {
+    let name = name_of(id);
+    write_head(client::PARSE, name.len() + rest, out);
+    out.put_slice(&name);
+}
+
+fn write_front((head, id): (Header, u64), portal: &[u8], rest: usize, out: &mut BytesMut) {
+    let name = name_of(id);
+    write_head(head.tag, portal.len() + 1 + name.len() + rest, out);
+    out.put_slice(portal);
+    out.put_u8(0);
+    out.put_slice(&name);
+}
+
+/// A Describe or Close of a statement; `None`: of the unnamed one.
+fn write_target(tag: u8, id: Option<u64>, out: &mut BytesMut) {
+    let name = id.map_or_else(|| BytesMut::from(&[0][..]), name_of);
+    write_head(tag, 1 + name.len(), out);
+    out.put_u8(b'S');
+    out.put_slice(&name);
+}
+
+/// The query with our name in the place of the client's.
+fn write_query(body: &[u8], place: &std::ops::Range<usize>, id: u64, out: &mut BytesMut) {
+    let name = name_of(id);
+    let name = name.strip_suffix(&[0]).unwrap_or(&name);
+    let (before, after) = (body.get(..place.start).unwrap_or_default(), body.get(place.end..).unwrap_or_default());
+    write_head(client::QUERY, before.len() + name.len() + after.len(), out);
+    out.put_slice(before);
+    out.put_slice(name);
+    out.put_slice(after);
+}
+
+#[cfg(test)]
+#[path = "translate_tests.rs"]
+mod tests;
