@@ -19,6 +19,7 @@ use crate::clock::Clock;
 use crate::config::{Config, Running};
 use crate::net::listen::Listener;
 use crate::pool::databases::Databases;
+use crate::prepared::catalog::Catalog;
 use crate::process::notify::Notify;
 use crate::session::front::{Front, Via, guest_places};
 use crate::session::greet::{Greeted, greet};
@@ -81,6 +82,7 @@ pub async fn run(config: Config, outside: Outside) -> Result<(), StartError> {
         users: Arc::clone(&users),
         lookups: Lookups::new(clock, Arc::clone(&users)),
         databases: Arc::clone(&databases),
+        catalog: Arc::new(Catalog::new(config.prepared_statement_memory)),
         metrics: Arc::new(ProxyMetrics::new(&recorder)),
         guests: Arc::new(Semaphore::new(guest_places(config.max_client_conn))),
         closing: Arc::new(AtomicBool::new(false)),

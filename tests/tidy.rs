@@ -26,22 +26,23 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("error", &["ids"]),
     ("clock", &["ids"]),
     ("wire", &["ids", "error"]),
+    ("prepared", &["ids", "error", "wire"]),
     ("config", &["ids", "error"]),
     ("telemetry", &["ids", "error"]),
     // Before the program, and beside it: it knows nothing of what the program does.
     ("process", &["error"]),
     ("auth", &["ids", "error", "config", "wire"]),
     ("net", &["ids", "error", "clock", "config", "telemetry"]),
-    ("server", &["ids", "error", "clock", "config", "telemetry", "wire", "auth", "net"]),
-    ("clients", &["ids", "error", "clock", "config", "telemetry", "wire", "net", "server"]),
+    ("server", &["ids", "error", "clock", "config", "telemetry", "wire", "prepared", "auth", "net"]),
+    ("clients", &["ids", "error", "clock", "config", "telemetry", "wire", "prepared", "net", "server"]),
     // The gate is in the ledger: a pool does not know what a window is.
     // A pool keeps what its servers log in with; it authenticates nobody.
-    ("pool", &["ids", "error", "clock", "config", "telemetry", "wire", "auth", "server", "clients"]),
-    ("session", &["ids", "error", "clock", "config", "telemetry", "wire", "auth", "net", "server", "clients", "pool"]),
+    ("pool", &["ids", "error", "clock", "config", "telemetry", "wire", "prepared", "auth", "server", "clients"]),
+    ("session", &["ids", "error", "clock", "config", "telemetry", "wire", "prepared", "auth", "net", "server", "clients", "pool"]),
     // A window moves pools, never sessions: whom a gate holds is the ledger's business.
-    ("window", &["ids", "error", "clock", "config", "telemetry", "wire", "auth", "net", "server", "clients", "pool"]),
-    ("admin", &["ids", "error", "clock", "config", "telemetry", "process", "wire", "auth", "net", "server", "clients", "pool", "session", "window"]),
-    ("app", &["ids", "error", "clock", "config", "telemetry", "process", "wire", "auth", "net", "server", "clients", "pool", "session", "window", "admin"]),
+    ("window", &["ids", "error", "clock", "config", "telemetry", "wire", "prepared", "auth", "net", "server", "clients", "pool"]),
+    ("admin", &["ids", "error", "clock", "config", "telemetry", "process", "wire", "prepared", "auth", "net", "server", "clients", "pool", "session", "window"]),
+    ("app", &["ids", "error", "clock", "config", "telemetry", "process", "wire", "prepared", "auth", "net", "server", "clients", "pool", "session", "window", "admin"]),
     ("cli", &["ids", "error", "clock", "config", "telemetry", "wire", "app"]),
     // The demo looks at the proxy from outside, as an operator and an application do.
     ("demo", &["ids", "error", "clock", "config", "telemetry", "wire", "app", "cli"]),
@@ -52,6 +53,10 @@ const ROOMS: &[(&str, &[&str])] = &[
 const PURE: &[(&str, &[&str])] = &[
     ("ids.rs", &[]),
     ("wire/*.rs", &[]),
+    ("prepared/*.rs", &[]),
+    ("session/translate*.rs", &["prepared", "server"]),
+    ("session/answers.rs", &["prepared", "server"]),
+    ("session/messages.rs", &["prepared"]),
     ("window/plan.rs", &[]),
     ("window/event.rs", &[]),
     ("window/machine.rs", &[]),

@@ -7,7 +7,7 @@
 mod registry;
 mod statement;
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
@@ -18,6 +18,7 @@ pub use statement::Statement;
 
 use crate::ids::{Moment, SessionId};
 use crate::net::stream::Peer;
+use crate::prepared::hints::Hints;
 use crate::server::cancel::{Link, UnderWay};
 use crate::wire::reply::Report;
 use crate::wire::startup::CancelKey;
@@ -71,6 +72,9 @@ pub struct Client {
     pub minor: u16,
     application_name: Mutex<String>,
     view: Mutex<View>,
+    /// How many prepared statements it has names for.
+    pub statements: AtomicU64,
+    keeps: AtomicU16,
     told: AtomicU8,
     waker: AtomicWaker,
     farewell: Mutex<Option<Report>>,
@@ -136,6 +140,17 @@ impl Client {
         if *known != name {
             *known = name.into_owned();
         }
+    }
+
+    /// What keeps it on its server; none while it is free to get another.
+    #[must_use]
+    pub fn keeps(&self) -> Hints {
+        Hints::from_bits(self.keeps.load(Ordering::Relaxed))
+    }
+
+    /// Notes what keeps it on its server.
+    pub fn set_keeps(&self, keeps: Hints) {
+        self.keeps.store(keeps.bits(), Ordering::Relaxed);
     }
 
     /// It wants to begin a transaction and waits.

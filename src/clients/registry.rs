@@ -1,6 +1,6 @@
 //! The list of clients, and the way from a cancel key to the client that it was given to.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use aws_lc_rs::rand;
@@ -130,6 +130,8 @@ impl Entry {
             minor: self.minor,
             application_name: Mutex::new(self.application_name),
             view: Mutex::new(view),
+            statements: AtomicU64::new(0),
+            keeps: AtomicU16::new(0),
             told: AtomicU8::new(0),
             waker: AtomicWaker::new(),
             farewell: Mutex::new(None),

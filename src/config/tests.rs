@@ -82,7 +82,7 @@ listen_port = 0
 pool_mode = \"statement\"
 query_wait_timeout = \"5 parsecs\"
 lisen_addr = \"*\"
-max_prepared_statements = 200
+query_timeout = 200
 [pglull.window]
 drain = \"20s\"
 [databases.bench]
@@ -98,7 +98,7 @@ min_pool_size = 3
             "3: pool_mode: expected transaction or session (statement comes later), got `statement`",
             "4: query_wait_timeout: expected a duration like 250ms, 15s, 2min or 1h (a bare number is seconds), at most 365d, got `5 parsecs`",
             "5: lisen_addr: expected a known key, perhaps `listen_addr`, got `lisen_addr`",
-            "6: max_prepared_statements: expected a known key (PgBouncer's has no effect here yet), got `max_prepared_statements`",
+            "6: query_timeout: expected a known key (PgBouncer's has no effect here yet), got `query_timeout`",
             "8: window.drain: expected at most hold, which is 10s, got 20s",
             "10: databases.bench.host: expected one address, one host name, or the absolute path of the folder of a Unix socket, got `a,b`",
             "12: databases.bench.min_pool_size: expected at most pool_size, which is 2, got 3",

@@ -128,6 +128,15 @@ section!(
         server_check_delay: Duration = Span("30s");
         /// Run on a server before another client gets it, in session mode; "" is none.
         server_reset_query: String = Text("DISCARD ALL");
+        /// Run it after every transaction, in every pool mode: nothing of a session outlives a transaction, seen or unseen.
+        server_reset_query_always: bool = Flag("false");
+        /// In transaction mode, a client whose session has what cannot be moved (LISTEN, temporary tables, advisory locks ...)
+        /// keeps its server until that is gone; if off, the server is reset and it is lost.
+        pin_sessions: bool = Flag("true");
+        /// Prepared statements of clients that one server has at most, in transaction mode; 0: they are not carried along.
+        max_prepared_statements: usize = Count("200");
+        /// Memory for the texts of prepared statements, all clients together.
+        prepared_statement_memory: usize = Bytes("128MB");
         /// How long a client may take to log in; 0 is for ever.
         client_login_timeout: Option<Duration> = Timeout("60s");
         /// A client that is silent for so long between transactions is disconnected; 0 is never.

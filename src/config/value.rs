@@ -199,6 +199,7 @@ pub(crate) enum Slot<'a> {
     Host(&'a mut String),
     Port(&'a mut u16),
     Count(&'a mut usize),
+    Bytes(&'a mut usize),
     Size(&'a mut usize),
     OptCount(&'a mut Option<usize>),
     OptSize(&'a mut Option<usize>),
@@ -229,6 +230,7 @@ impl Slot<'_> {
             Self::Host(place) => *place = host(text)?,
             Self::Port(place) => *place = port(text)?,
             Self::Count(place) => *place = count(text)?,
+            Self::Bytes(place) => *place = bytes(text)?,
             Self::Size(place) => *place = size(text)?,
             Self::OptCount(place) => *place = Some(count(text)?),
             Self::OptSize(place) => *place = Some(size(text)?),
@@ -255,6 +257,7 @@ impl Slot<'_> {
             Self::Names(place) | Self::Listen(place) => place.join(","),
             Self::Port(place) => place.to_string(),
             Self::Count(place) | Self::Size(place) => place.to_string(),
+            Self::Bytes(place) => format!("{}MB", *place >> 20),
             Self::OptCount(place) | Self::OptSize(place) => place.map_or_else(String::new, |n| n.to_string()),
             Self::Flag(place) => place.to_string(),
             Self::Span(place) | Self::Bound(place) => show_duration(*place),
@@ -299,6 +302,21 @@ fn is_host(text: &str) -> bool {
 
 fn port(text: &str) -> Result<u16, &'static str> {
     text.parse().ok().filter(|port| *port > 0).ok_or("a port from 1 to 65535")
+}
+
+/// A number of megabytes; the unit may be written kB, MB or GB. Kept in whole megabytes.
+fn bytes(text: &str) -> Result<usize, &'static str> {
+    let text = text.trim();
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = text.split_at(digits);
+    let megabytes = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "mb" => number.parse::<usize>().ok(),
+        "kb" => number.parse::<usize>().ok().map(|n| n >> 10),
+        "gb" => number.parse::<usize>().ok().and_then(|n| n.checked_mul(1024)),
+        _ => None,
+    };
+    let good = megabytes.filter(|n| (1..=65_536).contains(n));
+    good.map(|n| n << 20).ok_or("a size like 64MB or 1GB, from 1MB to 64GB (a bare number is megabytes)")
 }
 
 fn count(text: &str) -> Result<usize, &'static str> {

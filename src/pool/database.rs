@@ -56,6 +56,12 @@ pub struct Settings {
     pub cancel_wait_timeout: Duration,
     /// What makes a server forget a client.
     pub reset_query: Bytes,
+    /// Whether every transaction ends with it.
+    pub reset_always: bool,
+    /// Whether a client keeps its server for what cannot be moved.
+    pub pin_sessions: bool,
+    /// The most prepared statements of one server.
+    pub max_prepared_statements: usize,
 }
 
 /// A database. See the module's text.
@@ -72,6 +78,7 @@ pub struct Database {
     pub(super) last_server: Arc<AtomicU64>,
     ledger: Mutex<Books>,
     shut: AtomicBool,
+    schema: AtomicU64,
     /// The configuration does not have it any more.
     removed: AtomicBool,
     pools: Mutex<Vec<Arc<Pool>>>,
@@ -153,9 +160,21 @@ impl Database {
             last_server,
             ledger: Mutex::default(),
             shut: AtomicBool::new(false),
+            schema: AtomicU64::new(0),
             removed: AtomicBool::new(false),
             pools: Mutex::default(),
         })
+    }
+
+    /// Which state its schema is in, as far as we know: moves on with every change that is applied through us.
+    #[must_use]
+    pub fn schema(&self) -> u64 {
+        self.schema.load(Ordering::Acquire)
+    }
+
+    /// A change was applied: what servers have prepared is of an older state.
+    pub fn schema_changed(&self) {
+        self.schema.fetch_add(1, Ordering::AcqRel);
     }
 
     /// The settings that its pools share, as they are now.

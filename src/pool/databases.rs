@@ -185,6 +185,9 @@ impl Settings {
             query_wait_timeout: config.query_wait_timeout,
             cancel_wait_timeout: config.cancel_wait_timeout.unwrap_or(UNBOUNDED),
             reset_query: bytes::Bytes::from(config.server_reset_query.clone().into_bytes()),
+            reset_always: config.server_reset_query_always,
+            pin_sessions: config.pin_sessions,
+            max_prepared_statements: config.max_prepared_statements,
         }
     }
 }

@@ -9,7 +9,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::hints::Hints;
+use super::hints::Leaves;
 
 /// What an entry costs beside its text: itself, its places in the tables, a client's name for it.
 const OVERHEAD: usize = 256;
@@ -22,7 +22,7 @@ pub struct Statement {
     /// Its number; the name of ours is made from it.
     pub id: u64,
     /// What the text may leave behind on a server.
-    pub hints: Hints,
+    pub leaves: Leaves,
     body: Box<[u8]>,
     generation: AtomicU32,
 }
@@ -117,7 +117,7 @@ impl Catalog {
         inner.last += 1;
         let statement = Arc::new(Statement {
             id: inner.last,
-            hints: Hints::of_text(super::string(body).unwrap_or(body)),
+            leaves: Leaves::of_text(super::string(body).unwrap_or(body)),
             body: body.into(),
             generation: AtomicU32::new(0),
         });

@@ -31,13 +31,33 @@ impl Hints {
     pub const SAYS_TEMP: Self = Self(128);
     /// SET SESSION AUTHORIZATION; found with the settings.
     pub const AUTHORIZATION: Self = Self(256);
+    /// Settings that have a prefix, by a name that is not in the text: Postgres cannot list them.
+    pub const HIDDEN_SETTINGS: Self = Self(512);
     /// Whatever code can do.
     pub const ANYTHING: Self = Self(1 + 2 + 4 + 8 + 16 + 32);
+
+    /// As a number, for an atomic.
+    #[must_use]
+    pub const fn bits(self) -> u16 {
+        self.0
+    }
+
+    /// From such a number.
+    #[must_use]
+    pub const fn from_bits(bits: u16) -> Self {
+        Self(bits)
+    }
 
     /// Both.
     #[must_use]
     pub const fn with(self, other: Self) -> Self {
         Self(self.0 | other.0)
+    }
+
+    /// Those that both have.
+    #[must_use]
+    pub const fn only(self, other: Self) -> Self {
+        Self(self.0 & other.0)
     }
 
     /// Whether they share one.
@@ -56,16 +76,6 @@ impl Hints {
     #[must_use]
     pub const fn is_empty(self) -> bool {
         self.0 == 0
-    }
-
-    /// What the text of a request hints at.
-    #[must_use]
-    pub fn of_text(text: &[u8]) -> Self {
-        let mut hints = Self::default();
-        for found in WORDS.find_overlapping_iter(text) {
-            hints = hints.with(MEANING.get(found.pattern().as_usize()).map_or(Self::ANYTHING, |(_, hint)| *hint));
-        }
-        hints
     }
 
     /// What the tag of a command hints at. `rows`: it has sent rows or their description; a `SELECT` without may have
@@ -93,13 +103,131 @@ impl Hints {
     #[must_use]
     pub fn may_end_residue(tag: &[u8]) -> bool {
         let tag = tag.strip_suffix(&[0]).unwrap_or(tag);
-        matches!(tag, b"DISCARD ALL" | b"DISCARD TEMP" | b"DEALLOCATE" | b"DEALLOCATE ALL" | b"UNLISTEN" | b"DO" | b"CALL")
-            || tag.starts_with(b"CLOSE CURSOR")
+        matches!(
+            tag,
+            b"DISCARD ALL" | b"DISCARD TEMP" | b"DEALLOCATE" | b"DEALLOCATE ALL" | b"UNLISTEN" | b"DO" | b"CALL"
+        ) || tag.starts_with(b"CLOSE CURSOR")
             || tag.starts_with(b"DROP ")
     }
 }
 
-const MEANING: [(&str, Hints); 3] =
+/// What a request may leave behind: the hints, and the names of settings with a prefix (`app.tenant`), which Postgres does not list.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Leaves {
+    /// The hints.
+    pub hints: Hints,
+    /// The names, as they are written.
+    pub settings: Vec<Box<[u8]>>,
+}
+
+/// So many names are remembered.
+const SETTINGS_MAX: usize = 100;
+
+impl Leaves {
+    /// Nothing is known.
+    #[must_use]
+    pub fn anything() -> Self {
+        Self { hints: Hints::ANYTHING, settings: Vec::new() }
+    }
+
+    /// What the text of a request hints at.
+    #[must_use]
+    pub fn of_text(text: &[u8]) -> Self {
+        let mut leaves = Self::default();
+        for found in WORDS.find_overlapping_iter(text) {
+            match WORD_HINTS.get(found.pattern().as_usize()) {
+                Some((_, Hints::SETTINGS)) => leaves.call(text.get(found.end()..).unwrap_or_default()),
+                Some((_, hint)) => leaves.hints = leaves.hints.with(*hint),
+                None => leaves.hints = Hints::ANYTHING,
+            }
+        }
+        for statement in text.split(|&byte| byte == b';') {
+            leaves.set(statement);
+        }
+        leaves
+    }
+
+    /// Adds what another request may leave.
+    pub fn add(&mut self, other: &Self) {
+        self.hints = self.hints.with(other.hints);
+        for name in &other.settings {
+            if self.settings.len() >= SETTINGS_MAX {
+                self.hints = self.hints.with(Hints::HIDDEN_SETTINGS);
+            } else if !self.settings.contains(name) {
+                self.settings.push(name.clone());
+            }
+        }
+    }
+
+    /// The arguments of a call of `set_config`: one for this transaction only leaves nothing.
+    fn call(&mut self, rest: &[u8]) {
+        let arguments = arguments(rest);
+        if arguments.get(2).is_some_and(|third| third.trim_ascii().eq_ignore_ascii_case(b"true")) {
+            return;
+        }
+        self.hints = self.hints.with(Hints::SETTINGS);
+        let first = arguments.first().map_or(&b""[..], |first| first.trim_ascii());
+        match first.strip_prefix(b"'").and_then(|name| name.strip_suffix(b"'")) {
+            Some(name) if name.contains(&b'.') => self.settings.push(name.into()),
+            Some(_) => {}
+            None => self.hints = self.hints.with(Hints::HIDDEN_SETTINGS),
+        }
+    }
+
+    /// A statement that begins with SET: the tag of the command gives the hint, the name stands only here.
+    fn set(&mut self, statement: &[u8]) {
+        let mut at = skip_blanks(statement, 0);
+        if !word(statement, at).eq_ignore_ascii_case(b"set") {
+            return;
+        }
+        at = skip_blanks(statement, at + 3);
+        if word(statement, at).eq_ignore_ascii_case(b"session") {
+            at = skip_blanks(statement, at + b"session".len());
+        }
+        let mut name = Vec::new();
+        while let Some((length, part)) = statement.get(at..).and_then(identifier) {
+            name.extend(part);
+            at += length;
+            if statement.get(at) != Some(&b'.') {
+                break;
+            }
+            name.push(b'.');
+            at += 1;
+        }
+        if name.contains(&b'.') {
+            self.settings.push(name.into());
+        }
+    }
+}
+
+/// The arguments of a call, up to the third; `rest` begins behind the function's name.
+fn arguments(rest: &[u8]) -> Vec<&[u8]> {
+    let mut found = Vec::new();
+    let open = skip_blanks(rest, usize::from(rest.first() == Some(&b'"')));
+    if rest.get(open) != Some(&b'(') {
+        return found;
+    }
+    let (mut depth, mut quoted, mut from) = (0_usize, false, open + 1);
+    for (at, &byte) in rest.iter().enumerate().skip(open + 1) {
+        match byte {
+            b'\'' => quoted = !quoted,
+            _ if quoted => {}
+            b'(' => depth += 1,
+            b')' if depth > 0 => depth -= 1,
+            b',' | b')' if depth == 0 => {
+                found.push(rest.get(from..at).unwrap_or_default());
+                from = at + 1;
+                if byte == b')' {
+                    break;
+                }
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+const WORD_HINTS: [(&str, Hints); 3] =
     [("set_config", Hints::SETTINGS), ("advisory", Hints::LOCKS), ("temp", Hints::SAYS_TEMP)];
 
 /// Never changes; a `const` if the crate could.
@@ -108,7 +236,7 @@ static WORDS: LazyLock<AhoCorasick> = LazyLock::new(|| {
         .ascii_case_insensitive(true)
         .match_kind(MatchKind::Standard)
         .kind(Some(AhoCorasickKind::DFA))
-        .build(MEANING.map(|(word, _)| word))
+        .build(WORD_HINTS.map(|(word, _)| word))
         .unwrap_or_else(|_| unreachable!("three short words make a small automaton"))
 });
 
@@ -142,7 +270,8 @@ fn skip_blanks(text: &[u8], from: usize) -> usize {
 
 fn word(text: &[u8], from: usize) -> &[u8] {
     let rest = text.get(from..).unwrap_or_default();
-    let length = rest.iter().take_while(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$' | 0x80..)).count();
+    let length =
+        rest.iter().take_while(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$' | 0x80..)).count();
     rest.get(..length).unwrap_or_default()
 }
 
@@ -180,10 +309,33 @@ mod tests {
             ("SELECT Set_Config('a.b', $1, false)", Hints::SETTINGS),
             ("select pg_try_advisory_lock(1)", Hints::LOCKS),
             ("create temp table t()", Hints::SAYS_TEMP),
-            ("select temperature, pg_catalog.set_config('x','y',true)", Hints::SAYS_TEMP.with(Hints::SETTINGS)),
+            ("select temperature, pg_catalog.set_config('x', f('),'), TRUE)", Hints::SAYS_TEMP),
+            ("select set_config ( 'x' , 'true' , 'f' )", Hints::SETTINGS),
+            ("select set_config($1, $2, $3)", Hints::SETTINGS.with(Hints::HIDDEN_SETTINGS)),
+            ("select set_config('a' || 'b', '', true), set_config('work_mem', 'x', false)", Hints::SETTINGS),
         ] {
-            assert_eq!(Hints::of_text(text.as_bytes()), expected, "{text}");
+            assert_eq!(Leaves::of_text(text.as_bytes()).hints, expected, "{text}");
         }
+    }
+
+    #[test]
+    fn settings_with_a_prefix_are_known_by_their_names() {
+        for (text, expected) in [
+            ("set app.tenant = 'x'", vec!["app.tenant"]),
+            ("SET SESSION App.\"Tenant\" TO 1; set work_mem='1MB' ; set b.c.d to default", vec!["app.Tenant", "b.c.d"]),
+            ("select set_config('app.x', $1, false)", vec!["app.x"]),
+            ("set local app.y = 1", vec![]),
+            ("update t set a.b = 1", vec![]),
+        ] {
+            let leaves = Leaves::of_text(text.as_bytes());
+            let names: Vec<&str> = leaves.settings.iter().map(|name| std::str::from_utf8(name).unwrap()).collect();
+            assert_eq!(names, expected, "{text}");
+        }
+        let mut all = Leaves::default();
+        for n in 0..150 {
+            all.add(&Leaves::of_text(format!("set a.b{n} = 1").as_bytes()));
+        }
+        assert!(all.settings.len() == SETTINGS_MAX && all.hints.any_of(Hints::HIDDEN_SETTINGS));
     }
 
     #[test]

@@ -120,6 +120,8 @@ pub struct Slots {
     unnamed: Option<UnnamedSlot>,
     /// What the server may have and nobody wants.
     unwanted: Vec<u64>,
+    /// What it was told to forget, with the number of the batch.
+    closing: HashMap<u64, u64>,
     /// What is on its way.
     pub notes: VecDeque<Note>,
     /// The number of the batch that is being sent.
@@ -141,7 +143,11 @@ impl Slots {
 
     /// Whether the server has the statement; it counts as used now.
     pub fn state(&mut self, statement: &Statement) -> State {
-        let Some(slot) = self.slots.get_mut(&statement.id) else { return State::Absent };
+        let Some(slot) = self.slots.get_mut(&statement.id) else {
+            // If that Close is skipped, the statement is still there.
+            let earlier = self.closing.get(&statement.id).is_some_and(|batch| *batch != self.batch);
+            return if earlier { State::Unsettled } else { State::Absent };
+        };
         self.tick += 1;
         slot.used = self.tick;
         if slot.stage == Stage::There && slot.generation != statement.generation() {
@@ -173,16 +179,18 @@ impl Slots {
 
     /// The next statement that the server is to be told to forget: unwanted, or in the way of a new one.
     pub fn next_unwanted(&mut self, limit: usize) -> Option<u64> {
-        if let Some(id) = self.unwanted.pop() {
-            return Some(id);
-        }
-        if self.slots.len() < limit.max(1) {
-            return None;
-        }
-        // What is on its way was just asked for.
-        let settled = self.slots.iter().filter(|(_, slot)| slot.stage == Stage::There);
-        let id = *settled.min_by_key(|(_, slot)| slot.used)?.0;
-        self.slots.remove(&id);
+        let id = match self.unwanted.pop() {
+            Some(id) => id,
+            None if self.slots.len() < limit.max(1) => return None,
+            None => {
+                // What is on its way in an earlier batch may or may not come to be.
+                let known = self.slots.iter().filter(|(_, slot)| self.stage(slot.stage) == State::Ready);
+                let id = *known.min_by_key(|(_, slot)| slot.used)?.0;
+                self.slots.remove(&id);
+                id
+            }
+        };
+        self.closing.insert(id, self.batch);
         Some(id)
     }
 
@@ -198,11 +206,15 @@ impl Slots {
         self.slots.remove(&id);
     }
 
-    /// A Close was skipped.
+    /// The server has confirmed a Close.
+    pub fn closed(&mut self, id: u64) {
+        self.closing.remove(&id);
+    }
+
+    /// A Close was skipped, and with it whatever came behind it in its batch.
     pub fn not_closed(&mut self, id: u64) {
-        if !self.slots.contains_key(&id) {
-            self.unwanted.push(id);
-        }
+        self.closing.remove(&id);
+        self.unwanted.push(id);
     }
 
     /// What is known of the shape; `None`: of the unnamed statement.
@@ -284,6 +296,13 @@ impl Slots {
         self.unwanted.clear();
     }
 
+    /// The schema has changed: what the server has was made from an older one.
+    pub fn schema_changed(&mut self) {
+        let ids = self.slots.drain().map(|(id, _)| id);
+        self.unwanted.extend(ids);
+        self.unnamed = None;
+    }
+
     /// What the server has is not known any more: it has to forget all before anybody else uses it.
     pub fn doubt(&mut self) {
         self.doubtful = true;
@@ -306,6 +325,7 @@ impl Slots {
     pub fn reset(&mut self) {
         self.slots.clear();
         self.unwanted.clear();
+        self.closing.clear();
         self.notes.clear();
         (self.unnamed, self.unnamed_pending) = (None, 0);
         self.doubtful = false;
@@ -359,10 +379,14 @@ mod tests {
         assert_eq!(slots.next_unwanted(3), Some(all[1].id));
         assert_eq!(slots.next_unwanted(3), None);
         slots.sent(&all[3]);
-        assert_eq!(slots.next_unwanted(3), Some(all[0].id));
-        assert_eq!(slots.next_unwanted(2), None, "the others are on their way");
-        slots.not_closed(all[0].id);
-        assert_eq!(slots.next_unwanted(9), Some(all[0].id));
+        assert_eq!(slots.next_unwanted(3), Some(all[2].id), "of this batch, and used before the others");
+        slots.batch += 1;
+        assert_eq!(slots.state(&all[2]), State::Unsettled, "whether it is still there is not known");
+        assert_eq!(slots.next_unwanted(2), Some(all[0].id));
+        assert_eq!(slots.next_unwanted(1), None, "the other one is on its way");
+        slots.not_closed(all[2].id);
+        assert_eq!(slots.state(&all[2]), State::Absent);
+        assert_eq!(slots.next_unwanted(9), Some(all[2].id));
     }
 
     #[test]

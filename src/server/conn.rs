@@ -16,8 +16,8 @@ use super::parameters::Parameters;
 use super::progress::{Boundary, Progress, Status};
 use super::residue::Settings;
 use crate::ids::{Moment, ServerId};
-use crate::prepared::slots::Slots;
 use crate::net::stream::Stream;
+use crate::prepared::slots::Slots;
 use crate::wire::frame::{self, BadLength, Flow};
 use crate::wire::reply::Report;
 use crate::wire::tags;
@@ -224,6 +224,8 @@ impl Server {
         body.put_slice(sql);
         body.put_u8(0);
         self.send(tags::client::QUERY, &body).await?;
+        // A simple query ends the unnamed statement, whoever's it is.
+        self.slots.sent_query(false);
         let mut answer = Answer::default();
         let mut refused = None;
         loop {

@@ -25,6 +25,7 @@ use crate::auth::scram_client;
 use crate::auth::users::md5_of_stored;
 use crate::ids::{Moment, ServerId};
 use crate::net::stream::{Peer, Stream};
+use crate::prepared::slots::Slots;
 use crate::wire::frame::{self, Flow};
 use crate::wire::reply::{Report, sqlstate};
 use crate::wire::startup::{self, CancelKey};
@@ -193,7 +194,9 @@ impl Greeting {
             used_at: now,
             expires_at: None,
             dirty: false,
-            unnamed: None,
+            slots: Slots::default(),
+            settings: None,
+            schema: 0,
             said_farewell: false,
         };
         Rested::new(Box::new(server), proof)

@@ -7,3 +7,4 @@ pub mod connect;
 pub mod parameters;
 pub mod progress;
 pub mod recover;
+pub mod residue;

@@ -54,17 +54,15 @@ pub struct Residue {
     pub keeps: Hints,
 }
 
-/// Asks the server what of `hints` is there. **Not cancel-safe.**
+/// Asks the server what of `hints` is there; `hidden` are names of settings that it does not list. **Not cancel-safe.**
 ///
 /// # Errors
 /// As [`Server::query_within`].
-pub async fn ask(server: &mut Server, hints: Hints) -> Result<Residue, Failure> {
-    let mut residue = Residue::default();
-    if hints.any_of(Hints::LIBRARY) {
-        residue.keeps = Hints::LIBRARY;
-    }
-    let Some(sql) = question(hints) else { return Ok(residue) };
-    let answer = server.query_within(sql.as_bytes(), BOUND).await?;
+pub async fn ask(server: &mut Server, hints: Hints, hidden: &[Box<[u8]>]) -> Result<Residue, Failure> {
+    // Nobody can tell whether these are there, or that they are gone.
+    let mut residue = Residue { settings: None, keeps: hints.only(Hints::LIBRARY.with(Hints::HIDDEN_SETTINGS)) };
+    let Some(sql) = question(hints, hidden) else { return Ok(residue) };
+    let answer = server.query_within(&sql, BOUND).await?;
     let mut settings = Vec::new();
     for row in answer.rows {
         let mut values = row.into_iter().map(Option::unwrap_or_default);
@@ -83,7 +81,11 @@ pub async fn ask(server: &mut Server, hints: Hints) -> Result<Residue, Failure> 
 /// What cannot be moved, by name, and how Postgres says that it is there. Operators are named in full: the session may have a
 /// search path of its own.
 const THINGS: [(&str, Hints, &str); 6] = [
-    ("prepare", Hints::PREPARED, "pg_catalog.pg_prepared_statements WHERE from_sql OR name OPERATOR(pg_catalog.!~) '^pglull_[0-9]+$'"),
+    (
+        "prepare",
+        Hints::PREPARED,
+        "pg_catalog.pg_prepared_statements WHERE from_sql OR name OPERATOR(pg_catalog.!~) '^pglull_[0-9]+$'",
+    ),
     ("listen", Hints::CHANNELS, "pg_catalog.pg_listening_channels()"),
     ("cursor", Hints::CURSORS, "pg_catalog.pg_cursors WHERE is_holdable"),
     (
@@ -102,7 +104,7 @@ const THINGS: [(&str, Hints, &str); 6] = [
 ];
 
 /// The query that asks for it; `None` if there is nothing to ask.
-fn question(hints: Hints) -> Option<String> {
+fn question(hints: Hints, hidden: &[Box<[u8]>]) -> Option<BytesMut> {
     let mut parts = Vec::new();
     for (name, hint, from) in THINGS.iter().filter(|thing| !thing.2.is_empty()) {
         if hints.any_of(*hint) {
@@ -128,7 +130,23 @@ fn question(hints: Hints) -> Option<String> {
                 .to_owned(),
         );
     }
-    (!parts.is_empty()).then(|| format!("{} ORDER BY 1, 2", parts.join(" UNION ALL ")))
+    if parts.is_empty() {
+        return None;
+    }
+    let mut sql = BytesMut::from(parts.join(" UNION ALL ").as_bytes());
+    if hints.any_of(Hints::SETTINGS) {
+        for name in hidden {
+            sql.put_slice(b" UNION ALL SELECT '', ");
+            quote(name, &mut sql);
+            sql.put_slice(b", pg_catalog.current_setting(");
+            quote(name, &mut sql);
+            sql.put_slice(b", true) WHERE pg_catalog.current_setting(");
+            quote(name, &mut sql);
+            sql.put_slice(b", true) IS NOT NULL");
+        }
+    }
+    sql.put_slice(b" ORDER BY 1, 2");
+    Some(sql)
 }
 
 /// The names of what keeps a client, for people.
@@ -137,6 +155,12 @@ pub fn words(keeps: Hints) -> String {
     let mut words: Vec<&str> = THINGS.iter().filter(|thing| keeps.any_of(thing.1)).map(|thing| thing.0).collect();
     if keeps.any_of(Hints::LIBRARY) {
         words.push("load");
+    }
+    if keeps.any_of(Hints::HIDDEN_SETTINGS) {
+        words.push("set_config");
+    }
+    if words.is_empty() && !keeps.is_empty() {
+        words.push("unknown");
     }
     words.join(", ")
 }
@@ -176,12 +200,15 @@ mod tests {
 
     #[test]
     fn only_what_may_be_there_is_asked_for() {
-        assert_eq!(question(Hints::default()), None);
-        assert_eq!(question(Hints::LIBRARY), None);
-        let sql = question(Hints::CHANNELS).unwrap();
+        assert_eq!(question(Hints::default(), &[]), None);
+        assert_eq!(question(Hints::LIBRARY, &[]), None);
+        let text = |hints, hidden: &[Box<[u8]>]| String::from_utf8(question(hints, hidden).unwrap().to_vec()).unwrap();
+        let sql = text(Hints::CHANNELS, &[]);
         assert!(sql.contains("pg_listening_channels") && !sql.contains("pg_settings"), "{sql}");
-        let sql = question(Hints::ANYTHING).unwrap();
-        for word in ["pg_settings", "pg_locks", "pg_cursors", "pg_prepared_statements", "pg_my_temp_schema"] {
+        let sql = text(Hints::ANYTHING, &[b"a.b".as_slice().into()]);
+        for word in
+            ["pg_settings", "pg_locks", "pg_cursors", "pg_prepared_statements", "pg_my_temp_schema", "$v$a.b$v$"]
+        {
             assert!(sql.contains(word), "{word}");
         }
     }

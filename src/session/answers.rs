@@ -66,7 +66,11 @@ impl Answers<'_> {
                 _ => Verdict::Pass,
             };
         }
-        let columns = (tag == server::ROW_DESCRIPTION).then_some(body);
+        self.completed((tag == server::ROW_DESCRIPTION).then_some(body))
+    }
+
+    /// The request in front has been answered to its end; `columns` is the body of a RowDescription.
+    fn completed(&mut self, columns: Option<&[u8]>) -> Verdict {
         match self.slots.notes.pop_front() {
             Some(Note::Define(bound, ticket, _)) => {
                 self.slots.parsed(bound.statement.id);
@@ -107,7 +111,10 @@ impl Answers<'_> {
                 self.slots.unnamed_settled(true);
                 Verdict::Drop
             }
-            Some(Note::Forget(_)) => Verdict::Drop,
+            Some(Note::Forget(id)) => {
+                self.slots.closed(id);
+                Verdict::Drop
+            }
             Some(Note::Shape(id, mut digesting)) => {
                 digesting.columns(columns);
                 self.slots.set_shape(id, Shape::Known(digesting.digest()));

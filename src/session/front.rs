@@ -11,6 +11,7 @@ use crate::clients::Clients;
 use crate::clock::Clock;
 use crate::config::{Config, Running};
 use crate::pool::databases::Databases;
+use crate::prepared::catalog::Catalog;
 use crate::telemetry::metrics::ProxyMetrics;
 
 /// The process as a session sees it.
@@ -28,6 +29,8 @@ pub struct Front {
     pub lookups: Arc<Lookups>,
     /// Where they may go.
     pub databases: Arc<Databases>,
+    /// The statements that clients have prepared.
+    pub catalog: Arc<Catalog>,
     /// Counters of the process.
     pub metrics: Arc<ProxyMetrics>,
     /// Places for connections that are not logged in yet: as many as there may be clients, and some for cancels.

@@ -10,17 +10,22 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::BytesMut;
 use tokio::io::AsyncWrite;
 use tokio::time::Instant;
 
+use super::answers::{self, Answers};
 use super::look::Look;
+use super::state::State;
+use super::translate::{self, Translate};
 use crate::clients::{Client, Doing, Told};
 use crate::clock::Clock;
 use crate::net::stream::Stream;
 use crate::pool::database::Pool;
+use crate::prepared::string;
 use crate::server::conn::Server;
 use crate::server::parameters::{Parameters, tracked};
-use crate::server::progress::{Boundary, Progress, Status, Unexpected};
+use crate::server::progress::{Boundary, Status, Unexpected};
 use crate::wire::frame::{BadLength, Flow, Header, Verdict};
 use crate::wire::reply::Report;
 use crate::wire::tags::{self, Meaning, client as from_client, server as from_server};
@@ -31,6 +36,8 @@ const READ: usize = 8 << 10;
 const READ_BULK: usize = 64 << 10;
 /// The longest server message that is looked at whole; only messages that are small by nature are.
 const WHOLE_MAX: usize = 64 << 10;
+/// The same for descriptions and errors: longer than any description of 1600 columns.
+const DESCRIPTION_MAX: usize = 1 << 20;
 
 /// How a relay ended.
 #[derive(Debug)]
@@ -68,6 +75,7 @@ struct Counts {
     sent: u64,
     queries: u64,
     query_time: Duration,
+    statements: translate::Counts,
 }
 
 /// A client and its server. See the module's text.
@@ -75,7 +83,7 @@ pub(super) struct Relay<'a> {
     pub(super) stream: &'a mut Stream,
     pub(super) input: &'a mut Flow,
     pub(super) server: &'a mut Server,
-    pub(super) wanted: &'a mut Parameters,
+    pub(super) state: &'a mut State,
     pub(super) client: &'a Client,
     pub(super) pool: &'a Arc<Pool>,
     pub(super) clock: Clock,
@@ -85,6 +93,8 @@ pub(super) struct Relay<'a> {
     pub(super) began: bool,
     /// Since the last command ended, rows or their description have come.
     pub(super) rows: bool,
+    /// The most prepared statements on a server; `None`: the client keeps its server, and its statements are its own affair.
+    pub(super) statements: Option<usize>,
     pub(super) requested: Instant,
     pub(super) look: Look,
 }
@@ -99,6 +109,9 @@ impl Relay<'_> {
         stats.sent.add(counts.sent);
         stats.queries.add(counts.queries);
         stats.query_us.add_us(counts.query_time);
+        stats.client_parses.add(counts.statements.client_parses);
+        stats.server_parses.add(counts.statements.server_parses);
+        stats.binds.add(counts.statements.binds);
         end
     }
 
@@ -158,6 +171,7 @@ impl Relay<'_> {
                 Poll::Pending => {}
             }
         }
+        self.give_own();
         let written = write(self.stream, cx, &mut self.server.flow).map_err(|_| End::ClientGone)?;
         Ok(moved || written)
     }
@@ -166,33 +180,52 @@ impl Relay<'_> {
         End::ServerGone(error, self.server.said_farewell)
     }
 
+    /// Gives the answers that are not the server's to give, where no message of its follows that they stand before.
+    fn give_own(&mut self) {
+        let Server { flow, progress, slots, .. } = &mut *self.server;
+        if flow.mid_message() {
+            return;
+        }
+        let mut out = BytesMut::new();
+        Answers { names: &mut self.state.names, slots }.own(progress, &mut out);
+        if !out.is_empty() {
+            flow.insert(&out);
+        }
+    }
+
     fn walk_answers(&mut self, counts: &mut Counts) -> Result<(), End> {
-        let Server { flow, progress, parameters, dirty, said_farewell, .. } = &mut *self.server;
-        let (client, wanted, clock, requested) = (self.client, &mut *self.wanted, self.clock, &mut self.requested);
+        let Server { flow, progress, parameters, slots, said_farewell, .. } = &mut *self.server;
+        let (client, clock, requested) = (self.client, self.clock, &mut self.requested);
+        let State { names, wanted, traces, .. } = &mut *self.state;
+        let mut answers = Answers { names, slots };
         let (rows, timing) = (&mut self.rows, &self.pool.metrics.query);
-        flow.walk(|head, body, _| {
-            let small = head.body <= WHOLE_MAX;
+        flow.walk(|head, body, out| {
+            answers.own(progress, out);
+            if body.len() < head.body && is_judged_whole(head, progress.next_is_noted()) {
+                return Ok(Verdict::Whole);
+            }
             match head.tag {
-                from_server::READY_FOR_QUERY | from_server::PARAMETER_STATUS | from_server::COMMAND_COMPLETE
-                    if small && body.len() < head.body =>
-                {
-                    return Ok(Verdict::Whole);
-                }
                 from_server::PARAMETER_STATUS => {
                     parameters.report(body);
                     note_setting(body, wanted, client);
                 }
                 from_server::DATA_ROW | from_server::ROW_DESCRIPTION => *rows = true,
-                from_server::COMMAND_COMPLETE => *dirty |= leaves_state(body, std::mem::take(rows)),
+                from_server::COMMAND_COMPLETE => {
+                    traces.command(body, std::mem::take(rows));
+                    answers.command(body);
+                }
                 from_server::ERROR => *said_farewell |= is_fatal(body),
                 _ => {}
             }
-            match progress.received(head.tag, body) {
-                Ok(_) => {}
+            let verdict = match progress.received(head.tag, body) {
+                Ok(heard) => answers.judge(heard, (head, body), out),
                 // The server's farewell to a client that has asked nothing: it is to read it, as it would directly.
-                Err(_) if head.tag == from_server::ERROR => *said_farewell = true,
+                Err(_) if head.tag == from_server::ERROR => {
+                    *said_farewell = true;
+                    Verdict::Pass
+                }
                 Err(unexpected) => return Err(End::ServerBroken(unexpected)),
-            }
+            };
             if head.tag == from_server::READY_FOR_QUERY {
                 let now = Instant::now();
                 let took = now.duration_since(*requested);
@@ -204,7 +237,7 @@ impl Relay<'_> {
                     client.rests_in_transaction(clock.moment(now));
                 }
             }
-            Ok(Verdict::Pass)
+            Ok(verdict)
         })
         .map(|_| ())
     }
@@ -214,7 +247,7 @@ impl Relay<'_> {
         let mut moved = false;
         if self.input.pending().is_empty() {
             // What is in the buffer may have been stopped before; look again before more is read.
-            self.walk_requests()?;
+            moved |= self.walk_requests(counts)?;
         }
         if !self.full() {
             match self.stream.poll_read_into(cx, &mut self.input.buf, READ) {
@@ -222,7 +255,7 @@ impl Relay<'_> {
                 Poll::Ready(Ok(n)) => {
                     moved = true;
                     counts.received += n as u64;
-                    self.walk_requests()?;
+                    self.walk_requests(counts)?;
                 }
                 Poll::Pending => {}
             }
@@ -231,66 +264,74 @@ impl Relay<'_> {
         Ok(moved || written)
     }
 
-    fn walk_requests(&mut self) -> Result<(), End> {
-        let Server { progress, dirty, unnamed, .. } = &mut *self.server;
+    /// Returns whether it has let anything through.
+    fn walk_requests(&mut self, counts: &mut Counts) -> Result<bool, End> {
+        let Server { progress, slots, .. } = &mut *self.server;
         let (client, database, running) = (self.client, &self.pool.database, self.running);
         let (clock, requested, began) = (self.clock, &mut self.requested, &mut self.began);
-        self.input
-            .walk(|head, body, _| {
-                check(head)?;
-                if tags::between_transactions(head.tag) == Meaning::Begin {
-                    if !running {
-                        return Err(End::Wants);
-                    }
-                    if *began && progress.between_requests() && database.is_shut() {
-                        return Ok(Verdict::Stop);
-                    }
-                    *began = true;
+        let State { names, traces, catalog, .. } = &mut *self.state;
+        let limit = self.statements;
+        let before = self.input.unread().len();
+        self.input.walk(|head, body, out| {
+            check(head)?;
+            let begins = tags::between_transactions(head.tag) == Meaning::Begin;
+            if begins {
+                if !running {
+                    return Err(End::Wants);
                 }
-                match head.tag {
-                    from_client::TERMINATE => return Err(End::ClientLeft),
-                    from_client::PARSE | from_client::QUERY if body.is_empty() && head.body > 0 => {
-                        return Ok(Verdict::Whole);
-                    }
-                    from_client::PARSE if body.first() == Some(&0) => *unnamed = Some(client.id),
-                    from_client::PARSE => *dirty = true,
-                    from_client::BIND | from_client::DESCRIBE if *unnamed != Some(client.id) => {
-                        match uses_unnamed(head.tag, body) {
-                            None if body.len() < head.body => return Ok(Verdict::Whole),
-                            Some(true) => return Err(End::Dismissed(no_unnamed())),
-                            Some(false) | None => {}
-                        }
-                    }
-                    _ => {}
+                if *began && progress.between_requests() && database.is_shut() {
+                    return Ok(Verdict::Stop);
                 }
-                note_request(head.tag, body, progress, (client, clock, requested));
-                progress.sent(head.tag);
-                Ok(Verdict::Pass)
-            })
-            .map(|_| ())
+            }
+            if head.tag == from_client::TERMINATE {
+                return Err(End::ClientLeft);
+            }
+            let text = text_of(head.tag, body);
+            if text.is_some_and(<[u8]>::is_empty) && body.len() < head.body {
+                return Ok(Verdict::Whole);
+            }
+            let first = progress.at_rest();
+            let verdict = match limit {
+                Some(limit) => {
+                    let leaves = &mut traces.leaves;
+                    let statements = &mut counts.statements;
+                    let client = client.id;
+                    Translate { names, slots, progress, catalog, client, limit, leaves, counts: statements }
+                        .judge(head, body, out)
+                }
+                None => {
+                    progress.sent(head.tag);
+                    Verdict::Pass
+                }
+            };
+            // Something of ours may have gone out before a message that stays.
+            *began |= begins && !progress.at_rest();
+            if !matches!(verdict, Verdict::Whole | Verdict::Stop) {
+                note_request((first, text), client, (clock, requested));
+            }
+            Ok(verdict)
+        })?;
+        Ok(self.input.unread().len() != before)
     }
 }
 
-/// Whether a Bind or Describe refers to the unnamed prepared statement; `None` while too little of it has arrived.
-/// That statement is the server's, not the client's: another client's would be run in its place.
-fn uses_unnamed(tag: u8, body: &[u8]) -> Option<bool> {
-    let statement = if tag == from_client::BIND {
-        // Behind the portal's name.
-        let portal = body.iter().position(|&byte| byte == 0)?;
-        body.get(portal + 1)
-    } else {
-        match body.first()? {
-            b'S' => body.get(1),
-            _ => return Some(false),
-        }
-    };
-    statement.map(|first| *first == 0)
+/// The statement's text, as far as it has arrived.
+fn text_of(tag: u8, body: &[u8]) -> Option<&[u8]> {
+    match tag {
+        from_client::QUERY => Some(body),
+        // Behind the statement's name.
+        from_client::PARSE => string(body).and_then(|name| body.get(name.len() + 1..)),
+        _ => None,
+    }
 }
 
-fn no_unnamed() -> Report {
-    Report::new("26000", "unnamed prepared statement does not exist")
-        .detail("It was made in an earlier transaction, on another server or before another client used this one.")
-        .hint("Send Parse with each Bind of the unnamed statement, or use pool_mode = session.")
+/// Whether a server's message is looked at whole.
+fn is_judged_whole(head: Header, noted: bool) -> bool {
+    let small_by_nature = matches!(
+        head.tag,
+        from_server::READY_FOR_QUERY | from_server::PARAMETER_STATUS | from_server::COMMAND_COMPLETE
+    );
+    (small_by_nature && head.body <= WHOLE_MAX) || (answers::looks_at(head.tag, noted) && head.body <= DESCRIPTION_MAX)
 }
 
 /// Postgres' own limits on what a client may send.
@@ -305,15 +346,8 @@ pub(super) fn check(head: Header) -> Result<(), End> {
     }
 }
 
-/// Keeps what others may see of the client up to date.
-fn note_request(tag: u8, body: &[u8], progress: &Progress, (client, clock, requested): (&Client, Clock, &mut Instant)) {
-    let text = match tag {
-        from_client::QUERY => Some(body),
-        // Behind the statement's name.
-        from_client::PARSE => body.iter().position(|&byte| byte == 0).and_then(|end| body.get(end + 1..)),
-        _ => None,
-    };
-    let first = progress.at_rest();
+/// Keeps what others may see of the client up to date. `first`: the server had nothing to do before.
+fn note_request((first, text): (bool, Option<&[u8]>), client: &Client, (clock, requested): (Clock, &mut Instant)) {
     if first || text.is_some() {
         let now = Instant::now();
         if first {
@@ -334,15 +368,6 @@ fn note_setting(body: &[u8], wanted: &mut Parameters, client: &Client) {
             client.set_application_name(value);
         }
     }
-}
-
-/// Whether a command with this tag may leave something on the server that the next client would find. `SET` and
-/// `RESET` too: only reported settings are carried along. A `SELECT` without `rows` may have made a temporary table
-/// (`CREATE TABLE AS` has that tag). Doubt means yes; a reset costs one round trip.
-fn leaves_state(tag: &[u8], rows: bool) -> bool {
-    const TAGS: [&[u8]; 9] =
-        [b"SET", b"RESET", b"PREPARE\0", b"LISTEN", b"DECLARE", b"LOAD", b"CREATE", b"DISCARD", b"DO\0"];
-    TAGS.iter().any(|known| tag.starts_with(known)) || (!rows && tag.starts_with(b"SELECT "))
 }
 
 /// Whether an ErrorResponse says that the connection ends with it. Field V is never translated.
@@ -375,36 +400,6 @@ fn poll_write(stream: &mut Stream, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<i
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn commands_that_leave_state_are_known_by_their_tags() {
-        for tag in ["SET\0", "RESET\0", "PREPARE\0", "LISTEN\0", "DECLARE CURSOR\0", "LOAD\0", "CREATE TABLE\0"] {
-            assert!(leaves_state(tag.as_bytes(), true), "{tag}");
-        }
-        for tag in ["SELECT 1\0", "INSERT 0 1\0", "BEGIN\0", "COMMIT\0", "PREPARE TRANSACTION\0", "UPDATE 3\0"] {
-            assert!(!leaves_state(tag.as_bytes(), true), "{tag}");
-        }
-        assert!(leaves_state(b"SELECT 3\0", false), "CREATE TEMP TABLE AS");
-    }
-
-    #[test]
-    fn the_unnamed_statement_is_seen_where_it_is_used() {
-        for (tag, body, expected) in [
-            (b'B', &b"\0\0\0\0"[..], Some(true)),
-            (b'B', b"portal\0\0\0\0", Some(true)),
-            (b'B', b"\0name\0\0\0", Some(false)),
-            (b'B', b"", None),
-            (b'B', b"port", None),
-            (b'B', b"portal\0", None),
-            (b'D', b"S\0", Some(true)),
-            (b'D', b"Sname\0", Some(false)),
-            (b'D', b"P\0", Some(false)),
-            (b'D', b"", None),
-            (b'D', b"S", None),
-        ] {
-            assert_eq!(uses_unnamed(tag, body), expected, "{body:?}");
-        }
-    }
 
     #[test]
     fn a_farewell_is_known_in_any_language() {

@@ -1,6 +1,7 @@
 //! A client's life after its log-in: idle, admitted, served, idle again, until one of the two sides ends it.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -8,10 +9,12 @@ use bytes::BytesMut;
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
 
+use super::farewell::farewell;
 use super::front::Front;
 use super::look::Look;
 use super::reject::reject;
 use super::relay::{End, Relay, check};
+use super::state::State;
 use super::wait::{Waited, Waiting, cancelled};
 use crate::clients::{Doing, Presence, Told};
 use crate::config::PoolMode;
@@ -20,9 +23,10 @@ use crate::pool::database::Pool;
 use crate::pool::lease::Lease;
 use crate::pool::ledger::Need;
 use crate::pool::wait::Begun;
+use crate::prepared::hints::Hints;
 use crate::server::conn::Failure;
 use crate::server::parameters::Parameters;
-use crate::server::recover;
+use crate::server::progress::Boundary;
 use crate::telemetry::metrics::Connected;
 use crate::wire::frame::{Flow, Verdict};
 use crate::wire::reply::{Report, Severity, sqlstate};
@@ -40,10 +44,10 @@ pub struct Session {
     pool: Arc<Pool>,
     stream: Stream,
     input: Flow,
-    wanted: Parameters,
+    state: Box<State>,
     /// When its servers go back: what the pool said when the client logged in.
     mode: PoolMode,
-    /// The server that a session-mode client keeps.
+    /// The server that the client keeps: in session mode, or because of what is on it.
     kept: Option<Lease>,
     /// The client may have got half a message: what is written now would be taken for the rest of it.
     mid_answer: bool,
@@ -60,7 +64,8 @@ impl Session {
         (stream, input, wanted): (Stream, Flow, Parameters),
     ) -> Self {
         let mode = pool.mode();
-        Self { front, presence, pool, stream, input, wanted, mode, kept: None, mid_answer: false }
+        let state = Box::new(State::new(Arc::clone(&front.catalog), wanted));
+        Self { front, presence, pool, stream, input, state, mode, kept: None, mid_answer: false }
     }
 
     /// Lives it to its end. Dropping the future ends the session: its server is cleaned up or closed.
@@ -125,14 +130,14 @@ impl Session {
             return self.cancelled(lease).await;
         }
         let end = self.relay(&mut lease, true).await;
-        self.after(lease, end, began)
+        self.after(lease, end, began).await
     }
 
     /// The request was cancelled while its server was made ready: nothing of it has reached that.
     async fn cancelled(&mut self, mut lease: Lease) -> Life<()> {
         let boundary = lease.server().and_then(|server| server.boundary());
         match boundary {
-            Some(boundary) if self.pool.mode() == PoolMode::Session => {
+            Some(boundary) if self.mode == PoolMode::Session || !self.state.keeps.is_empty() => {
                 lease.rest(boundary);
                 self.kept = Some(lease);
                 self.reject_resting(&cancelled()).await
@@ -147,7 +152,7 @@ impl Session {
     }
 
     /// Books what a transaction took and decides where its server goes.
-    fn after(&mut self, mut lease: Lease, end: End, began: Instant) -> Life<()> {
+    async fn after(&mut self, mut lease: Lease, end: End, began: Instant) -> Life<()> {
         let now = self.front.clock.now();
         let took = began.elapsed();
         self.pool.stats.transactions.add(1);
@@ -161,8 +166,11 @@ impl Session {
                 Ok(())
             }
             End::Boundary(boundary) => {
-                let cancel_under_way = self.presence.client().ends(now);
-                lease.release(boundary, cancel_under_way);
+                if self.state.is_unsettled() {
+                    let _ = boundary;
+                    return Box::pin(self.settle(lease)).await;
+                }
+                self.release(lease, boundary);
                 Ok(())
             }
             end => {
@@ -172,11 +180,50 @@ impl Session {
         }
     }
 
+    fn release(&self, mut lease: Lease, boundary: Boundary) {
+        let cancel_under_way = self.presence.client().ends(self.front.clock.now());
+        if self.pool.database.settings().reset_always
+            && let Some(server) = lease.server()
+        {
+            server.dirty = true;
+        }
+        lease.release(boundary, cancel_under_way);
+    }
+
+    /// The transaction may have left something on its server, or may have ended what keeps the client there: asks, and parts
+    /// with the server or keeps it.
+    async fn settle(&mut self, mut lease: Lease) -> Life<()> {
+        let settings = self.pool.database.settings();
+        let client = Arc::clone(self.presence.client());
+        let Some(server) = lease.server() else { return Ok(()) };
+        if !settings.reset_always
+            && let Err(failure) = self.state.settle(server).await
+        {
+            return Err(End::ServerGone(std::io::Error::other(failure.to_string()), false));
+        }
+        let Some(boundary) = server.boundary() else {
+            return Err(End::ServerGone(std::io::Error::other("not clean after a question"), false));
+        };
+        if !self.state.keeps.is_empty() && !settings.pin_sessions {
+            server.dirty = true;
+            self.state.keeps = Hints::default();
+        }
+        client.set_keeps(self.state.keeps);
+        if self.state.keeps.is_empty() {
+            self.release(lease, boundary);
+        } else {
+            client.rests(self.front.clock.now());
+            lease.rest(boundary);
+            self.kept = Some(lease);
+        }
+        Ok(())
+    }
+
     /// Parts with a server whose client is leaving.
     fn give_up(&self, mut lease: Lease, used_for_long: bool) {
         let cancel_under_way = self.presence.client().ends(self.front.clock.now());
         let Some(server) = lease.server() else { return };
-        server.dirty |= used_for_long;
+        server.dirty |= used_for_long || self.state.is_unsettled();
         if server.progress.broken() {
             return;
         }
@@ -300,14 +347,14 @@ impl Session {
     /// would have refused the log-in, and to go on with other settings (an encoding!) would mean wrong answers.
     async fn tune(&mut self, lease: &mut Lease) -> Result<bool, Report> {
         let Some(server) = lease.server() else { return Ok(false) };
-        let Some(sql) = self.wanted.difference(&server.parameters) else { return Ok(true) };
-        match server.query_within(&sql, recover::BOUND).await {
-            Ok(_) => {}
-            Err(Failure::Refused(report)) if server.boundary().is_some() => return Err(report),
-            Err(_) => return Ok(false),
+        match self.state.move_to(server).await {
+            Ok(()) => Ok(server.boundary().is_some()),
+            Err(Failure::Refused(report)) if server.boundary().is_some() => {
+                server.dirty = true;
+                Err(report)
+            }
+            Err(_) => Ok(false),
         }
-        self.wanted.adopt(&server.parameters);
-        Ok(server.boundary().is_some())
     }
 
     /// A client that keeps its server: serves what comes between its transactions, and gets leave for the next.
@@ -355,49 +402,32 @@ impl Session {
     async fn relay(&mut self, lease: &mut Lease, running: bool) -> End {
         let client = Arc::clone(self.presence.client());
         let Some(server) = lease.server() else { return End::ClientGone };
+        if running {
+            let schema = self.pool.database.schema();
+            if std::mem::replace(&mut server.schema, schema) != schema {
+                server.slots.schema_changed();
+            }
+        }
+        let carried = self.mode != PoolMode::Session;
         let relay = Relay {
             stream: &mut self.stream,
             input: &mut self.input,
             server,
-            wanted: &mut self.wanted,
+            state: &mut self.state,
             client: &client,
             pool: &self.pool,
             clock: self.front.clock,
             running,
             began: false,
             rows: false,
+            statements: carried.then(|| self.pool.database.settings().max_prepared_statements),
             requested: Instant::now(),
             look: Look::default(),
         };
         let end = relay.run().await;
+        client.statements.store(u64::try_from(self.state.names.len()).unwrap_or(u64::MAX), Ordering::Relaxed);
         self.mid_answer = lease.server().is_some_and(|server| !server.flow.at_message_end());
         end
-    }
-}
-
-/// What the client is told at the end, if anything; what the log says, in PgBouncer's words where they fit; the metric's label.
-fn farewell(end: &End) -> (Option<Report>, String, &'static str) {
-    match end {
-        End::ClientGone => (None, "client unexpected eof".to_owned(), "client_lost"),
-        End::ClientLeft => (None, "client close request".to_owned(), "client_close"),
-        End::ServerGone(error, told) => {
-            let report = Report::new(sqlstate::CONNECTION_FAILURE, "server conn crashed?")
-                .detail("The connection to Postgres was lost. Whether the last request had an effect is not known.");
-            ((!told).then_some(report), format!("server conn crashed? ({error})"), "server_error")
-        }
-        End::ServerBroken(unexpected) => {
-            let report = Report::new(sqlstate::CONNECTION_FAILURE, unexpected.to_string());
-            (Some(report), unexpected.to_string(), "server_error")
-        }
-        End::Malformed(bad) => {
-            (Some(Report::new(sqlstate::PROTOCOL_VIOLATION, bad.to_string())), bad.to_string(), "protocol_error")
-        }
-        End::Violation(tag) => {
-            let text = format!("invalid frontend message type {tag}");
-            (Some(Report::new(sqlstate::PROTOCOL_VIOLATION, text.clone())), text, "protocol_error")
-        }
-        End::Dismissed(report) => (Some(report.clone()), report.message.clone(), "dismissed"),
-        End::Boundary(_) | End::Wants => (None, "internal".to_owned(), "internal"),
     }
 }
 
@@ -412,6 +442,6 @@ mod tests {
             size_of::<F>()
         }
         let bytes = size(Session::run);
-        assert!(bytes <= 768, "{bytes} bytes");
+        assert!(bytes <= 832, "{bytes} bytes");
     }
 }

@@ -8,10 +8,11 @@
 
 use bytes::{BufMut, BytesMut};
 
+use super::messages::{write_bind_front, write_head, write_parse_front, write_query, write_target};
 use crate::ids::SessionId;
 use crate::prepared::catalog::{Catalog, Statement};
-use crate::prepared::hints::{Hints, names_statement};
-use crate::prepared::names::{Bound, Found, Names, Unnamed};
+use crate::prepared::hints::{Hints, Leaves, names_statement};
+use crate::prepared::names::{Found, Names, Unnamed};
 use crate::prepared::slots::{self, Note, Shape, Slots, State};
 use crate::prepared::{Digest, Digesting, string};
 use crate::server::progress::{Progress, Status};
@@ -41,7 +42,7 @@ pub(super) struct Translate<'a> {
     pub(super) client: SessionId,
     /// The most statements on one server.
     pub(super) limit: usize,
-    pub(super) hints: &'a mut Hints,
+    pub(super) leaves: &'a mut Leaves,
     pub(super) counts: &'a mut Counts,
 }
 
@@ -98,7 +99,7 @@ impl Translate<'_> {
         let rest = body.get(name.len() + 1..).unwrap_or_default();
         if name.is_empty() {
             let unnamed = complete.then(|| Unnamed { body: rest.into(), told: None });
-            *self.hints = self.hints.with(if complete { of_body(rest) } else { Hints::ANYTHING });
+            self.leaves.add(&if complete { of_body(rest) } else { Leaves::anything() });
             self.counts.client_parses += 1;
             self.counts.server_parses += 1;
             self.names.version += 1;
@@ -106,9 +107,12 @@ impl Translate<'_> {
             self.pass_noted(head.tag, Note::Unnamed(unnamed));
             return Verdict::Pass;
         }
-        if !complete {
+        if !complete || self.limit == 0 {
             // It stays under its own name, on this server only.
-            *self.hints = self.hints.with(Hints::ANYTHING);
+            self.leaves.add(&if complete { of_body(rest) } else { Leaves::anything() });
+            self.leaves.hints = self.leaves.hints.with(Hints::PREPARED);
+            self.counts.client_parses += 1;
+            self.counts.server_parses += 1;
             return self.pass(head.tag);
         }
         self.parse_named(name, rest, out)
@@ -186,13 +190,13 @@ impl Translate<'_> {
                 Ready::Wait => return Verdict::Stop,
                 Ready::Changed => return self.fail(changed(), out),
                 Ready::Yes => {
-                    *self.hints = self.hints.with(bound.statement.hints);
+                    self.leaves.add(&bound.statement.leaves);
                     (bound.statement.id, Some(Note::Use(bound)))
                 }
             },
         };
         self.counts.binds += 1;
-        write_front((head, id), portal, HEADER + head.body - front, out);
+        write_bind_front((head, id), portal, HEADER + head.body - front, out);
         match note {
             Some(note) => self.pass_noted(head.tag, note),
             None => self.progress.sent(head.tag),
@@ -265,7 +269,7 @@ impl Translate<'_> {
         if !complete && head.body <= FRONT_MAX {
             return Verdict::Whole;
         }
-        let hints = if complete { Hints::of_text(body) } else { Hints::ANYTHING };
+        let leaves = if complete { Leaves::of_text(body) } else { Leaves::anything() };
         let named = if complete { names_statement(body) } else { None };
         let found = named.map(|(place, name)| (self.names.find(&name, self.slots.batch), place));
         let named = match found {
@@ -276,7 +280,7 @@ impl Translate<'_> {
             },
             Some((Found::Unknown, _)) | None => None,
         };
-        *self.hints = self.hints.with(hints);
+        self.leaves.add(&leaves);
         let ends_unnamed = self.names.unnamed.is_some() || self.slots.unnamed_moves();
         let mut verdict = Verdict::Pass;
         if let Some((bound, place)) = &named {
@@ -358,7 +362,7 @@ impl Translate<'_> {
         }
         let unnamed = self.names.unnamed.as_ref();
         if let Some(unnamed) = unnamed {
-            *self.hints = self.hints.with(of_body(&unnamed.body));
+            self.leaves.add(&of_body(&unnamed.body));
         }
         // What the client has sent here itself Postgres watches over.
         let told = unnamed.filter(|_| check && self.slots.unnamed_is_ours()).and_then(|unnamed| unnamed.told);
@@ -405,8 +409,8 @@ fn target(head: Header, body: &[u8]) -> Target<'_> {
     }
 }
 
-fn of_body(body: &[u8]) -> Hints {
-    Hints::of_text(string(body).unwrap_or(body))
+fn of_body(body: &[u8]) -> Leaves {
+    Leaves::of_text(string(body).unwrap_or(body))
 }
 
 /// Postgres' own words. Source: `RevalidateCachedQuery` in `plancache.c`.
@@ -418,53 +422,6 @@ fn full() -> Report {
     Report::new("53200", "too many prepared statements")
         .detail("The memory for the statements that clients have prepared is used up.")
         .hint("Close statements that are not needed, or raise prepared_statement_memory.")
-}
-
-fn write_head(tag: u8, body: usize, out: &mut BytesMut) {
-    out.put_u8(tag);
-    // A message of this length has been let in with a length word of its own.
-    out.put_u32(u32::try_from(body + 4).unwrap_or(u32::MAX));
-}
-
-/// The name with its closing zero.
-fn name_of(id: u64) -> BytesMut {
-    let mut name = BytesMut::with_capacity(32);
-    slots::write_name(id, &mut name);
-    name.put_u8(0);
-    name
-}
-
-fn write_parse_front(id: u64, rest: usize, out: &mut BytesMut) {
-    let name = name_of(id);
-    write_head(client::PARSE, name.len() + rest, out);
-    out.put_slice(&name);
-}
-
-fn write_front((head, id): (Header, u64), portal: &[u8], rest: usize, out: &mut BytesMut) {
-    let name = name_of(id);
-    write_head(head.tag, portal.len() + 1 + name.len() + rest, out);
-    out.put_slice(portal);
-    out.put_u8(0);
-    out.put_slice(&name);
-}
-
-/// A Describe or Close of a statement; `None`: of the unnamed one.
-fn write_target(tag: u8, id: Option<u64>, out: &mut BytesMut) {
-    let name = id.map_or_else(|| BytesMut::from(&[0][..]), name_of);
-    write_head(tag, 1 + name.len(), out);
-    out.put_u8(b'S');
-    out.put_slice(&name);
-}
-
-/// The query with our name in the place of the client's.
-fn write_query(body: &[u8], place: &std::ops::Range<usize>, id: u64, out: &mut BytesMut) {
-    let name = name_of(id);
-    let name = name.strip_suffix(&[0]).unwrap_or(&name);
-    let (before, after) = (body.get(..place.start).unwrap_or_default(), body.get(place.end..).unwrap_or_default());
-    write_head(client::QUERY, before.len() + name.len() + after.len(), out);
-    out.put_slice(before);
-    out.put_slice(name);
-    out.put_slice(after);
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The five-byte header of every message after start-up, and the walk over a stream of them.
 //!
-//! Invariant: [`Flow::ready`] never reaches past the bytes that a caller has agreed to let through, and a
+//! Invariant: what a [`Flow`] says is pending never reaches past the bytes that a caller has agreed to let through, and a
 //! declared length is checked before anything is kept for it, so no length can make the proxy allocate.
 
 use bytes::{Buf, BytesMut};
@@ -340,9 +340,14 @@ mod tests {
     #[test]
     fn any_split_rewrites_the_same_bytes() {
         let (mut stream, mut expected) = (Vec::<u8>::new(), Vec::<u8>::new());
-        for (tag, body) in
-            [(b'D', &b"abc"[..]), (b'B', b"name\0rest"), (b'C', b""), (b'x', b"gone"), (b'B', b"n\0"), (b'D', &[7; 300])]
-        {
+        for (tag, body) in [
+            (b'D', &b"abc"[..]),
+            (b'B', b"name\0rest"),
+            (b'C', b""),
+            (b'x', b"gone"),
+            (b'B', b"n\0"),
+            (b'D', &[7; 300]),
+        ] {
             let m = message(tag, body);
             match tag {
                 b'x' => expected.extend(message(b'i', b"instead")),
@@ -400,8 +405,9 @@ mod tests {
         let mut flow = Flow::default();
         flow.buf.extend(message(b'S', b""));
         flow.buf.extend(message(b'Q', b"select 1\0"));
-        let judge =
-            |head: Header, _: &[u8], _: &mut BytesMut| Ok::<_, BadLength>(if head.tag == b'Q' { Verdict::Stop } else { Verdict::Pass });
+        let judge = |head: Header, _: &[u8], _: &mut BytesMut| {
+            Ok::<_, BadLength>(if head.tag == b'Q' { Verdict::Stop } else { Verdict::Pass })
+        };
         assert_eq!(flow.walk(judge), Ok(true));
         assert_eq!(flow.pending().len(), 5);
         assert_eq!(flow.unread(), message(b'Q', b"select 1\0"));

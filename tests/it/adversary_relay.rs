@@ -149,7 +149,7 @@ fn nobody_goes_on_dialling_a_server_for_a_login_that_has_failed() {
 #[test]
 fn a_table_made_by_a_query_is_gone_for_the_next_client() {
     let db = Db::new();
-    let proxy = Spec::of(&db).pool(1).start();
+    let proxy = Spec::of(&db).pool(1).text("pin_sessions", "off").start();
     let extended = |sql: &str| [parse("", sql), bind("", "", &[]), execute("", 0), sync()].concat();
     for (sql, table) in [
         ("CREATE TEMP TABLE a AS SELECT 1 AS x", "a"),

@@ -1,0 +1,57 @@
+//! Requests with our names for statements in them, written for a server. Pure.
+
+use bytes::{BufMut, BytesMut};
+
+use crate::prepared::slots;
+use crate::wire::frame::Header;
+use crate::wire::tags::client;
+
+/// Tag and length; so many bytes follow.
+pub(super) fn write_head(tag: u8, body: usize, out: &mut BytesMut) {
+    out.put_u8(tag);
+    // A message of this length has been let in with a length word of its own.
+    out.put_u32(u32::try_from(body + 4).unwrap_or(u32::MAX));
+}
+
+/// The name with its closing zero.
+fn name_of(id: u64) -> BytesMut {
+    let mut name = BytesMut::with_capacity(32);
+    slots::write_name(id, &mut name);
+    name.put_u8(0);
+    name
+}
+
+/// A Parse up to and with the name; so many bytes follow.
+pub(super) fn write_parse_front(id: u64, rest: usize, out: &mut BytesMut) {
+    let name = name_of(id);
+    write_head(client::PARSE, name.len() + rest, out);
+    out.put_slice(&name);
+}
+
+/// A Bind up to and with the statement's name; so many bytes follow.
+pub(super) fn write_bind_front((head, id): (Header, u64), portal: &[u8], rest: usize, out: &mut BytesMut) {
+    let name = name_of(id);
+    write_head(head.tag, portal.len() + 1 + name.len() + rest, out);
+    out.put_slice(portal);
+    out.put_u8(0);
+    out.put_slice(&name);
+}
+
+/// A Describe or Close of a statement; `None`: of the unnamed one.
+pub(super) fn write_target(tag: u8, id: Option<u64>, out: &mut BytesMut) {
+    let name = id.map_or_else(|| BytesMut::from(&[0][..]), name_of);
+    write_head(tag, 1 + name.len(), out);
+    out.put_u8(b'S');
+    out.put_slice(&name);
+}
+
+/// The query with our name in the place of the client's.
+pub(super) fn write_query(body: &[u8], place: &std::ops::Range<usize>, id: u64, out: &mut BytesMut) {
+    let name = name_of(id);
+    let name = name.strip_suffix(&[0]).unwrap_or(&name);
+    let (before, after) = (body.get(..place.start).unwrap_or_default(), body.get(place.end..).unwrap_or_default());
+    write_head(client::QUERY, before.len() + name.len() + after.len(), out);
+    out.put_slice(before);
+    out.put_slice(name);
+    out.put_slice(after);
+}

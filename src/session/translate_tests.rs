@@ -1,0 +1,402 @@
+//! A client's messages in, a server's messages out, in a short notation, with the answers in between.
+
+use super::*;
+use crate::server::progress::{Heard, Progress};
+use crate::session::answers::Answers;
+use crate::wire::frame::header;
+
+/// One client and one server, joined by the two machines under test.
+struct Pair {
+    names: Names,
+    slots: Slots,
+    progress: Progress,
+    catalog: Catalog,
+    leaves: Leaves,
+    counts: Counts,
+    limit: usize,
+}
+
+fn pair() -> Pair {
+    let (progress, _boundary) = Progress::fresh();
+    Pair {
+        names: Names::default(),
+        slots: Slots::default(),
+        progress,
+        catalog: Catalog::new(1 << 20),
+        leaves: Leaves::default(),
+        counts: Counts::default(),
+        limit: 200,
+    }
+}
+
+fn message(tag: u8, body: &[u8]) -> Vec<u8> {
+    let mut out = vec![tag];
+    out.extend(u32::try_from(body.len() + 4).unwrap().to_be_bytes());
+    out.extend(body);
+    out
+}
+
+/// `Ps:text` `Bs` `Ds` `Cs` `Qtext` and tags alone; the unnamed statement has an empty name.
+fn request(word: &str) -> (u8, Vec<u8>) {
+    let (tag, rest) = (word.as_bytes()[0], &word[1..]);
+    let body = match tag {
+        b'P' => {
+            let (name, text) = rest.split_once(':').unwrap();
+            [name.as_bytes(), b"\0", text.as_bytes(), b"\0\0\0"].concat()
+        }
+        b'B' => [b"\0", rest.as_bytes(), b"\0\0\0\0\0\0\0"].concat(),
+        b'D' | b'C' => [b"S", rest.as_bytes(), b"\0"].concat(),
+        b'Q' => [rest.as_bytes(), b"\0"].concat(),
+        b'E' => b"\0\0\0\0\0".to_vec(),
+        _ => Vec::new(),
+    };
+    (tag, body)
+}
+
+/// The same notation for what goes out; it is checked to be whole messages on the way.
+fn notation(mut bytes: &[u8]) -> Vec<String> {
+    let mut words = Vec::new();
+    while let Some(head) = header(bytes).unwrap() {
+        let body = &bytes[HEADER..HEADER + head.body];
+        let text = |bytes: &[u8]| String::from_utf8_lossy(string(bytes).unwrap()).into_owned();
+        words.push(match head.tag {
+            b'P' => {
+                let name = text(body);
+                format!("P{name}:{}", text(&body[name.len() + 1..]))
+            }
+            b'B' => format!("B{}", text(&body[text(body).len() + 1..])),
+            b'D' | b'C' => format!("{}{}", char::from(head.tag), text(&body[1..])),
+            b'Q' => format!("Q{}", text(body)),
+            tag => char::from(tag).to_string(),
+        });
+        bytes = &bytes[HEADER + head.body..];
+    }
+    assert!(bytes.is_empty());
+    words
+}
+
+impl Pair {
+    /// One message of the client's; what goes out, and `...` if it has to wait.
+    fn send(&mut self, word: &str) -> Vec<String> {
+        let (tag, body) = request(word);
+        let mut out = BytesMut::new();
+        let verdict = Translate {
+            names: &mut self.names,
+            slots: &mut self.slots,
+            progress: &mut self.progress,
+            catalog: &self.catalog,
+            client: SessionId(1),
+            limit: self.limit,
+            leaves: &mut self.leaves,
+            counts: &mut self.counts,
+        }
+        .judge(Header { tag, body: body.len() }, &body, &mut out);
+        let whole = message(tag, &body);
+        match verdict {
+            Verdict::Pass => out.extend_from_slice(&whole),
+            Verdict::Without(first) => out.extend_from_slice(&whole[first..]),
+            Verdict::Drop => {}
+            Verdict::Stop => return [notation(&out), vec!["...".to_owned()]].concat(),
+            Verdict::Whole => panic!("all of it is there"),
+        }
+        notation(&out)
+    }
+
+    /// Messages of the client's, none of which may wait.
+    fn sends(&mut self, words: &str) -> String {
+        words.split(' ').flat_map(|word| self.send(word)).collect::<Vec<_>>().join(" ")
+    }
+
+    /// Messages of the server's; what the client gets of them, by their tags. `E26000:text` is an error.
+    fn gets(&mut self, words: &str) -> String {
+        let mut got = Vec::new();
+        for word in words.split(' ').filter(|word| !word.is_empty()) {
+            let mut out = BytesMut::new();
+            let mut answers = Answers { names: &mut self.names, slots: &mut self.slots };
+            answers.own(&mut self.progress, &mut out);
+            let (tag, rest) = (word.as_bytes()[0], &word[1..]);
+            let body = match tag {
+                b'E' => {
+                    let (code, text) = rest.split_once(':').unwrap_or((rest, ""));
+                    format!("SERROR\0C{code}\0M{}\0RRevalidateCachedQuery\0\0", text.replace('+', " ")).into_bytes()
+                }
+                b'T' => [b"\0\x01", rest.as_bytes(), b"\0", &[0; 18][..]].concat(),
+                b'C' => [rest.replace('+', " ").as_bytes(), b"\0"].concat(),
+                _ => rest.as_bytes().to_vec(),
+            };
+            let heard: Heard = self.progress.received(tag, &body).unwrap();
+            let verdict = answers.judge(heard, (Header { tag, body: body.len() }, &body), &mut out);
+            if tag == b'C' {
+                answers.command(&body);
+            }
+            if verdict == Verdict::Pass {
+                out.extend_from_slice(&message(tag, &body));
+            }
+            answers.own(&mut self.progress, &mut out);
+            got.push(out);
+        }
+        let mut text = String::new();
+        let mut bytes = &got.concat()[..];
+        while let Some(head) = header(bytes).unwrap() {
+            text.push(char::from(head.tag));
+            if head.tag == b'E' {
+                let body = &bytes[HEADER..HEADER + head.body];
+                let fields = body.split(|&byte| byte == 0).filter(|field| matches!(field.first(), Some(b'C' | b'M')));
+                text += &fields
+                    .map(|field| String::from_utf8_lossy(&field[1..]).into_owned())
+                    .collect::<Vec<_>>()
+                    .join(" ");
+            }
+            bytes = &bytes[HEADER + head.body..];
+        }
+        text
+    }
+
+    fn own(&mut self) -> usize {
+        let mut out = BytesMut::new();
+        Answers { names: &mut self.names, slots: &mut self.slots }.own(&mut self.progress, &mut out);
+        out.len() / HEADER
+    }
+
+    /// The same client on another server.
+    fn moves(&mut self) {
+        assert!(self.slots.notes.is_empty() && !self.slots.doubtful());
+        self.slots = Slots::default();
+        (self.progress, _) = Progress::fresh();
+    }
+}
+
+#[test]
+fn trap_14_names_become_ours_and_portals_keep_theirs() {
+    let mut pair = pair();
+    assert_eq!(pair.sends("Ps:one Ds Bs E S"), "Ppglull_1:one Dpglull_1 Bpglull_1 E S");
+    assert_eq!(pair.gets("1 t Ta 2 Cx ZI"), "1tT2CZ");
+    assert_eq!(pair.sends("Bs E S"), "Bpglull_1 E S");
+    assert_eq!(pair.gets("2 Cx ZI"), "2CZ");
+    assert_eq!(pair.counts, Counts { client_parses: 1, server_parses: 1, binds: 2 });
+}
+
+#[test]
+fn trap_14_a_statement_follows_its_client_to_another_server() {
+    let mut pair = pair();
+    pair.sends("Ps:one S");
+    pair.gets("1 ZI");
+    pair.moves();
+    assert_eq!(pair.sends("Bs E S"), "Ppglull_1:one Bpglull_1 E S");
+    assert_eq!(pair.gets("1 2 Cx ZI"), "2CZ");
+    assert_eq!(pair.sends("Bs S"), "Bpglull_1 S");
+}
+
+#[test]
+fn trap_15_what_the_server_has_is_answered_in_its_place() {
+    let mut pair = pair();
+    pair.sends("Ps:one S");
+    pair.gets("1 ZI");
+    // Another name, the same text: between two answers of the server's, the Describe's and the Bind's.
+    assert_eq!(pair.sends("Ds Pt:one Bt S"), "Dpglull_1 Bpglull_1 S");
+    assert_eq!(pair.gets("t n 2 ZI"), "tn12Z");
+    // At the front of a batch it is answered at once.
+    pair.sends("Pu:one");
+    assert_eq!(pair.own(), 1);
+    assert_eq!(pair.sends("H S"), "H S");
+    assert_eq!(pair.gets("ZI"), "Z");
+}
+
+#[test]
+fn trap_15_a_failing_parse_of_ours_is_the_binds_error() {
+    let mut pair = pair();
+    pair.sends("Ps:one S");
+    pair.gets("1 ZI");
+    pair.moves();
+    pair.sends("Bs E S");
+    assert_eq!(pair.gets("E42P01:gone ZI"), "E42P01 goneZ");
+    // It is not taken to be there.
+    assert_eq!(pair.sends("Bs S"), "Ppglull_1:one Bpglull_1 S");
+}
+
+#[test]
+fn trap_16_a_name_in_use_is_refused_by_postgres_in_the_clients_words() {
+    let mut pair = pair();
+    pair.sends("Ps:one S");
+    pair.gets("1 ZI");
+    assert_eq!(pair.sends("Ps:two S"), "Ppglull_1:two S");
+    assert_eq!(pair.gets("E42P05:statement+\"pglull_1\"+exists ZI"), "E42P05 statement \"s\" existsZ");
+    assert_eq!(pair.sends("Bs S"), "Bpglull_1 S");
+}
+
+#[test]
+fn a_name_of_a_failed_batch_is_not_defined() {
+    let mut pair = pair();
+    pair.sends("Pbad:x Ps:one S");
+    assert_eq!(pair.gets("E42601:syntax ZI"), "E42601 syntaxZ");
+    assert_eq!(pair.sends("Bs S"), "Bs S", "Postgres says that there is no such name");
+    assert!(pair.names.is_empty() && pair.slots.is_empty());
+}
+
+#[test]
+fn a_later_batch_waits_for_what_it_depends_on() {
+    let mut pair = pair();
+    pair.sends("Ps:one S");
+    assert_eq!(pair.send("Bs"), ["..."]);
+    pair.gets("1 ZI");
+    assert_eq!(pair.send("Bs"), ["Bpglull_1"]);
+}
+
+#[test]
+fn close_is_answered_here_and_the_server_keeps_the_statement() {
+    let mut pair = pair();
+    pair.sends("Ps:one S");
+    pair.gets("1 ZI");
+    assert_eq!(pair.sends("Cs S"), "S");
+    assert_eq!(pair.gets("ZI"), "3Z");
+    assert_eq!(pair.sends("Bs S"), "Bs S");
+    pair.gets("E26000 ZI");
+    assert_eq!(pair.sends("Ps:one S"), "S", "known on the server");
+    assert_eq!(pair.sends("Cunknown S"), "Cunknown S", "it may be one that SQL has prepared");
+}
+
+#[test]
+fn trap_17_the_longest_unused_is_closed_first_inside_the_batch() {
+    let mut pair = pair();
+    pair.limit = 2;
+    for (name, text) in [("a", "one"), ("b", "two")] {
+        pair.sends(&format!("P{name}:{text} S"));
+        pair.gets("1 ZI");
+    }
+    assert_eq!(pair.sends("Ba Pc:three Bc S"), "Bpglull_1 Cpglull_2 Ppglull_3:three Bpglull_3 S");
+    assert_eq!(pair.gets("2 3 1 2 ZI"), "212Z");
+    assert_eq!(pair.sends("Bb S"), "Cpglull_1 Ppglull_2:two Bpglull_2 S");
+    // Both were skipped: the one is still there, the other is not.
+    assert_eq!(pair.gets("E42601:x ZI"), "E42601 xZ");
+    assert_eq!(pair.sends("Bb S"), "Cpglull_1 Ppglull_2:two Bpglull_2 S");
+    assert_eq!(pair.gets("3 1 2 ZI"), "2Z");
+}
+
+#[test]
+fn trap_13_the_unnamed_statement_follows_its_client() {
+    let mut pair = pair();
+    pair.sends("P:one S");
+    pair.gets("1 ZI");
+    assert_eq!(pair.sends("B E S"), "B E S");
+    pair.gets("2 Cx ZI");
+    pair.moves();
+    assert_eq!(pair.sends("B E S"), "P:one B E S");
+    assert_eq!(pair.gets("1 2 Cx ZI"), "2CZ");
+    assert_eq!(pair.sends("B E S"), "B E S");
+}
+
+#[test]
+fn trap_13_without_one_postgres_says_so_and_nobody_elses_is_run() {
+    let mut pair = pair();
+    assert_eq!(pair.sends("B E S"), "C B E S");
+    assert_eq!(pair.gets("3 E26000:unnamed ZI"), "E26000 unnamedZ");
+    // A simple query ends it.
+    pair.sends("P:one S");
+    pair.gets("1 ZI");
+    pair.sends("Qselect");
+    assert_eq!(pair.send("B"), ["..."], "whether the query is run is not known yet");
+    pair.gets("Cx ZI");
+    assert_eq!(pair.sends("B S"), "C B S");
+}
+
+#[test]
+fn a_skipped_unnamed_parse_leaves_the_one_before() {
+    let mut pair = pair();
+    pair.sends("P:one S");
+    pair.gets("1 ZI");
+    pair.sends("Bnosuch P:two S");
+    assert_eq!(pair.send("B"), ["..."]);
+    pair.gets("E26000:x ZI");
+    assert_eq!(pair.sends("B S"), "P:one B S");
+}
+
+#[test]
+fn trap_19_a_changed_shape_is_postgres_own_error() {
+    let mut pair = pair();
+    pair.sends("Ps:one Ds S");
+    pair.gets("1 t Ta ZI");
+    pair.moves();
+    // Told the same: nothing is noticed.
+    assert_eq!(pair.send("Bs"), ["Ppglull_1:one", "Dpglull_1", "H", "..."]);
+    assert_eq!(pair.gets("1 t Ta"), "");
+    assert_eq!(pair.sends("Bs S"), "Bpglull_1 S");
+    assert_eq!(pair.gets("2 ZI"), "2Z");
+    pair.moves();
+    assert_eq!(pair.send("Bs"), ["Ppglull_1:one", "Dpglull_1", "H", "..."]);
+    assert_eq!(pair.gets("1 t Tb"), "");
+    assert_eq!(pair.sends("Bs E S"), "Dpglull_0 E S");
+    assert_eq!(pair.gets("E26000:none ZI"), "E0A000 cached plan must not change result typeZ");
+    // Described anew, it is good again.
+    assert_eq!(pair.sends("Ds Bs S"), "Dpglull_1 Dpglull_0 S");
+    pair.gets("t Tb E26000 ZI");
+    assert_eq!(pair.sends("Bs S"), "Bpglull_1 S");
+}
+
+#[test]
+fn trap_19_whoever_was_told_nothing_never_notices() {
+    let mut pair = pair();
+    pair.sends("Ps:one S");
+    pair.gets("1 ZI");
+    pair.slots.schema_changed();
+    assert_eq!(pair.sends("Bs E S"), "Cpglull_1 Ppglull_1:one Bpglull_1 E S");
+    assert_eq!(pair.gets("3 1 2 Cx ZI"), "2CZ");
+}
+
+#[test]
+fn trap_19_a_stale_plan_is_stale_on_every_server() {
+    let mut pair = pair();
+    pair.sends("Ps:one S");
+    pair.gets("1 ZI");
+    pair.sends("Bs S");
+    assert_eq!(pair.gets("E0A000:changed ZI"), "E0A000 changedZ");
+    assert_eq!(pair.sends("Bs S"), "Cpglull_1 Ppglull_1:one Bpglull_1 S");
+}
+
+#[test]
+fn trap_18_sql_may_name_what_the_protocol_has_prepared() {
+    let mut pair = pair();
+    pair.sends("Ppdo:one S");
+    pair.gets("1 ZI");
+    assert_eq!(pair.sends("Qdeallocate\tpdo"), "Qdeallocate\tpglull_1");
+    assert_eq!(pair.gets("CDEALLOCATE ZI"), "CZ");
+    assert!(pair.names.is_empty() && pair.slots.is_empty());
+    assert_eq!(pair.sends("Qdeallocate\tpdo"), "Qdeallocate\tpdo");
+    pair.gets("E26000 ZI");
+    pair.sends("Ppdo:one S");
+    pair.gets("1 ZI");
+    pair.sends("Qdeallocate\tall");
+    pair.gets("CDEALLOCATE+ALL ZI");
+    assert!(pair.names.is_empty() && pair.slots.is_empty());
+}
+
+#[test]
+fn in_a_failed_transaction_postgres_refuses_by_itself() {
+    let mut pair = pair();
+    pair.sends("Ps:one S");
+    pair.gets("1 ZI");
+    pair.sends("Qbad");
+    pair.gets("E42601 ZE");
+    assert_eq!(pair.sends("Pt:one S"), "Cpglull_1 Ppglull_1:one S");
+    assert_eq!(pair.gets("3 E25P02:aborted ZE"), "E25P02 abortedZ");
+    assert!(matches!(pair.names.find(b"t", 99), Found::Unknown));
+}
+
+#[test]
+fn our_names_in_a_clients_mouth_are_nobodys() {
+    let mut pair = pair();
+    pair.sends("Ps:one S");
+    pair.gets("1 ZI");
+    assert_eq!(pair.sends("Bpglull_1 Cpglull_1 Dpglull_1 S"), "Bpglull_0 Cpglull_0 Dpglull_0 S");
+}
+
+#[test]
+fn what_is_skipped_is_passed_as_it_is() {
+    let mut pair = pair();
+    pair.sends("Ps:one S");
+    pair.gets("1 ZI");
+    pair.sends("Bnosuch");
+    pair.gets("E26000:x");
+    assert_eq!(pair.sends("Ps:two Bs S"), "Ps:two Bs S");
+    pair.gets("ZI");
+    assert_eq!(pair.sends("Bs S"), "Bpglull_1 S");
+}

@@ -1,0 +1,203 @@
+//! What a client leaves in its session: settings follow it, what cannot be moved keeps it on its server, and nobody
+//! else ever finds any of it.
+
+use crate::support::postgres::Db;
+use crate::support::proxy::{Proxy, Spec};
+use crate::support::wait::{eventually, secs};
+use crate::support::wire::{Wire, extended, sync};
+
+fn pid(wire: &mut Wire) -> String {
+    wire.one("SELECT pg_backend_pid()")
+}
+
+/// Two clients and one server.
+fn two(db: &Db) -> (Proxy, Wire, Wire) {
+    let proxy = Spec::of(db).pool(1).start();
+    let (a, b) = (proxy.client().login(), proxy.client().login());
+    (proxy, a, b)
+}
+
+#[test]
+fn trap_20_settings_follow_their_client_and_reach_nobody_else() {
+    let db = Db::new();
+    let (_proxy, mut a, mut b) = two(&db);
+    for (set, show, mine, theirs) in [
+        ("SET search_path = pg_catalog, pg_temp", "SHOW search_path", "pg_catalog, pg_temp", "\"$user\", public"),
+        ("SET statement_timeout = '77s'", "SHOW statement_timeout", "77s", "0"),
+        ("SELECT set_config('app.tenant', 'it''s', false)", "SELECT current_setting('app.tenant', true)", "it's", ""),
+        ("SET work_mem TO '5MB'; SET enable_seqscan = off", "SHOW work_mem", "5MB", "4MB"),
+    ] {
+        a.ok(set);
+        let seen = b.query(show).unwrap().maps();
+        let seen = seen[0].values().next().cloned().unwrap_or_default();
+        assert_eq!(seen.replace("NULL", ""), theirs, "{set}: another client");
+        assert_eq!(a.one(show), mine, "{set}");
+    }
+    assert_eq!(a.one("SHOW search_path"), "pg_catalog, pg_temp", "all of them at once");
+    a.ok("RESET statement_timeout");
+    b.ok("SELECT 1");
+    assert_eq!(a.one("SHOW statement_timeout"), "0");
+    a.ok("DISCARD ALL");
+    b.ok("SELECT 1");
+    assert_eq!(a.one("SHOW search_path"), "\"$user\", public");
+}
+
+#[test]
+fn trap_20_a_setting_that_was_rolled_back_or_local_is_none() {
+    let db = Db::new();
+    let (_proxy, mut a, mut b) = two(&db);
+    a.ok("BEGIN; SET statement_timeout = '5s'; ROLLBACK");
+    a.ok("BEGIN; SET LOCAL work_mem = '9MB'; SELECT set_config('app.x', 'y', true); COMMIT");
+    b.ok("SELECT 1");
+    assert_eq!(a.one("SHOW statement_timeout"), "0");
+    assert_eq!(a.one("SHOW work_mem"), "4MB");
+    a.ok("SET statement_timeout = '5s'");
+    a.ok("BEGIN; SET statement_timeout = '6s'; SAVEPOINT s; SET statement_timeout = '7s'; ROLLBACK TO s; COMMIT");
+    b.ok("SELECT 1");
+    assert_eq!(a.one("SHOW statement_timeout"), "6s");
+}
+
+#[test]
+fn trap_20_a_role_follows_its_client() {
+    let db = Db::new();
+    let role = format!("{}_other", db.user);
+    db.sql(&format!("CREATE ROLE {role}; GRANT {role} TO {}", db.user));
+    let (_proxy, mut a, mut b) = two(&db);
+    a.ok(&format!("SET ROLE {role}"));
+    assert_eq!(b.one("SELECT current_user"), db.user);
+    assert_eq!(a.one("SELECT current_user"), role);
+    a.ok("RESET ROLE");
+    assert_eq!(b.one("SELECT current_user"), db.user);
+    assert_eq!(a.one("SELECT current_user"), db.user);
+}
+
+/// Each state with what makes it, what shows it, and what ends it.
+const STATES: &[(&str, &str, &str, &str)] = &[
+    ("temporary", "CREATE TEMP TABLE mine(a int)", "SELECT count(*) FROM mine", "DROP TABLE mine"),
+    ("temporary", "CREATE TEMP TABLE more AS SELECT 1 AS x", "SELECT count(*) FROM more", "DISCARD ALL"),
+    (
+        "advisory lock",
+        "SELECT pg_advisory_lock(4711)",
+        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()",
+        "SELECT pg_advisory_unlock(4711)",
+    ),
+    ("prepare", "PREPARE mine AS SELECT 1", "EXECUTE mine", "DEALLOCATE mine"),
+    (
+        "cursor",
+        "BEGIN; DECLARE mine CURSOR WITH HOLD FOR SELECT 1; COMMIT",
+        "SELECT count(*) FROM pg_cursors",
+        "CLOSE mine",
+    ),
+    ("listen", "LISTEN mine", "SELECT pg_listening_channels()", "UNLISTEN mine"),
+    (
+        "temporary",
+        "DO $$ BEGIN CREATE TEMP TABLE hidden(a int); END $$",
+        "SELECT count(*) FROM hidden",
+        "DROP TABLE hidden",
+    ),
+];
+
+#[test]
+fn traps_18_22_23_24_what_cannot_be_moved_keeps_its_client_until_it_is_gone() {
+    let db = Db::new();
+    let proxy = Spec::of(&db).pool(2).start();
+    for (why, make, show, end) in STATES {
+        let (mut a, mut b) = (proxy.client().login(), proxy.client().login());
+        a.ok(make);
+        let mine = pid(&mut a);
+        for _ in 0..3 {
+            assert_ne!(pid(&mut b), mine, "{make}: the server was given away");
+            assert!(a.query(show).is_ok(), "{show}");
+        }
+        a.ok(end);
+        assert!(b.query("SELECT 1").is_ok());
+        let both = || {
+            let mut c = proxy.client().login();
+            c.ok("BEGIN");
+            let seen = [pid(&mut c), pid(&mut b)];
+            seen.contains(&mine)
+        };
+        eventually(&format!("{why}: after {end} the server is anybody's"), secs(5), both);
+    }
+}
+
+#[test]
+fn a_kept_server_is_clean_when_its_client_has_left() {
+    let db = Db::new();
+    let proxy = Spec::of(&db).pool(1).start();
+    for (_, make, _, _) in STATES {
+        let mut a = proxy.client().login();
+        a.ok(make);
+        a.close();
+        let mut b = proxy.client().login();
+        for nothing in [
+            "SELECT count(*) FROM pg_class WHERE relnamespace = pg_my_temp_schema()",
+            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()",
+            "SELECT count(*) FROM pg_prepared_statements WHERE from_sql",
+            "SELECT count(*) FROM pg_cursors WHERE is_holdable",
+            "SELECT count(*) FROM pg_listening_channels()",
+        ] {
+            assert_eq!(b.one(nothing), "0", "after {make}: {nothing}");
+        }
+    }
+}
+
+#[test]
+fn trap_24_a_client_that_listens_is_told_and_nobody_else() {
+    let db = Db::new();
+    let proxy = Spec::of(&db).pool(2).start();
+    let (mut a, mut b) = (proxy.client().login(), proxy.client().login());
+    a.ok("LISTEN news");
+    b.ok("NOTIFY news, 'first'");
+    let notified = a.recv().unwrap();
+    assert_eq!(notified.tag, b'A');
+    assert!(notified.body.windows(5).any(|window| window == b"first"));
+    assert!(b.silent(std::time::Duration::from_millis(50)));
+    a.ok("UNLISTEN *");
+    b.ok("NOTIFY news, 'second'");
+    assert!(a.silent(std::time::Duration::from_millis(50)));
+}
+
+#[test]
+fn a_kept_client_is_held_by_a_window_like_any_other() {
+    let db = Db::with("CREATE TABLE t(a int)");
+    let proxy = Spec::of(&db).pool(2).start();
+    let mut a = proxy.client().login();
+    a.ok("CREATE TEMP TABLE mine AS SELECT 5 AS x");
+    let mine = pid(&mut a);
+    let opened = proxy.open("w", "");
+    a.start("SELECT x FROM mine").unwrap();
+    proxy.until_held(1);
+    proxy.close("w", &opened["token"]);
+    assert_eq!(a.finish().unwrap().one(), "5");
+    assert_eq!(pid(&mut a), mine);
+}
+
+#[test]
+fn server_reset_query_always_makes_every_transaction_a_new_session() {
+    let db = Db::new();
+    let proxy = Spec::of(&db).pool(1).text("server_reset_query_always", "on").start();
+    let mut a = proxy.client().login();
+    a.ok("SET statement_timeout = '5s'");
+    assert_eq!(a.one("SHOW statement_timeout"), "0");
+    a.ok("CREATE TEMP TABLE mine(a int)");
+    assert_eq!(a.query("SELECT * FROM mine").unwrap_err().db().code, "42P01");
+    // Statements of the protocol are carried along all the same.
+    for _ in 0..3 {
+        a.send(&[extended("SELECT $1::text", &["x"]), sync()].concat()).unwrap();
+        assert!(a.recv_until(b'Z', 1).unwrap().iter().all(|msg| msg.tag != b'E'));
+    }
+}
+
+#[test]
+fn a_timeout_of_the_clients_own_loses_nothing() {
+    let db = Db::new();
+    let (_proxy, mut a, mut b) = two(&db);
+    a.ok("SET statement_timeout = '1ms'");
+    // Whatever became of our own question: the setting is there, and nobody else has it.
+    let slow = "SELECT pg_sleep(0.2)";
+    assert_eq!(a.query(slow).unwrap_err().db().code, "57014");
+    a.query("SET statement_timeout = 0").unwrap();
+    assert!(b.query(slow).is_ok());
+    assert!(a.query(slow).is_ok());
+}
