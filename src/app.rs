@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
@@ -18,10 +19,12 @@ use crate::clients::{Clients, State};
 use crate::clock::Clock;
 use crate::config::{Config, Running};
 use crate::net::listen::Listener;
+use crate::net::tls::accept::Acceptor;
+use crate::net::tls::connect::Connector;
 use crate::pool::databases::Databases;
 use crate::prepared::catalog::Catalog;
 use crate::process::notify::Notify;
-use crate::session::front::{Front, Via, guest_places};
+use crate::session::front::{Door, Front, Via, guest_places};
 use crate::session::greet::{Greeted, greet};
 use crate::session::lookup::Lookups;
 use crate::telemetry::http::{self, Readiness, Sources};
@@ -37,6 +40,9 @@ pub enum StartError {
     /// A socket could not be bound.
     #[error("{0}")]
     Listen(#[from] io::Error),
+    /// TLS could not be set up.
+    #[error("{0}")]
+    Tls(#[from] crate::net::tls::BadTls),
     /// The metrics could not be set up.
     #[error("cannot set up metrics: {0}")]
     Metrics(String),
@@ -73,7 +79,9 @@ pub async fn run(config: Config, outside: Outside) -> Result<(), StartError> {
                 io::Error::new(error.kind(), format!("cannot listen on metrics_addr {addr}: {error}"))
             })?),
         };
-    let databases = Databases::new(Arc::clone(&running), clock, recorder.clone());
+    let acceptor = ArcSwap::from_pointee(Acceptor::new(&config)?);
+    let connector = Connector::new(&config)?;
+    let databases = Databases::new(Arc::clone(&running), clock, recorder.clone(), connector);
     let _watchdog = Watchdog::start(Arc::clone(&databases), clock)?;
     let front = Front {
         running,
@@ -85,7 +93,7 @@ pub async fn run(config: Config, outside: Outside) -> Result<(), StartError> {
         catalog: Arc::new(Catalog::new(config.prepared_statement_memory)),
         metrics: Arc::new(ProxyMetrics::new(&recorder)),
         guests: Arc::new(Semaphore::new(guest_places(config.max_client_conn))),
-        closing: Arc::new(AtomicBool::new(false)),
+        door: Arc::new(Door { acceptor, closing: AtomicBool::new(false) }),
     };
     let registry = Registry::new(databases, clients, users, clock);
     let (shutdown, ending) = watch::channel(Ending::Run);
@@ -318,7 +326,7 @@ async fn signals(env: &Env, mut ending: watch::Receiver<Ending>, mut heard: Sign
             () = &mut closing => return,
             _ = ending.wait_for(|ending| *ending == Ending::Now) => {
                 env.notify.stopping();
-                env.front.closing.store(true, Ordering::Release);
+                env.front.door.closing.store(true, Ordering::Release);
                 dismiss_all(env).await;
                 return;
             }
@@ -337,7 +345,7 @@ async fn close(env: &Env, mut ending: watch::Receiver<Ending>) {
     let _ = ending.wait_for(|ending| *ending > Ending::Run).await;
     tracing::info!(how = ?*ending.borrow(), "shutting down");
     env.notify.stopping();
-    env.front.closing.store(true, Ordering::Release);
+    env.front.door.closing.store(true, Ordering::Release);
     env.registry.shut_down().await;
     let mut period = tokio::time::interval(Duration::from_millis(20));
     loop {

@@ -154,7 +154,7 @@ pub async fn serve(guest: ConsoleGuest, env: Env) {
     if operator.greet().await.is_ok() {
         let _ = operator.serve(&env).await;
     }
-    let _ = operator.stream.shutdown().await;
+    operator.stream.close().await;
 }
 
 impl Operator {

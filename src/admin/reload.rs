@@ -6,6 +6,8 @@
 
 use crate::admin::console::{Answer, Env, Problem};
 use crate::config::{self, Config};
+use crate::net::tls::accept::Acceptor;
+use crate::net::tls::connect::Connector;
 use crate::wire::reply::{Report, sqlstate};
 use std::sync::Arc;
 
@@ -35,8 +37,8 @@ pub async fn reload(env: &Env) -> Result<Vec<String>, Refused> {
     for key in config.keep_fixed(&running) {
         told.push(format!("{}: {key} has changed: it takes effect at the next start", config.file.display()));
     }
-    agree(&config, env)?;
-    change(config, env);
+    let tls = agree(&config, env)?;
+    change(config, Some(tls), env);
     Ok(told)
 }
 
@@ -45,12 +47,15 @@ async fn set(key: &str, value: &str, env: &Env) -> Result<(), Refused> {
     let _turn = env.front.running.turn().await;
     let config = env.front.config().with(key, value).map_err(|why| Refused(vec![why]))?;
     agree(&config, env)?;
-    change(config, env);
+    change(config, None, env);
     Ok(())
 }
 
+/// TLS of clients and to Postgres, made from a configuration with its files.
+type Tls = (Acceptor, Connector);
+
 /// Whether everybody can follow.
-fn agree(config: &Config, env: &Env) -> Result<(), Refused> {
+fn agree(config: &Config, env: &Env) -> Result<Tls, Refused> {
     let mut refused = vec![];
     for window in env.registry.live() {
         let lost = window.databases.iter().filter(|database| config.database(&database.name).is_none());
@@ -59,21 +64,27 @@ fn agree(config: &Config, env: &Env) -> Result<(), Refused> {
             format!("database \"{name}\" cannot be removed now: window {id} of {owner} covers it")
         }));
     }
+    let tls = Acceptor::new(config).and_then(|acceptor| Ok((acceptor, Connector::new(config)?)));
+    let tls = tls.map_err(|bad| refused.push(bad.to_string()));
     if refused.is_empty()
         && let Err(error) = env.logs.reopen(config.logfile.as_deref())
     {
         refused.push(error.to_string());
     }
-    if refused.is_empty() { Ok(()) } else { Err(Refused(refused)) }
+    tls.ok().filter(|_| refused.is_empty()).ok_or(Refused(refused))
 }
 
 /// Puts it in force. Must not fail.
-fn change(config: Config, env: &Env) {
+fn change(config: Config, tls: Option<Tls>, env: &Env) {
     let front = &env.front;
     let (before, config) = (front.config(), Arc::new(config));
     front.running.put(Arc::clone(&config));
     env.logs.level(config.level());
     front.users.reload(&config);
+    if let Some((acceptor, connector)) = tls {
+        front.door.acceptor.store(Arc::new(acceptor));
+        front.databases.put_connector(connector);
+    }
     front.lookups.forget();
     front.resize_guests(before.max_client_conn, config.max_client_conn);
     for database in front.databases.reload(|role| front.users.credential(role)) {

@@ -15,6 +15,11 @@ use subtle::ConstantTimeEq as _;
 pub const MESSAGE_MAX: usize = 1024;
 /// The mechanism's name.
 pub const MECHANISM: &str = "SCRAM-SHA-256";
+/// Its name with channel binding.
+pub const MECHANISM_PLUS: &str = "SCRAM-SHA-256-PLUS";
+
+/// The header of a client that binds to the server's certificate.
+const BOUND: &str = "p=tls-server-end-point";
 
 const KEY: usize = digest::SHA256_OUTPUT_LEN;
 /// The iterations of a secret that we make ourselves; Postgres' default.
@@ -128,7 +133,18 @@ pub(super) fn hash(bytes: &[u8]) -> Vec<u8> {
     digest::digest(&digest::SHA256, bytes).as_ref().to_vec()
 }
 
-/// Why an exchange failed. The client is told the same in each case but the first.
+/// What was agreed on channel binding, before the first message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Binding<'a> {
+    /// It was not offered: there is no TLS, or its certificate has no hash to bind to.
+    Absent,
+    /// It was offered, and the client chose the mechanism without it.
+    Offered,
+    /// The client chose the mechanism with it; this is the certificate's hash.
+    Chosen(&'a [u8]),
+}
+
+/// Why an exchange failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Rejection {
     /// A message is not what RFC 5802 says.
@@ -137,14 +153,20 @@ pub enum Rejection {
     /// The proof does not fit.
     #[error("password authentication failed")]
     Mismatch,
+    /// The client says that we do not offer channel binding, and we do: somebody in between took the offer away.
+    #[error("SCRAM channel binding negotiation error")]
+    Downgrade,
+    /// The client is bound to another certificate than ours: somebody in between has shown it.
+    #[error("SCRAM channel binding check failed")]
+    OtherChannel,
 }
 
 /// An exchange whose first message has been answered.
 pub struct Exchange {
     /// Any of them; they have the same salt and iterations.
     verifiers: Vec<Verifier>,
-    /// The client's header, which its last message must repeat.
-    header: String,
+    /// The client's header and what it is bound to, which its last message must repeat.
+    channel: Vec<u8>,
     nonce: String,
     /// `client-first-message-bare,server-first-message`.
     so_far: String,
@@ -154,16 +176,25 @@ impl Exchange {
     /// Answers the client's first message: the exchange to go on with, and server-first-message.
     ///
     /// # Errors
-    /// [`Rejection::Malformed`], also for channel binding, which needs TLS and was not offered.
-    pub fn begin(verifiers: &[Verifier], client_first: &[u8], random: &[u8]) -> Result<(Self, String), Rejection> {
+    /// [`Rejection::Malformed`] or [`Rejection::Downgrade`].
+    pub fn begin(
+        verifiers: &[Verifier],
+        client_first: &[u8],
+        random: &[u8],
+        binding: Binding<'_>,
+    ) -> Result<(Self, String), Rejection> {
         let verifier = verifiers.first().ok_or(Rejection::Mismatch)?;
         let text = printable(client_first)?;
         // gs2-header: the flag, and an authorization identity, which must be empty.
         let (flag, rest) = text.split_once(',').ok_or(Rejection::Malformed)?;
         let bare = rest.strip_prefix(',').ok_or(Rejection::Malformed)?;
-        if !matches!(flag, "n" | "y") {
-            return Err(Rejection::Malformed);
-        }
+        let data = match (flag, binding) {
+            ("n", Binding::Absent | Binding::Offered) | ("y", Binding::Absent) => &[],
+            ("y", Binding::Offered) => return Err(Rejection::Downgrade),
+            (BOUND, Binding::Chosen(data)) => data,
+            _ => return Err(Rejection::Malformed),
+        };
+        let channel = [flag.as_bytes(), b",,", data].concat();
         let mut attributes = bare.split(',');
         // The user's name was in the start-up packet; what stands here is ignored, as Postgres does.
         attributes.next().and_then(|name| name.strip_prefix("n=")).ok_or(Rejection::Malformed)?;
@@ -174,7 +205,7 @@ impl Exchange {
         let nonce = format!("{nonce}{}", BASE64.encode(random));
         let answer = format!("r={nonce},s={},i={}", BASE64.encode(&verifier.salt), verifier.iterations);
         let verifiers = verifiers.to_vec();
-        let exchange = Self { verifiers, header: format!("{flag},,"), nonce, so_far: format!("{bare},{answer}") };
+        let exchange = Self { verifiers, channel, nonce, so_far: format!("{bare},{answer}") };
         Ok((exchange, answer))
     }
 
@@ -186,9 +217,15 @@ impl Exchange {
         let text = printable(client_final)?;
         let (without_proof, proof) = text.rsplit_once(",p=").ok_or(Rejection::Malformed)?;
         let proof = BASE64.decode(proof).map_err(|_| Rejection::Malformed)?;
-        let expected = format!("c={},r={}", BASE64.encode(&self.header), self.nonce);
-        if without_proof != expected || proof.len() != KEY {
+        let (channel, nonce) = without_proof.split_once(",r=").ok_or(Rejection::Malformed)?;
+        let channel =
+            channel.strip_prefix("c=").and_then(|text| BASE64.decode(text).ok()).ok_or(Rejection::Malformed)?;
+        if nonce != self.nonce || proof.len() != KEY {
             return Err(Rejection::Malformed);
+        }
+        if channel != self.channel {
+            let bound = self.channel.starts_with(BOUND.as_bytes());
+            return Err(if bound { Rejection::OtherChannel } else { Rejection::Malformed });
         }
         let message = format!("{},{without_proof}", self.so_far);
         let keys = self.verifiers.into_iter().find_map(|verifier| proved(verifier, &proof, message.as_bytes()));
@@ -227,8 +264,11 @@ mod tests {
     }
 
     fn attempt(verifier: Verifier, password: &str) -> Result<(), Rejection> {
-        let mut client = client(password);
-        let (exchange, first) = Exchange::begin(&[verifier], client.message(), &[7; 18])?;
+        exchange(verifier, client(password), Binding::Absent)
+    }
+
+    fn exchange(verifier: Verifier, mut client: ScramSha256, binding: Binding<'_>) -> Result<(), Rejection> {
+        let (exchange, first) = Exchange::begin(&[verifier], client.message(), &[7; 18], binding)?;
         client.update(first.as_bytes()).unwrap();
         let (last, _) = exchange.finish(client.message())?;
         client.finish(last.as_bytes()).expect("the client believes us");
@@ -244,13 +284,38 @@ mod tests {
         }
     }
 
+    #[test]
+    fn trap_44_the_channel_is_bound_or_nobody_gets_in() {
+        let verifier = || Verifier::of_password("x", b"salt");
+        let with = |binding| ScramSha256::new(b"x", binding);
+        let bound = |hash: &[u8]| with(ChannelBinding::tls_server_end_point(hash.to_vec()));
+        let (unrequested, unsupported) = (ChannelBinding::unrequested, ChannelBinding::unsupported);
+        for (client, binding, expected) in [
+            (bound(b"hash"), Binding::Chosen(b"hash"), Ok(())),
+            (bound(b"other"), Binding::Chosen(b"hash"), Err(Rejection::OtherChannel)),
+            (bound(b"hash"), Binding::Offered, Err(Rejection::Malformed)),
+            (bound(b"hash"), Binding::Absent, Err(Rejection::Malformed)),
+            (with(unrequested()), Binding::Absent, Ok(())),
+            (with(unrequested()), Binding::Offered, Err(Rejection::Downgrade)),
+            (with(unrequested()), Binding::Chosen(b"hash"), Err(Rejection::Malformed)),
+            (with(unsupported()), Binding::Absent, Ok(())),
+            (with(unsupported()), Binding::Offered, Ok(())),
+            (with(unsupported()), Binding::Chosen(b"hash"), Err(Rejection::Malformed)),
+        ] {
+            assert_eq!(exchange(verifier(), client, binding), expected, "{binding:?}");
+        }
+        let other = b"p=tls-unique,,n=,r=x";
+        assert!(Exchange::begin(&[verifier()], other, b"r", Binding::Chosen(b"hash")).is_err());
+    }
+
     /// The example of RFC 7677, section 3.
     #[test]
     fn the_rfc_example() {
         let stored = "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=";
         let verifier = Verifier::parse(stored).unwrap();
         // Our part of the nonce is base64 of random bytes; the RFC's is not, so only the client's half is its.
-        let (exchange, first) = Exchange::begin(&[verifier], b"n,,n=user,r=rOprNGfwEbeRWgbNEkqO", b"abc").unwrap();
+        let (exchange, first) =
+            Exchange::begin(&[verifier], b"n,,n=user,r=rOprNGfwEbeRWgbNEkqO", b"abc", Binding::Absent).unwrap();
         assert_eq!(first, "r=rOprNGfwEbeRWgbNEkqOYWJj,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096");
         let last = exchange.finish(b"c=biws,r=rOprNGfwEbeRWgbNEkqOYWJj,p=AAAA");
         assert_eq!(last.err(), Some(Rejection::Malformed));
@@ -279,7 +344,7 @@ mod tests {
         let verifiers = ["old", "new"].map(|password| Verifier::of_password(password, b"same salt"));
         for (password, right) in [("old", true), ("new", true), ("newer", false), ("", false)] {
             let mut client = client(password);
-            let (exchange, first) = Exchange::begin(&verifiers, client.message(), &[7; 18]).unwrap();
+            let (exchange, first) = Exchange::begin(&verifiers, client.message(), &[7; 18], Binding::Absent).unwrap();
             client.update(first.as_bytes()).unwrap();
             assert_eq!(exchange.finish(client.message()).is_ok(), right, "{password}");
         }
@@ -314,7 +379,7 @@ mod tests {
             b"n,,\xff=a,r=x",
             &[b'n'; 2000],
         ] {
-            assert!(Exchange::begin(&verifier, first, b"r").is_err(), "{first:?}");
+            assert!(Exchange::begin(&verifier, first, b"r", Binding::Absent).is_err(), "{first:?}");
         }
         for last in [
             &b""[..],
@@ -326,7 +391,7 @@ mod tests {
             b"c=biws,r=xcg==,p=!",
             b"c=biws,r=xcg==",
         ] {
-            let (exchange, _) = Exchange::begin(&verifier, b"n,,n=a,r=x", b"r").unwrap();
+            let (exchange, _) = Exchange::begin(&verifier, b"n,,n=a,r=x", b"r", Binding::Absent).unwrap();
             assert_eq!(exchange.finish(last).err(), Some(Rejection::Malformed), "{last:?}");
         }
     }

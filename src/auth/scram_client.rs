@@ -85,12 +85,13 @@ impl Proved {
 
 #[cfg(test)]
 mod tests {
-    use super::super::scram::{Exchange, Verifier};
+    use super::super::scram::{Binding, Exchange, Verifier};
     use super::*;
 
     fn attempt(keys: &Keys, verifier: &Verifier) -> Result<(), Failed> {
         let (client, first) = Client::begin(keys, ("n,,", b""), &[3; 18]);
-        let (exchange, answer) = Exchange::begin(std::slice::from_ref(verifier), first.as_bytes(), &[7; 18]).unwrap();
+        let (exchange, answer) =
+            Exchange::begin(std::slice::from_ref(verifier), first.as_bytes(), &[7; 18], Binding::Absent).unwrap();
         let (proved, last) = client.prove(answer.as_bytes())?;
         let (answer, _) = exchange.finish(last.as_bytes()).map_err(|_| Failed::Impostor)?;
         proved.finish(answer.as_bytes())

@@ -64,6 +64,8 @@ pub struct Client {
     pub pool_user: String,
     /// Where it comes from.
     pub peer: Peer,
+    /// Version and cipher of its TLS, if it has any.
+    pub tls: Option<String>,
     /// When it connected.
     pub connected_at: Moment,
     /// The cancel key that it was given.

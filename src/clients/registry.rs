@@ -102,6 +102,8 @@ pub struct Entry {
     pub pool_user: String,
     /// Where it comes from.
     pub peer: Peer,
+    /// Version and cipher of its TLS, if it has any.
+    pub tls: Option<String>,
     /// When it connected.
     pub connected_at: Moment,
     /// The name that the application gives itself.
@@ -125,6 +127,7 @@ impl Entry {
             database: self.database,
             pool_user: self.pool_user,
             peer: self.peer,
+            tls: self.tls,
             connected_at: self.connected_at,
             key,
             minor: self.minor,

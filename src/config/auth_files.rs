@@ -164,6 +164,6 @@ fn forced_users(draft: &mut Draft<'_>) {
 }
 
 /// A path in a file is meant from the file's own folder.
-fn beside(file: &Path, path: &Path) -> PathBuf {
+pub(super) fn beside(file: &Path, path: &Path) -> PathBuf {
     file.parent().map_or_else(|| path.to_path_buf(), |folder| folder.join(path))
 }

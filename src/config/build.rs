@@ -185,7 +185,7 @@ impl<'a> Draft<'a> {
             return self.mistakes.add(line, &path, expected, quoted(key));
         };
         if self.format == Format::Toml {
-            self.mistakes.add(line, &path, "a known key (PgBouncer's has no effect here yet)", quoted(key));
+            self.mistakes.add(line, &path, format!("a known key (PgBouncer's; {why})"), quoted(key));
         } else if let Some(expected) = pgbouncer::unsafe_to_ignore(place, key, value) {
             self.mistakes.add(line, &path, expected, quoted(value));
         } else {

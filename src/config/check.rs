@@ -7,6 +7,7 @@ use super::auth_files;
 use super::build::{Draft, Reader};
 use super::mistake::quoted;
 use super::text::{Format, Place};
+use super::tls;
 use super::types::Config;
 use super::value::{AuthType, show_duration};
 use std::net::IpAddr;
@@ -27,6 +28,7 @@ pub(super) fn all(draft: &mut Draft<'_>, read: Reader<'_>) {
     pool_sizes(draft);
     window(draft);
     auth_files::all(draft, read);
+    tls::files(draft, read);
     habits_of_pgbouncer(draft);
 }
 

@@ -16,6 +16,7 @@ mod pgbouncer;
 mod reference;
 mod running;
 mod text;
+mod tls;
 mod tokens;
 mod types;
 mod userlist;
@@ -34,8 +35,9 @@ pub use ident::IdentMaps;
 pub use mistake::Mistake;
 pub use reference::reference;
 pub use running::Running;
+pub use tls::{TlsProtocols, TlsSide};
 pub use types::{Config, Database, Setting, UserOverride, UserSecret, WindowDefaults};
-pub use value::{AuthType, LogFormat, PoolMode, Secret, Stragglers, parse_duration};
+pub use value::{AuthType, LogFormat, PoolMode, Secret, SslMode, Stragglers, parse_duration};
 
 /// Reads a configuration file, and the file of users that it names. Blocks; call it before serving or off the runtime.
 ///

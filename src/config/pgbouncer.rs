@@ -33,14 +33,9 @@ const MAIN: &[(&str, &str)] = &[
     ("auth_ldap_options", LDAP_PAM),
     ("auth_pam_confdir", LDAP_PAM),
     ("client_tls13_ciphers", RUSTLS),
-    ("client_tls_ca_file", SOON),
-    ("client_tls_cert_file", SOON),
     ("client_tls_ciphers", RUSTLS),
     ("client_tls_dheparams", RUSTLS),
     ("client_tls_ecdhcurve", RUSTLS),
-    ("client_tls_key_file", SOON),
-    ("client_tls_protocols", SOON),
-    ("client_tls_sslmode", SOON),
     ("conffile", "the file is the one that was given on the command line"),
     ("disable_pqexec", "simple queries are never refused"),
     ("dns_max_ttl", RESOLVER),
@@ -72,12 +67,7 @@ const MAIN: &[(&str, &str)] = &[
     ("server_fast_close", "servers that have to go are closed as soon as they are free"),
     ("server_round_robin", SOON),
     ("server_tls13_ciphers", RUSTLS),
-    ("server_tls_ca_file", SOON),
-    ("server_tls_cert_file", SOON),
     ("server_tls_ciphers", RUSTLS),
-    ("server_tls_key_file", SOON),
-    ("server_tls_protocols", SOON),
-    ("server_tls_sslmode", SOON),
     ("service_name", WINDOWS),
     ("so_reuseport", "one process uses all processors (worker_threads), a second one cannot share its port"),
     ("stats_period", SOON),
@@ -144,11 +134,7 @@ pub(super) fn present_name<'a>(place: &Place, key: &'a str) -> &'a str {
 
 /// What must stand there instead, if ignoring the value would leave open what it closes.
 pub(super) fn unsafe_to_ignore(place: &Place, key: &str, value: &str) -> Option<&'static str> {
-    let demands_tls = ["require", "verify-ca", "verify-full"].iter().any(|mode| value.eq_ignore_ascii_case(mode));
     match (place, key) {
-        (Place::Main, "client_tls_sslmode" | "server_tls_sslmode") if demands_tls => {
-            Some("disable, allow or prefer (TLS comes later)")
-        }
         (Place::Main, "disable_pqexec") if value != "0" => Some("0: simple queries cannot be refused here"),
         _ => None,
     }

@@ -98,7 +98,7 @@ min_pool_size = 3
             "3: pool_mode: expected transaction or session (statement comes later), got `statement`",
             "4: query_wait_timeout: expected a duration like 250ms, 15s, 2min or 1h (a bare number is seconds), at most 365d, got `5 parsecs`",
             "5: lisen_addr: expected a known key, perhaps `listen_addr`, got `lisen_addr`",
-            "6: query_timeout: expected a known key (PgBouncer's has no effect here yet), got `query_timeout`",
+            "6: query_timeout: expected a known key (PgBouncer's; it has no effect here yet), got `query_timeout`",
             "8: window.drain: expected at most hold, which is 10s, got 20s",
             "10: databases.bench.host: expected one address, one host name, or the absolute path of the folder of a Unix socket, got `a,b`",
             "12: databases.bench.min_pool_size: expected at most pool_size, which is 2, got 3",
@@ -240,6 +240,8 @@ listen_addr = 127.0.0.1, ::1
 unix_socket_dir = /tmp
 auth_file = users
 pkt_buf = 4096
+client_tls_ciphers = default
+server_tls_protocols = legacy
 server_lifetime = 0
 tcp_keepalive=0
 [pglull.window]
@@ -260,8 +262,10 @@ hold = 11
     assert!(soon("6: [peers]: ignored: there are no peers"), "{warnings:?}");
     assert!(soon("3: databases.bench.timezone: ignored: clients get the settings that they ask for"), "{warnings:?}");
     assert!(soon("15: pkt_buf: ignored: buffers have the size that they need"), "{warnings:?}");
+    assert!(soon("16: client_tls_ciphers: ignored: rustls offers safe ciphers and curves only"), "{warnings:?}");
+    assert!(soon(" TLS 1.0 and 1.1 are not spoken"), "{warnings:?}");
     assert!(soon(" server_lifetime = 0 is no limit here; in PgBouncer each server is used once"), "{warnings:?}");
-    assert_eq!(warnings.len(), 4, "{warnings:?}");
+    assert_eq!(warnings.len(), 6, "{warnings:?}");
     // What is not there is as in PgBouncer.
     assert_eq!((config.pool_mode, config.auth_type, config.max_client_conn), (PoolMode::Session, AuthType::Md5, 100));
     assert_eq!(config.metrics_addr, None);
@@ -282,7 +286,7 @@ nonsense hunter2
 listen_port = 6432 ; no comment here
 auth_file = users
 auth_file = users
-server_tls_sslmode = require
+server_tls_sslmode = required
 colour = red
 [pgbouncers]
 x = y
@@ -297,7 +301,7 @@ x = y
             "7: line: expected name = value, got something else",
             "9: %include: expected a file that can be read, got `other.ini` (entity not found)",
             "10: listen_port: expected a port from 1 to 65535, got `6432 ; no comment here`",
-            "13: server_tls_sslmode: expected disable, allow or prefer (TLS comes later), got `require`",
+            "13: server_tls_sslmode: expected disable, allow, prefer, require, verify-ca or verify-full, got `required`",
             "14: colour: expected a known key, got `colour`",
             "15: section: expected one of the sections [databases], [users], [pgbouncer], [pglull.window], perhaps `pgbouncer`, got `[pgbouncers]`",
         ]

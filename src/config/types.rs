@@ -6,7 +6,8 @@
 use super::hba::Hba;
 use super::ident::IdentMaps;
 use super::mistake::quoted;
-use super::value::{AuthType, LogFormat, PoolMode, Secret, Slot, Stragglers};
+use super::tls::{TlsProtocols, TlsSide};
+use super::value::{AuthType, LogFormat, PoolMode, Secret, Slot, SslMode, Stragglers};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -149,6 +150,26 @@ section!(
         max_auto_databases: usize = Size("256");
         /// How long a cancel request may wait for its connection; 0 is for ever.
         cancel_wait_timeout: Option<Duration> = Timeout("10s");
+        /// TLS of clients: disable, allow or prefer (as they wish), require, verify-ca or verify-full (they need a certificate).
+        client_tls_sslmode: SslMode = Choice("disable");
+        /// PEM file with the key of client_tls_cert_file; all files of TLS are beside this file unless their path is absolute.
+        client_tls_key_file: Option<PathBuf> = Path("");
+        /// PEM file with the certificate that clients are shown, and the chain to its authority.
+        client_tls_cert_file: Option<PathBuf> = Path("");
+        /// PEM file of the authorities whose certificates clients may have.
+        client_tls_ca_file: Option<PathBuf> = Path("");
+        /// Versions of TLS towards clients: secure (1.2 and 1.3), tlsv1.2 or tlsv1.3.
+        client_tls_protocols: TlsProtocols = Protocols("secure");
+        /// TLS to Postgres: disable, allow or prefer (if it has it), require, verify-ca, or verify-full (it must be the host).
+        server_tls_sslmode: SslMode = Choice("prefer");
+        /// PEM file of the authorities that may vouch for Postgres.
+        server_tls_ca_file: Option<PathBuf> = Path("");
+        /// PEM file with the key of server_tls_cert_file.
+        server_tls_key_file: Option<PathBuf> = Path("");
+        /// PEM file with the certificate that Postgres is shown, and the chain to its authority.
+        server_tls_cert_file: Option<PathBuf> = Path("");
+        /// Versions of TLS to Postgres: secure (1.2 and 1.3), tlsv1.2 or tlsv1.3.
+        server_tls_protocols: TlsProtocols = Protocols("secure");
         /// TCP keepalive on clients and servers.
         tcp_keepalive: bool = Flag("true");
         /// Shape of log lines: text or json.
@@ -181,6 +202,10 @@ section!(
         user_overrides: BTreeMap<String, UserOverride>,
         /// The users of `auth_file`.
         users: BTreeMap<String, UserSecret>,
+        /// TLS of clients, with what stood in its files.
+        client_tls: TlsSide,
+        /// TLS to Postgres, with what stood in its files.
+        server_tls: TlsSide,
         /// The file that it was read from.
         file: PathBuf,
         /// What `-v` on the command line asks for; as `verbose`, and not changed by a reload.
@@ -285,8 +310,25 @@ const FIXED: &[&str] = &[
     "state_dir",
 ];
 /// Keys that come with a file of their own: `RELOAD` changes them, `SET` does not.
-const BY_RELOAD: &[&str] =
-    &["auth_type", "auth_file", "auth_hba_file", "auth_ident_file", "auth_user", "auth_query", "auth_dbname"];
+const BY_RELOAD: &[&str] = &[
+    "auth_type",
+    "auth_file",
+    "auth_hba_file",
+    "auth_ident_file",
+    "auth_user",
+    "auth_query",
+    "auth_dbname",
+    "client_tls_sslmode",
+    "client_tls_key_file",
+    "client_tls_cert_file",
+    "client_tls_ca_file",
+    "client_tls_protocols",
+    "server_tls_sslmode",
+    "server_tls_ca_file",
+    "server_tls_key_file",
+    "server_tls_cert_file",
+    "server_tls_protocols",
+];
 
 /// One row of `SHOW CONFIG`: key, value, default, changeable while it runs.
 pub type Setting = (String, String, String, bool);

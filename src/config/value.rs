@@ -2,6 +2,7 @@
 //!
 //! Pure. A reader says what it expected and nothing more; the caller knows the file, the line and the key.
 
+use super::tls::TlsProtocols;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -189,6 +190,39 @@ choice!(
     }
 );
 
+choice!(
+    /// When TLS is used, and what of the peer is verified. The names are libpq's and PgBouncer's.
+    SslMode, "disable, allow, prefer, require, verify-ca or verify-full" {
+        /// Never.
+        #[default]
+        Disable = "disable",
+        /// If the peer wants it.
+        Allow = "allow",
+        /// If the peer has it.
+        Prefer = "prefer",
+        /// Always; the peer's certificate is not verified.
+        Require = "require",
+        /// Always, and the peer's certificate must come from a known authority.
+        VerifyCa = "verify-ca",
+        /// As `verify-ca`; that of a server must also be for the host that was dialled.
+        VerifyFull = "verify-full",
+    }
+);
+
+impl SslMode {
+    /// Is a connection without TLS refused?
+    #[must_use]
+    pub const fn demands(self) -> bool {
+        matches!(self, Self::Require | Self::VerifyCa | Self::VerifyFull)
+    }
+
+    /// Must the peer's certificate come from a known authority?
+    #[must_use]
+    pub const fn verifies(self) -> bool {
+        matches!(self, Self::VerifyCa | Self::VerifyFull)
+    }
+}
+
 /// A typed place for one value.
 pub(crate) enum Slot<'a> {
     Text(&'a mut String),
@@ -215,6 +249,7 @@ pub(crate) enum Slot<'a> {
     Address(&'a mut Option<SocketAddr>),
     Level(&'a mut String),
     Choice(&'a mut dyn Choice),
+    Protocols(&'a mut TlsProtocols),
     OptPoolMode(&'a mut Option<PoolMode>),
 }
 
@@ -243,6 +278,7 @@ impl Slot<'_> {
             Self::Address(place) => *place = address(text)?,
             Self::Level(place) => *place = level(text)?,
             Self::Choice(place) => place.choose(text)?,
+            Self::Protocols(place) => *place = TlsProtocols::parse(text)?,
             Self::OptPoolMode(place) => *place = Some(PoolMode::parse(text)?),
         }
         Ok(())
@@ -266,6 +302,7 @@ impl Slot<'_> {
             Self::Mode(place) => format!("{place:04o}"),
             Self::Address(place) => place.map_or_else(String::new, |address| address.to_string()),
             Self::Choice(place) => place.word().to_owned(),
+            Self::Protocols(place) => place.to_string(),
             Self::OptPoolMode(place) => place.map_or("", PoolMode::as_str).to_owned(),
         }
     }

@@ -1,4 +1,4 @@
-//! A connected socket, TCP or Unix; TLS will be a third kind. Everything above is written against this type.
+//! A connected socket: TCP, Unix, or TCP with TLS. Everything above is written against this type.
 
 use std::fmt;
 use std::io;
@@ -12,6 +12,10 @@ use futures_util::FutureExt as _;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+use super::tls::accept::Acceptor;
+use super::tls::connect::Connector;
+use super::tls::{Encrypted, TlsInfo};
+
 /// A connected socket.
 #[derive(Debug)]
 pub enum Stream {
@@ -19,6 +23,10 @@ pub enum Stream {
     Tcp(TcpStream),
     /// Over a Unix socket.
     Unix(UnixStream),
+    /// Over TCP, encrypted. Boxed: it is large, and most connections are not.
+    Tls(Box<Encrypted>),
+    /// A handshake was begun and did not end well: the socket is closed.
+    Closed,
 }
 
 /// Who is at the other end.
@@ -82,13 +90,80 @@ impl Stream {
         Ok(Self::Tcp(stream))
     }
 
+    /// What is known of its TLS; `None` if it has none.
+    #[must_use]
+    pub fn tls(&self) -> Option<&TlsInfo> {
+        match self {
+            Self::Tls(stream) => Some(stream.info()),
+            Self::Tcp(_) | Self::Unix(_) | Self::Closed => None,
+        }
+    }
+
+    /// The peer's certificate in DER, if it has shown one. A client is asked for one, and it is verified, with
+    /// `client_tls_sslmode` of `verify-ca` and `verify-full` only.
+    #[must_use]
+    pub fn peer_certificate(&self) -> Option<&[u8]> {
+        match self {
+            Self::Tls(stream) => stream.peer_certificate(),
+            Self::Tcp(_) | Self::Unix(_) | Self::Closed => None,
+        }
+    }
+
+    /// Whether the peer begins with TLS at once: its first byte is that of a handshake record. Takes nothing away.
+    /// Waits for that byte. Cancel-safe.
+    ///
+    /// # Errors
+    /// If the peer has closed, or the socket is dead.
+    pub async fn begins_with_tls(&self) -> io::Result<bool> {
+        const HANDSHAKE: u8 = 0x16;
+        let Self::Tcp(stream) = self else { return Ok(false) };
+        let mut first = [0_u8];
+        match stream.peek(&mut first).await? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            _ => Ok(first == [HANDSHAKE]),
+        }
+    }
+
+    /// The handshake with a client. If it fails, or is given up in the middle, the connection is closed.
+    ///
+    /// # Errors
+    /// What the peer or the socket did; `Unsupported` if there is no TLS for this connection.
+    pub async fn accept_tls(&mut self, acceptor: &Acceptor) -> io::Result<()> {
+        let tcp = self.take_tcp()?;
+        *self = Self::Tls(Box::new(acceptor.handshake(tcp).await?));
+        Ok(())
+    }
+
+    /// The handshake with a server called `host`. If it fails, or is given up in the middle, the connection is closed.
+    ///
+    /// # Errors
+    /// As [`accept_tls`](Self::accept_tls), and why the certificate is not believed.
+    pub async fn connect_tls(&mut self, connector: &Connector, host: &str) -> io::Result<()> {
+        let tcp = self.take_tcp()?;
+        *self = Self::Tls(Box::new(connector.handshake(tcp, host).await?));
+        Ok(())
+    }
+
+    fn take_tcp(&mut self) -> io::Result<TcpStream> {
+        match std::mem::replace(self, Self::Closed) {
+            Self::Tcp(tcp) => Ok(tcp),
+            other => {
+                *self = other;
+                Err(io::ErrorKind::Unsupported.into())
+            }
+        }
+    }
+
     /// Who is at the other end.
     ///
     /// # Errors
     /// If the connection is gone already.
     pub fn peer(&self) -> io::Result<Peer> {
+        let tcp = |stream: &TcpStream| stream.peer_addr().map(|addr| Peer::Tcp(addr.ip(), addr.port()));
         match self {
-            Self::Tcp(stream) => stream.peer_addr().map(|addr| Peer::Tcp(addr.ip(), addr.port())),
+            Self::Tcp(stream) => tcp(stream),
+            Self::Tls(stream) => tcp(stream.socket()),
+            Self::Closed => Err(closed()),
             Self::Unix(stream) => stream.peer_cred().map(|cred| Peer::Unix { uid: cred.uid() }),
         }
     }
@@ -98,22 +173,12 @@ impl Stream {
     pub fn local(&self) -> Option<(IpAddr, u16)> {
         match self {
             Self::Tcp(stream) => stream.local_addr().ok().map(|addr| (addr.ip(), addr.port())),
-            Self::Unix(_) => None,
+            Self::Tls(stream) => stream.socket().local_addr().ok().map(|addr| (addr.ip(), addr.port())),
+            Self::Unix(_) | Self::Closed => None,
         }
     }
 
-    /// Waits until there is something to read, or the peer has closed. Holds no buffer. Cancel-safe.
-    ///
-    /// # Errors
-    /// If the socket is dead.
-    pub async fn readable(&self) -> io::Result<()> {
-        match self {
-            Self::Tcp(stream) => stream.readable().await,
-            Self::Unix(stream) => stream.readable().await,
-        }
-    }
-
-    /// The same as a poll.
+    /// Ready when there is something to read, or the peer has closed. Holds no buffer.
     ///
     /// # Errors
     /// If the socket is dead.
@@ -121,6 +186,9 @@ impl Stream {
         match self {
             Self::Tcp(stream) => stream.poll_read_ready(cx),
             Self::Unix(stream) => stream.poll_read_ready(cx),
+            Self::Tls(stream) if stream.holds_input() => Poll::Ready(Ok(())),
+            Self::Tls(stream) => stream.socket().poll_read_ready(cx),
+            Self::Closed => Poll::Ready(Err(closed())),
         }
     }
 
@@ -131,20 +199,25 @@ impl Stream {
         let ready = match self {
             Self::Tcp(stream) => stream.ready(Interest::READABLE).now_or_never(),
             Self::Unix(stream) => stream.ready(Interest::READABLE).now_or_never(),
+            Self::Tls(stream) => stream.socket().ready(Interest::READABLE).now_or_never(),
+            Self::Closed => return true,
         };
         matches!(ready, Some(Ok(ready)) if ready.is_read_closed()) || matches!(ready, Some(Err(_)))
     }
 
     /// The first byte that waits to be read, if one does; asks the kernel itself, not the runtime's last word of it.
+    /// Behind TLS it is the first decrypted one.
     ///
     /// # Errors
     /// If the peer has closed or the socket is dead.
-    pub fn glance(&self) -> io::Result<Option<u8>> {
+    pub fn glance(&mut self) -> io::Result<Option<u8>> {
         use nix::sys::socket::{MsgFlags, recv};
         use std::os::fd::AsRawFd as _;
         let socket = match self {
             Self::Tcp(stream) => stream.as_raw_fd(),
             Self::Unix(stream) => stream.as_raw_fd(),
+            Self::Tls(stream) => return stream.glance(),
+            Self::Closed => return Err(closed()),
         };
         let mut first = [0_u8];
         match recv(socket, &mut first, MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT) {
@@ -153,6 +226,12 @@ impl Stream {
             Err(nix::errno::Errno::EAGAIN) => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Says all that is left to say and closes our side; for TLS with its good-bye. Waits for a peer that does not read for
+    /// a second at most.
+    pub async fn close(&mut self) {
+        let _ = tokio::time::timeout(Duration::from_secs(1), tokio::io::AsyncWriteExt::shutdown(self)).await;
     }
 
     /// Reads into the spare room of `buf`, making at least `room` of it. 0 means that the peer has closed.
@@ -165,11 +244,17 @@ impl Stream {
     }
 }
 
+fn closed() -> io::Error {
+    io::ErrorKind::NotConnected.into()
+}
+
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Closed => Poll::Ready(Err(closed())),
         }
     }
 }
@@ -179,9 +264,12 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Closed => Poll::Ready(Err(closed())),
         }
     }
 
+    /// Nothing to do: what was written is with the kernel, for TLS too.
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
@@ -190,6 +278,8 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Closed => Poll::Ready(Err(closed())),
         }
     }
 }

@@ -20,6 +20,7 @@ use crate::clients::Client;
 use crate::clock::Clock;
 use crate::config::PoolMode;
 use crate::ids::{Epoch, Moment, ServerId};
+use crate::server::cancel::Link;
 use crate::server::conn::Rested;
 use crate::server::connect::Target;
 use crate::server::parameters::Parameters;
@@ -392,12 +393,12 @@ impl Pool {
         self.database.books().counts(self.ix)
     }
 
-    /// The idle servers: number, process, when connected, when used last.
+    /// The idle servers: how to reach them, when connected, when used last.
     #[must_use]
-    pub fn idle_servers(&self) -> Vec<(ServerId, i32, Moment, Moment)> {
+    pub fn idle_servers(&self) -> Vec<(Arc<Link>, Moment, Moment)> {
         let describe = |rested: &Rested| {
             let server = rested.server();
-            (server.id, server.link.key.pid, server.connected_at, server.used_at)
+            (Arc::clone(&server.link), server.connected_at, server.used_at)
         };
         self.database.books().idle(self.ix).map(describe).collect()
     }

@@ -5,12 +5,15 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
+
 use super::auto;
 use super::database::{Database, Pool, Settings, Size};
 use crate::auth::credential::{Credential, Keychain};
 use crate::clock::Clock;
 use crate::config::{Config, Database as Entry, PoolMode, Running};
 use crate::server::connect::{Manners, Target};
+use crate::server::tls::Connector;
 use crate::telemetry::metrics::Recorder;
 
 /// The databases of a configuration. Those that only the entry `*` covers are made when first asked for.
@@ -19,6 +22,7 @@ pub struct Databases {
     running: Arc<Running>,
     clock: Clock,
     recorder: Recorder,
+    connector: ArcSwap<Connector>,
     last_server: Arc<AtomicU64>,
     known: Mutex<BTreeMap<String, Arc<Database>>>,
 }
@@ -29,9 +33,15 @@ const UNBOUNDED: Duration = Duration::from_secs(3600);
 impl Databases {
     /// Makes the databases that the configuration names.
     #[must_use]
-    pub fn new(running: Arc<Running>, clock: Clock, recorder: Recorder) -> Arc<Self> {
-        let databases =
-            Arc::new(Self { running, clock, recorder, last_server: Arc::default(), known: Mutex::default() });
+    pub fn new(running: Arc<Running>, clock: Clock, recorder: Recorder, connector: Connector) -> Arc<Self> {
+        let databases = Arc::new(Self {
+            running,
+            clock,
+            recorder,
+            connector: ArcSwap::from_pointee(connector),
+            last_server: Arc::default(),
+            known: Mutex::default(),
+        });
         databases.make_named();
         databases.spawn_sweep();
         databases
@@ -40,6 +50,17 @@ impl Databases {
     /// The configuration as it is now.
     pub(super) fn config(&self) -> Arc<Config> {
         self.running.get()
+    }
+
+    /// How servers are asked for TLS.
+    #[must_use]
+    pub fn connector(&self) -> Arc<Connector> {
+        self.connector.load_full()
+    }
+
+    /// From now on servers are asked for TLS in this way; [`reload`](Self::reload) then closes those of before.
+    pub fn put_connector(&self, connector: Connector) {
+        self.connector.store(Arc::new(connector));
     }
 
     /// All that are known, by name.
@@ -97,7 +118,8 @@ impl Databases {
         let role = entry.user.as_deref().unwrap_or(user);
         let own = proved.filter(|_| role == user);
         let credential = of_entry(entry, role).or(own).or_else(|| credential(role));
-        let pool = database.pool(role, &self.recorder, || plan(&config, &database.name, role, |_| None));
+        let pool =
+            database.pool(role, &self.recorder, || plan((&config, &self.connector()), &database.name, role, |_| None));
         // Each time, not only when it is made: a key is learned with a log-in.
         if let Some(credential) = credential {
             pool.learn(credential);
@@ -133,7 +155,7 @@ impl Databases {
         let entry = config.database(name);
         let own = entry.and_then(|entry| entry.apply_password.as_ref()).map(Credential::of_password);
         let forced = entry.filter(|entry| entry.user.as_deref() == Some(role)).and_then(|entry| of_entry(entry, role));
-        target(&config, name, role, own.or(forced).or_else(|| credential(role)))
+        target((&config, &self.connector()), name, role, own.or(forced).or_else(|| credential(role)))
     }
 }
 
@@ -145,7 +167,12 @@ fn of_entry(entry: &Entry, role: &str) -> Option<Credential> {
 
 /// Where a database leads, as this role, which logs in with this.
 #[must_use]
-pub fn target(config: &Config, name: &str, role: &str, credential: Option<Credential>) -> Target {
+pub fn target(
+    (config, connector): (&Config, &Arc<Connector>),
+    name: &str,
+    role: &str,
+    credential: Option<Credential>,
+) -> Target {
     let entry = config.database(name);
     Target {
         host: entry.map(|entry| entry.host.clone()).unwrap_or_default(),
@@ -154,13 +181,14 @@ pub fn target(config: &Config, name: &str, role: &str, credential: Option<Creden
         user: role.to_owned(),
         keychain: Keychain::new(credential),
         keepalive: config.tcp_keepalive,
+        connector: Arc::clone(connector),
         manners: Manners::default(),
     }
 }
 
 /// What a configuration says of the pool of this role.
 pub(super) fn plan(
-    config: &Config,
+    (config, connector): (&Config, &Arc<Connector>),
     name: &str,
     role: &str,
     credential: impl FnOnce(&str) -> Option<Credential>,
@@ -170,7 +198,7 @@ pub(super) fn plan(
     let limit = config.pool_size_of(entry, role);
     let size = Size { limit, minimum: entry.min_pool_size.unwrap_or(config.min_pool_size).min(limit) };
     let credential = of_entry(entry, role).or_else(|| credential(role));
-    (target(config, name, role, credential), config.pool_mode_of(entry, role), size)
+    (target((config, connector), name, role, credential), config.pool_mode_of(entry, role), size)
 }
 
 impl Settings {

@@ -66,7 +66,7 @@ impl Lease {
             return false;
         }
         let idle = self.pool.database.clock.now().since(rested.server().used_at);
-        if idle >= GLANCE_AFTER && !rested.server().looks_alive() {
+        if idle >= GLANCE_AFTER && !rested.looks_alive() {
             return false;
         }
         if self.pool.database.settings.load().server_check_delay.is_none_or(|delay| idle < delay) {

@@ -12,6 +12,7 @@ use crate::auth::credential::Credential;
 use crate::config::{Config, PoolMode};
 use crate::server::conn::Rested;
 use crate::server::connect::Target;
+use crate::server::tls::Connector;
 
 impl Databases {
     /// Follows the configuration that has just been put in force. `credential` finds what a user logs in with. Returns the
@@ -24,7 +25,7 @@ impl Databases {
         };
         gone.iter().for_each(Database::retire);
         for database in self.list() {
-            database.follow(&config, &credential);
+            database.follow((&config, &self.connector()), &credential);
         }
         self.make_named();
         gone
@@ -41,11 +42,15 @@ impl Database {
         }
     }
 
-    fn follow(self: &Arc<Self>, config: &Config, credential: impl Fn(&str) -> Option<Credential>) {
+    fn follow(
+        self: &Arc<Self>,
+        (config, connector): (&Config, &Arc<Connector>),
+        credential: impl Fn(&str) -> Option<Credential>,
+    ) {
         self.settings.store(Arc::new(Settings::of(config)));
         let forced = config.database(&self.name).and_then(|entry| entry.user.as_deref());
         for pool in self.pools() {
-            let (target, mode, mut size) = databases::plan(config, &self.name, &pool.user, &credential);
+            let (target, mode, mut size) = databases::plan((config, connector), &self.name, &pool.user, &credential);
             if forced.is_some_and(|forced| forced != pool.user) {
                 // Only those who logged in before the entry had this user are left in it.
                 size.minimum = 0;

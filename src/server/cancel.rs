@@ -28,6 +28,8 @@ pub struct Link {
     pub addr: Option<SocketAddr>,
     /// Its process id and cancel key; without a secret if it has told none (some services do not).
     pub key: CancelKey,
+    /// Version and cipher of its TLS, if it has any.
+    pub tls: Option<String>,
     /// Cancels that are on their way to it.
     pub guard: Arc<CancelGuard>,
 }
@@ -120,13 +122,20 @@ pub async fn send(link: &Link, bound: Duration) -> io::Result<()> {
         return Err(io::Error::new(io::ErrorKind::Unsupported, "the server has given no cancel key"));
     }
     let errand = async {
-        let mut stream = link.target.dial(link.addr).await?;
+        let mut stream = link.target.open(link.addr).await?;
         let mut out = BytesMut::new();
         startup::write_cancel(&link.key, &mut out);
         stream.write_all(&out).await?;
         let mut nothing = [0_u8; 64];
-        while stream.read(&mut nothing).await? > 0 {}
-        Ok(())
+        loop {
+            match stream.read(&mut nothing).await {
+                Ok(0) => return Ok(()),
+                Ok(_) => {}
+                // The postmaster's child ends without TLS' good-bye; what counts is that it ends.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
     };
     tokio::time::timeout(bound, errand).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }

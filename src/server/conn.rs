@@ -80,6 +80,12 @@ impl Rested {
         &self.server
     }
 
+    /// Whether its socket is open and brings no farewell; asks the kernel. One system call.
+    #[must_use]
+    pub fn looks_alive(&mut self) -> bool {
+        self.server.looks_alive()
+    }
+
     /// Sets when it is to be closed.
     pub fn set_expiry(&mut self, at: Option<Moment>) {
         self.server.expires_at = at;
@@ -138,7 +144,7 @@ const ERRAND_LIMIT: usize = 16 << 20;
 impl Server {
     /// Whether the socket is open and, as far as its first byte tells, brings no farewell. One system call.
     #[must_use]
-    pub fn looks_alive(&self) -> bool {
+    fn looks_alive(&mut self) -> bool {
         match self.stream.glance() {
             Ok(Some(first)) => first != tags::server::ERROR,
             Ok(None) => true,
@@ -265,7 +271,10 @@ impl Server {
     pub fn farewell(mut self: Box<Self>) {
         use tokio::io::AsyncWrite as _;
         let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
-        let _ = std::pin::Pin::new(&mut self.stream).poll_write(&mut cx, &[tags::client::TERMINATE, 0, 0, 0, 4]);
+        let mut stream = std::pin::Pin::new(&mut self.stream);
+        if stream.as_mut().poll_write(&mut cx, &[tags::client::TERMINATE, 0, 0, 0, 4]).is_ready() {
+            let _ = stream.poll_shutdown(&mut cx);
+        }
     }
 
     /// The proof that it is clean, if it is.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use aws_lc_rs::rand;
 use bytes::{Buf, Bytes, BytesMut};
 use postgres_protocol::authentication::md5_hash;
-use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256};
+use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramSha256};
 use postgres_protocol::message::frontend;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
@@ -19,6 +19,7 @@ use super::cancel::Link;
 use super::conn::{Failure, Rested, Server};
 use super::parameters::Parameters;
 use super::progress::Progress;
+use super::tls::Connector;
 use crate::auth::credential::{Credential, Keychain};
 use crate::auth::scram::Keys;
 use crate::auth::scram_client;
@@ -46,6 +47,8 @@ pub struct Target {
     pub keychain: Keychain,
     /// Whether TCP connections get keepalive probes.
     pub keepalive: bool,
+    /// How TLS is asked for.
+    pub connector: Arc<Connector>,
     /// What was found out about it.
     pub manners: Manners,
 }
@@ -59,19 +62,24 @@ pub struct Manners {
 }
 
 impl Target {
-    /// Whether both lead to the same place, as the same role. Whether they prove it alike does not matter to a server that
-    /// is logged in.
+    /// Whether both lead to the same place, by the same way, as the same role. Whether they prove it alike does not
+    /// matter to a server that is logged in.
     #[must_use]
     pub fn leads_where(&self, other: &Self) -> bool {
         let place = |target: &Self| (target.port, target.keepalive);
-        place(self) == place(other) && self.host == other.host && self.dbname == other.dbname && self.user == other.user
+        let alike = self.host.starts_with('/') || self.connector.same(&other.connector);
+        alike
+            && place(self) == place(other)
+            && self.host == other.host
+            && self.dbname == other.dbname
+            && self.user == other.user
     }
 
-    /// Opens a socket to the server; to this address of it if one is given. Cancel-safe; bounded by the caller.
+    /// Opens a socket to the server, without TLS; to this address of it if one is given. Cancel-safe; bounded by the caller.
     ///
     /// # Errors
     /// The kernel's or the resolver's, with the address in the text.
-    pub async fn dial(&self, at: Option<SocketAddr>) -> io::Result<Stream> {
+    pub(super) async fn dial(&self, at: Option<SocketAddr>) -> io::Result<Stream> {
         let dialled = if self.host.starts_with('/') {
             let path = Path::new(&self.host).join(format!(".s.PGSQL.{}", self.port));
             UnixStream::connect(path).await.map(Stream::Unix)
@@ -91,6 +99,10 @@ impl Target {
 
 /// The most SCRAM iterations that a server may ask for (CVE-2026-6669: more is an attack on the proxy's processor).
 const ITERATIONS_MAX: u32 = 100_000;
+/// The gs2-headers of SCRAM (RFC 5802, section 7): bound to the certificate; able to, but the server does not offer it; not able to.
+const BOUND: &str = "p=tls-server-end-point,,";
+const TAKEN_AWAY: &str = "y,,";
+const UNBOUND: &str = "n,,";
 /// The longest message during a log-in.
 const LOGIN_LIMIT: usize = 64 << 10;
 /// What a server says of itself: its settings and its cancel key.
@@ -135,7 +147,7 @@ struct Greeting {
 impl Greeting {
     /// Connects, and asks for a session with this minor version of the protocol.
     async fn open(target: &Target, minor: u16) -> Result<Self, Failure> {
-        let stream = target.dial(None).await?;
+        let stream = target.open(None).await?;
         let mut greeting = Self { stream, buf: BytesMut::with_capacity(4096), minor, accepted: false };
         let mut out = BytesMut::new();
         let (user, database) = (target.user.as_str(), target.dbname.as_str());
@@ -183,13 +195,14 @@ impl Greeting {
             Ok(Peer::Tcp(ip, port)) => Some(SocketAddr::new(ip, port)),
             Ok(Peer::Unix { .. }) | Err(_) => None,
         };
+        let tls = self.stream.tls().map(ToString::to_string);
         let server = Server {
             id,
             stream: self.stream,
             progress,
             flow: Flow::new(self.buf),
             parameters,
-            link: Arc::new(Link { target: Arc::clone(target), addr, key, guard: Arc::default() }),
+            link: Arc::new(Link { target: Arc::clone(target), addr, key, tls, guard: Arc::default() }),
             connected_at: now,
             used_at: now,
             expires_at: None,
@@ -268,14 +281,29 @@ impl Greeting {
         }
     }
 
-    /// SCRAM-SHA-256 (RFC 7677), without channel binding: there is no TLS to bind to yet.
-    async fn scram(&mut self, mechanisms: &Bytes, password: String) -> Result<(), Failure> {
-        if !mechanisms.split(|&byte| byte == 0).any(|name| name == SCRAM_SHA_256.as_bytes()) {
-            return Err(Failure::Protocol("the server offers no SASL mechanism that is supported".to_owned()));
+    /// The mechanism of those that the server offers, its gs2-header, and the data that it binds to.
+    fn mechanism(&self, offered: &Bytes) -> Result<(&'static str, &'static str, Arc<[u8]>), Failure> {
+        let offers = |wanted: &str| offered.split(|&byte| byte == 0).any(|name| name == wanted.as_bytes());
+        match self.stream.tls().and_then(|tls| tls.end_point.clone()) {
+            Some(hash) if offers(SCRAM_SHA_256_PLUS) => Ok((SCRAM_SHA_256_PLUS, BOUND, hash)),
+            // A server that did offer it learns that the offer was taken away on its way to us.
+            Some(_) if offers(SCRAM_SHA_256) => Ok((SCRAM_SHA_256, TAKEN_AWAY, Arc::default())),
+            None if offers(SCRAM_SHA_256) => Ok((SCRAM_SHA_256, UNBOUND, Arc::default())),
+            _ => Err(Failure::Protocol("the server offers no SASL mechanism that is supported".to_owned())),
         }
-        let mut scram = ScramSha256::new(password.as_bytes(), ChannelBinding::unsupported());
+    }
+
+    /// SCRAM-SHA-256 (RFC 7677), bound to the server's certificate where both sides can.
+    async fn scram(&mut self, mechanisms: &Bytes, password: String) -> Result<(), Failure> {
+        let (mechanism, header, bound) = self.mechanism(mechanisms)?;
+        let binding = match header {
+            BOUND => ChannelBinding::tls_server_end_point(bound.to_vec()),
+            TAKEN_AWAY => ChannelBinding::unrequested(),
+            _ => ChannelBinding::unsupported(),
+        };
+        let mut scram = ScramSha256::new(password.as_bytes(), binding);
         let mut out = BytesMut::new();
-        frontend::sasl_initial_response(SCRAM_SHA_256, scram.message(), &mut out)?;
+        frontend::sasl_initial_response(mechanism, scram.message(), &mut out)?;
         self.stream.write_all(&out).await?;
         let first = self.sasl_body(11).await?;
         if iterations(&first).is_none_or(|count| count > ITERATIONS_MAX) {
@@ -294,15 +322,13 @@ impl Greeting {
 
     /// The same, with keys that a client has proved to have: Postgres must hold the same secret as we do.
     async fn scram_by_keys(&mut self, mechanisms: &Bytes, keys: &Keys, user: &str) -> Result<(), Failure> {
-        if !mechanisms.split(|&byte| byte == 0).any(|name| name == SCRAM_SHA_256.as_bytes()) {
-            return Err(Failure::Protocol("the server offers no SASL mechanism that is supported".to_owned()));
-        }
+        let (mechanism, header, bound) = self.mechanism(mechanisms)?;
         let refused = |failed| Failure::Refused(other_secret(user, failed));
         let mut random = [0; 18];
         rand::fill(&mut random).map_err(|_| Failure::Protocol("no random bytes".to_owned()))?;
-        let (client, first) = scram_client::Client::begin(keys, ("n,,", b""), &random);
+        let (client, first) = scram_client::Client::begin(keys, (header, &bound), &random);
         let mut out = BytesMut::new();
-        frontend::sasl_initial_response(SCRAM_SHA_256, first.as_bytes(), &mut out)?;
+        frontend::sasl_initial_response(mechanism, first.as_bytes(), &mut out)?;
         self.stream.write_all(&out).await?;
         let answer = self.sasl_body(11).await?;
         let (proved, last) = client.prove(&answer).map_err(refused)?;

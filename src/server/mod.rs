@@ -8,3 +8,4 @@ pub mod parameters;
 pub mod progress;
 pub mod recover;
 pub mod residue;
+pub mod tls;

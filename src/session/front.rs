@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use arc_swap::ArcSwap;
 use tokio::sync::Semaphore;
 
 use super::lookup::Lookups;
@@ -10,6 +11,7 @@ use crate::auth::users::Users;
 use crate::clients::Clients;
 use crate::clock::Clock;
 use crate::config::{Config, Running};
+use crate::net::tls::accept::Acceptor;
 use crate::pool::databases::Databases;
 use crate::prepared::catalog::Catalog;
 use crate::telemetry::metrics::ProxyMetrics;
@@ -35,8 +37,17 @@ pub struct Front {
     pub metrics: Arc<ProxyMetrics>,
     /// Places for connections that are not logged in yet: as many as there may be clients, and some for cancels.
     pub guests: Arc<Semaphore>,
+    /// How clients come in.
+    pub door: Arc<Door>,
+}
+
+/// How clients come in, as it is now.
+#[derive(Debug)]
+pub struct Door {
+    /// How those are answered that ask for TLS. A reload swaps it; connections that stand keep what they have.
+    pub acceptor: ArcSwap<Acceptor>,
     /// Set when nobody may log in any more.
-    pub closing: Arc<AtomicBool>,
+    pub closing: AtomicBool,
 }
 
 /// Connections that may be logging in besides as many as there may be clients: for cancel requests and probes.
@@ -76,7 +87,7 @@ impl Front {
     /// Whether the process is shutting down.
     #[must_use]
     pub fn is_closing(&self) -> bool {
-        self.closing.load(Ordering::Acquire)
+        self.door.closing.load(Ordering::Acquire)
     }
 }
 

@@ -17,6 +17,7 @@ use crate::auth::rules::Asked;
 use crate::clients::{Cancel, Entry};
 use crate::ids::Moment;
 use crate::net::stream::{Peer, Stream};
+use crate::net::tls::accept::Acceptor;
 use crate::server::cancel;
 use crate::wire::frame::Flow;
 use crate::wire::reply::{self, Report, Severity, sqlstate};
@@ -24,6 +25,9 @@ use crate::wire::startup::{self, CancelKey, Packet, Startup};
 
 /// How long a cancel of a client may take whose database was removed.
 const CANCEL_BOUND: Duration = Duration::from_secs(10);
+
+/// How long a client may take to read why it is refused.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// A connection that is not logged in yet.
 pub(super) struct Guest {
@@ -65,6 +69,8 @@ pub(super) enum Refusal {
     Gone,
     /// It is told why; the second word is the metric's label.
     Say(Report, &'static str),
+    /// It is told nothing more; the word is the metric's label.
+    Silent(&'static str),
 }
 
 impl From<io::Error> for Refusal {
@@ -97,6 +103,10 @@ pub async fn greet(stream: Stream, front: &Front, via: Via) -> Greeted {
         Ok(Step::Console { user, admin }) => {
             Greeted::Console(ConsoleGuest { stream: guest.stream, buf: guest.buf, user, peer, admin })
         }
+        Err(Refusal::Silent(reason)) => {
+            front.metrics.login_failed(reason);
+            Greeted::Over
+        }
         Err(Refusal::Say(report, reason)) => {
             front.metrics.login_failed(reason);
             let age = front.clock.now().since(guest.connected_at).as_secs();
@@ -107,8 +117,9 @@ pub async fn greet(stream: Stream, front: &Front, via: Via) -> Greeted {
             } else {
                 report.write(Severity::Fatal, &mut out);
             }
-            let _ = guest.stream.write_all(&out).await;
-            let _ = guest.stream.shutdown().await;
+            // A client that does not read does not get its farewell.
+            let _ = tokio::time::timeout(FAREWELL, guest.stream.write_all(&out)).await;
+            guest.stream.close().await;
             Greeted::Over
         }
     }
@@ -122,20 +133,33 @@ enum Step {
 }
 
 async fn first_packets(guest: &mut Guest, front: &Front, via: Via) -> Result<Step, Refusal> {
+    let acceptor = front.door.acceptor.load_full();
     let (mut asked_tls, mut asked_gss) = (false, false);
+    if guest.stream.begins_with_tls().await? {
+        guest.begin_with_tls(&acceptor).await?;
+    }
     loop {
         match guest.packet().await? {
+            // As Postgres: within TLS there is nothing more to negotiate.
+            Packet::Ssl | Packet::Gss if guest.stream.tls().is_some() => {
+                return Err(violation("encryption was asked for within TLS"));
+            }
             Packet::Ssl if !asked_tls => {
                 asked_tls = true;
-                guest.refuse_encryption("received unencrypted data after SSL request").await?;
+                guest.answer_ssl(&acceptor).await?;
             }
             Packet::Gss if !asked_gss => {
                 asked_gss = true;
-                guest.refuse_encryption("received unencrypted data after GSSAPI encryption request").await?;
+                guest.nothing_behind("received unencrypted data after GSSAPI encryption request")?;
+                guest.stream.write_all(b"N").await?;
             }
             Packet::Ssl | Packet::Gss => return Err(violation("encryption was asked for twice")),
+            // Without TLS too, whatever the mode: libpq before 17 sends no other.
             Packet::Cancel(key) => return Ok(Step::Cancel(key)),
-            Packet::Startup(startup) => return log_in(guest, front, via, &startup).await,
+            Packet::Startup(startup) => {
+                guest.is_private_enough(&acceptor)?;
+                return log_in(guest, front, via, &startup).await;
+            }
         }
     }
 }
@@ -166,13 +190,54 @@ impl Guest {
         }
     }
 
-    /// Answers `N`. Bytes behind the request were sent before the answer: in the clear, by whoever sits in between
+    /// Bytes behind a request for encryption were sent before its answer: in the clear, by whoever sits in between
     /// (CVE-2021-23214), so they are never taken for the session's.
-    async fn refuse_encryption(&mut self, stuffed: &str) -> Result<(), Refusal> {
-        if !self.buf.is_empty() {
-            return Err(violation(stuffed));
+    fn nothing_behind(&self, stuffed: &str) -> Result<(), Refusal> {
+        if self.buf.is_empty() { Ok(()) } else { Err(violation(stuffed)) }
+    }
+
+    /// Answers an SSLRequest: `S` and a handshake, or `N`. A Unix socket needs no TLS and gets none.
+    async fn answer_ssl(&mut self, acceptor: &Acceptor) -> Result<(), Refusal> {
+        self.nothing_behind("received unencrypted data after SSL request")?;
+        if !acceptor.offers() || !matches!(self.stream, Stream::Tcp(_)) {
+            return Ok(self.stream.write_all(b"N").await?);
         }
-        Ok(self.stream.write_all(b"N").await?)
+        self.stream.write_all(b"S").await?;
+        self.handshake(acceptor).await
+    }
+
+    /// A client that begins with TLS at once (`sslnegotiation=direct`). It must name the protocol by ALPN: else bytes of a
+    /// browser could be made to look like ours.
+    async fn begin_with_tls(&mut self, acceptor: &Acceptor) -> Result<(), Refusal> {
+        if !acceptor.offers() {
+            tracing::info!(peer = %self.peer, "log-in refused: the client begins with TLS, and client_tls_sslmode is disable");
+            return Err(Refusal::Gone);
+        }
+        self.handshake(acceptor).await?;
+        match self.stream.tls() {
+            Some(tls) if tls.alpn => Ok(()),
+            _ => Err(violation("received direct SSL connection request without ALPN protocol negotiation extension")),
+        }
+    }
+
+    async fn handshake(&mut self, acceptor: &Acceptor) -> Result<(), Refusal> {
+        let done = self.stream.accept_tls(acceptor).await;
+        done.map_err(|error| {
+            tracing::info!(peer = %self.peer, %error, "TLS handshake with a client failed");
+            // TLS itself has told it what it could.
+            Refusal::Silent("tls")
+        })
+    }
+
+    /// Whether the client may go on without TLS, if it does.
+    fn is_private_enough(&self, acceptor: &Acceptor) -> Result<(), Refusal> {
+        let needs_tls = matches!(self.peer, Peer::Tcp(..)) && acceptor.demands();
+        if !needs_tls || self.stream.tls().is_some() {
+            return Ok(());
+        }
+        let report = Report::new(sqlstate::INVALID_AUTHORIZATION, "SSL required")
+            .hint("Connections without TLS are not accepted here: connect with sslmode=require or stricter.");
+        Err(Refusal::Say(report, "not_allowed"))
     }
 }
 
@@ -230,6 +295,7 @@ async fn log_in(guest: &mut Guest, front: &Front, via: Via, startup: &Startup) -
         user,
         database: database.name.clone(),
         peer: guest.peer,
+        tls: guest.stream.tls().map(ToString::to_string),
         connected_at: guest.connected_at,
         application_name: String::new(),
         minor: startup.speaks(),

@@ -12,7 +12,7 @@ use super::greet::{Guest, Refusal};
 use super::lookup::LookupFailed;
 use crate::auth::credential::Credential;
 use crate::auth::rules::{Asked, Transport, Way};
-use crate::auth::scram::{self, Exchange, Rejection};
+use crate::auth::scram::{self, Binding, Exchange, Rejection};
 use crate::auth::users::{Account, Challenge, md5_matches};
 use crate::config::Secret;
 use crate::net::stream::Peer;
@@ -68,9 +68,11 @@ pub(super) async fn authenticate(guest: &mut Guest, front: &Front, asked: Asked<
     let user = asked.user;
     let account = match book.account(user) {
         Some(account) => Some(Arc::clone(account)),
-        None => {
-            front.lookups.find(&front.config(), asked.database, user).await.map_err(|failed| look_up_failed(&failed))?
-        }
+        None => front
+            .lookups
+            .find((&front.config(), &front.databases.connector()), asked.database, user)
+            .await
+            .map_err(|failed| look_up_failed(&failed))?,
     };
     let account = account.as_ref();
     let credential = account.and_then(|account| account.credential());
@@ -141,15 +143,27 @@ async fn by_challenge(
             if md5_matches(&expected, answer) { Ok(Proven::user(credential)) } else { Err(failed(user)) }
         }
         Challenge::Scram(verifiers) => {
-            let asked = Authentication::SASL(vec![scram::MECHANISM.to_owned()]);
-            let first = initial_response(guest.ask(&asked).await?)?;
+            let end_point = guest.stream.tls().and_then(|tls| tls.end_point.clone());
+            let plus = end_point.as_ref().map(|_| scram::MECHANISM_PLUS.to_owned());
+            let offered: Vec<String> = plus.into_iter().chain([scram::MECHANISM.to_owned()]).collect();
+            let asked = Authentication::SASL(offered);
+            let (chosen, first) = initial_response(guest.ask(&asked).await?)?;
+            let binding = match (&chosen[..], &end_point) {
+                (scram::MECHANISM, None) => Binding::Absent,
+                (scram::MECHANISM, Some(_)) => Binding::Offered,
+                (scram::MECHANISM_PLUS, Some(hash)) => Binding::Chosen(hash),
+                _ => return Err(violation("client selected an invalid SASL authentication mechanism")),
+            };
             let mut random = [0_u8; 18];
             rand::fill(&mut random).map_err(|_| violation("no random bytes"))?;
-            let outcome = |rejection| match rejection {
+            let outcome = |rejection: Rejection| match rejection {
                 Rejection::Malformed => violation("malformed SCRAM message"),
                 Rejection::Mismatch => failed(user),
+                Rejection::Downgrade | Rejection::OtherChannel => {
+                    Refusal::Say(Report::new(sqlstate::INVALID_AUTHORIZATION, rejection.to_string()), "protocol_error")
+                }
             };
-            let (exchange, answer) = Exchange::begin(&verifiers, &first, &random).map_err(outcome)?;
+            let (exchange, answer) = Exchange::begin(&verifiers, &first, &random, binding).map_err(outcome)?;
             let last = guest.ask(&Authentication::SASLContinue(Bytes::from(answer))).await?;
             let (proof, keys) = exchange.finish(&last).map_err(outcome)?;
             guest.tell(&Authentication::SASLFinal(Bytes::from(proof))).await?;
@@ -159,27 +173,29 @@ async fn by_challenge(
 }
 
 /// Takes a SASLInitialResponse apart: mechanism, length, message.
-fn initial_response(mut body: Bytes) -> Result<Bytes, Refusal> {
+fn initial_response(mut body: Bytes) -> Result<(String, Bytes), Refusal> {
     use bytes::Buf as _;
     let bad = || violation("malformed SASL response");
     let end = body.iter().position(|&byte| byte == 0).ok_or_else(bad)?;
-    let mechanism = body.split_to(end);
-    if mechanism != scram::MECHANISM.as_bytes() {
-        return Err(violation("client selected an invalid SASL authentication mechanism"));
-    }
+    let mechanism = String::from_utf8_lossy(&body.split_to(end)).into_owned();
     body.advance(1);
     let length = body.try_get_i32().map_err(|_| bad())?;
     if usize::try_from(length) != Ok(body.len()) {
         return Err(bad());
     }
-    Ok(body)
+    Ok((mechanism, body))
 }
 
 impl Guest {
     /// What the connection is known to come over.
     fn transport(&self) -> Transport {
         match self.peer {
-            Peer::Tcp(ip, _) => Transport { addr: Some(ip), ..Transport::default() },
+            Peer::Tcp(ip, _) => Transport {
+                tls: self.stream.tls().is_some(),
+                peer_cn: self.stream.tls().and_then(|tls| tls.peer_cert_cn.clone()),
+                peer_uid: None,
+                addr: Some(ip),
+            },
             Peer::Unix { uid } => Transport { peer_uid: Some(uid), ..Transport::default() },
         }
     }

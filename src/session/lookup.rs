@@ -23,6 +23,7 @@ use crate::ids::{Moment, ServerId};
 use crate::pool::databases;
 use crate::server::conn::{Failure, Rested};
 use crate::server::connect::{self, Target};
+use crate::server::tls::Connector;
 use crate::wire::reply::sqlstate;
 
 /// How long one look-up may take, and how long it may wait for its turn.
@@ -85,6 +86,9 @@ struct Errand {
     user: String,
 }
 
+/// What a look-up needs of the process as it is now.
+type Setting<'a> = (&'a Config, &'a Arc<Connector>);
+
 impl Lookups {
     /// None made yet. Needs the runtime: idle connections are closed in the background.
     #[must_use]
@@ -116,11 +120,11 @@ impl Lookups {
     /// [`LookupFailed`].
     pub async fn find(
         self: &Arc<Self>,
-        config: &Config,
+        (config, connector): Setting<'_>,
         database: &str,
         user: &str,
     ) -> Result<Option<Arc<Account>>, LookupFailed> {
-        let Some((key, errand)) = self.errand(config, database, user) else { return Ok(None) };
+        let Some((key, errand)) = self.errand((config, connector), database, user) else { return Ok(None) };
         let asked = self.clock.now();
         let place = timeout(2 * BOUND, self.place(key).lock_owned()).await.map_err(|_| LookupFailed)?;
         let keep = config.auth_query_cache_time;
@@ -133,7 +137,7 @@ impl Lookups {
     }
 
     /// Where users of a database are looked up, if they are.
-    fn errand(&self, config: &Config, database: &str, user: &str) -> Option<(Key, Errand)> {
+    fn errand(&self, (config, connector): Setting<'_>, database: &str, user: &str) -> Option<(Key, Errand)> {
         // The console has no entry of its own; its users are looked up where auth_dbname says.
         let entry = config.database(database);
         let console = super::front::CONSOLE.contains(&database);
@@ -149,7 +153,7 @@ impl Lookups {
         let password = config.database(&at).filter(|entry| entry.user.as_ref() == Some(&role));
         let password = password.and_then(|entry| entry.password.as_ref()).map(Credential::of_password);
         let credential = password.or_else(|| self.users.credential(&role));
-        let target = databases::target(config, &at, &role, credential);
+        let target = databases::target((config, connector), &at, &role, credential);
         // All databases that only "*" covers share one desk: their names are the clients' choice.
         let name = if keep { &at } else { "*" };
         let label = format!("{role}@{name}");

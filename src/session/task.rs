@@ -108,7 +108,7 @@ impl Session {
         if let Some(lease) = self.kept.take() {
             self.give_up(lease, true);
         }
-        let _ = self.stream.shutdown().await;
+        self.stream.close().await;
     }
 
     /// One turn: gets leave and a server, and serves until the transaction is over.

@@ -8,6 +8,7 @@ use crate::clients::Clients;
 use crate::clock::Clock;
 use crate::config;
 use crate::pool::databases::Databases;
+use crate::server::tls::Connector;
 use crate::telemetry::metrics;
 use crate::window::plan::Bounds;
 use crate::window::registry::{Denied, Refusal, Request};
@@ -19,7 +20,8 @@ fn registry() -> Arc<Registry> {
     let config = config::load(&file).unwrap();
     let clock = Clock::start();
     let users = Users::new(&config);
-    let databases = Databases::new(config::Running::new(config), clock, metrics::install().unwrap());
+    let databases =
+        Databases::new(config::Running::new(config), clock, metrics::install().unwrap(), Connector::default());
     Registry::new(databases, Arc::<Clients>::default(), users, clock)
 }
 

@@ -1,7 +1,8 @@
 //! Integration tests: the real binary, a real Postgres, raw clients.
 //!
 //! They need the programs of a Postgres installation (found by `PG_BIN`, `pg_config`, the usual
-//! folders, `PATH`). `PGLULL_BIN` runs another build of the proxy; `IT_SEED` repeats a random run.
+//! folders, `PATH`). `PGLULL_BIN` runs another build of the proxy; `IT_SEED` repeats a random run; `IT_TLS=1` runs
+//! all of them with TLS on both sides.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod adversary_relay;
@@ -32,6 +33,9 @@ mod relay_size;
 mod reload;
 mod session_state;
 mod support;
+mod tls_clients;
+mod tls_reload;
+mod tls_servers;
 mod truth;
 mod truth_bank;
 mod window;

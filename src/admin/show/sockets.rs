@@ -7,7 +7,7 @@ use crate::clients::{Client, State};
 use crate::clock::rfc3339;
 use crate::ids::{Moment, millis};
 use crate::pool::database::Pool;
-use crate::server::connect::Target;
+use crate::server::cancel::Link;
 
 pub(super) fn all_pools(env: &Env) -> Vec<Arc<Pool>> {
     env.front.databases.list().iter().flat_map(|database| database.pools()).collect()
@@ -140,7 +140,7 @@ pub(super) fn clients(env: &Env) -> Table {
             format!("C-{}", client.id),
             view.link.as_ref().map(|link| format!("S-{}", link.key.pid)).unwrap_or_default(),
             "0".to_owned(),
-            String::new(),
+            client.tls.clone().unwrap_or_default(),
             client.application_name(),
             "0".to_owned(),
             client.id.to_string(),
@@ -154,7 +154,8 @@ pub(super) fn clients(env: &Env) -> Table {
 pub(super) fn servers(env: &Env) -> Table {
     let mut table = Table::new(&SOCKET_COLUMNS);
     let now = env.front.clock.now();
-    let row = |pool: &Pool, target: &Target, state: &str, pid: i32, times: (Moment, Moment), link: String| {
+    let row = |pool: &Pool, state: &str, server: &Link, times: (Moment, Moment), link: String| {
+        let (target, pid) = (&server.target, server.key.pid);
         vec![
             "S".to_owned(),
             target.user.clone(),
@@ -173,7 +174,7 @@ pub(super) fn servers(env: &Env) -> Table {
             format!("S-{pid}"),
             link,
             pid.to_string(),
-            String::new(),
+            server.tls.clone().unwrap_or_default(),
             String::new(),
             "0".to_owned(),
             pid.to_string(),
@@ -181,22 +182,14 @@ pub(super) fn servers(env: &Env) -> Table {
     };
     let clients = env.front.clients.list();
     for pool in all_pools(env) {
-        let target = pool.target();
-        for (_, pid, connected, used) in pool.idle_servers() {
-            table.rows.push(row(&pool, &target, "idle", pid, (connected, used), String::new()));
+        for (server, connected, used) in pool.idle_servers() {
+            table.rows.push(row(&pool, "idle", &server, (connected, used), String::new()));
         }
         let ours = |client: &&Arc<Client>| client.database == pool.database.name && client.pool_user == pool.user;
         for client in clients.iter().filter(ours) {
             let view = client.view();
             if let Some(link) = view.link {
-                table.rows.push(row(
-                    &pool,
-                    &link.target,
-                    "active",
-                    link.key.pid,
-                    (view.since, view.since),
-                    format!("C-{}", client.id),
-                ));
+                table.rows.push(row(&pool, "active", &link, (view.since, view.since), format!("C-{}", client.id)));
             }
         }
     }

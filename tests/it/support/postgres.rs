@@ -14,7 +14,8 @@ static CLUSTER: OnceLock<Cluster> = OnceLock::new();
 static NEXT: AtomicU32 = AtomicU32::new(1);
 
 /// The shared server. A role logs in by SCRAM or md5 as its password is stored; members of
-/// `trusting` are let in, members of `plain` send theirs in clear.
+/// `trusting` are let in, members of `plain` send theirs in clear, members of `sealed` need TLS and those of `certified`
+/// a certificate besides.
 pub(crate) fn cluster() -> &'static Cluster {
     CLUSTER.get_or_init(|| {
         raise_descriptor_limit();
@@ -25,6 +26,8 @@ pub(crate) fn cluster() -> &'static Cluster {
                 "host all +trusting 127.0.0.1/32 trust",
                 "local all +trusting trust",
                 "host all +plain 127.0.0.1/32 password",
+                "hostnossl all +sealed 127.0.0.1/32 reject",
+                "hostssl all +certified 127.0.0.1/32 scram-sha-256 clientcert=verify-full",
             ]
             .map(str::to_owned)
             .to_vec(),
@@ -42,7 +45,7 @@ pub(crate) fn cluster() -> &'static Cluster {
         })
         .unwrap_or_else(|error| panic!("{error}"));
         let mut wire = superuser(&cluster, "postgres").login();
-        wire.ok("CREATE ROLE trusting; CREATE ROLE plain");
+        wire.ok("CREATE ROLE trusting; CREATE ROLE plain; CREATE ROLE sealed; CREATE ROLE certified");
         wire.close();
         cluster
     })
@@ -63,7 +66,7 @@ pub(crate) fn tool(name: &str) -> Command {
     command
 }
 
-fn superuser(cluster: &Cluster, database: &str) -> Target {
+pub(super) fn superuser(cluster: &Cluster, database: &str) -> Target {
     let addr = Addr::Tcp(cluster.port());
     Target::new(addr, cluster.superuser(), cluster.password(), database).app("it-direct")
 }

@@ -19,6 +19,8 @@ use tempfile::TempDir;
 
 use super::postgres::{Db, cluster};
 pub(crate) use super::spec::Spec;
+use super::spec::tls_everywhere;
+use super::tls::client_config;
 use super::wait::{eventually, secs, until};
 use super::wire::{Addr, DbError, Reply, Target, Wire, WireError};
 
@@ -119,6 +121,11 @@ fn console(socket: &Path) -> Target {
     Target::new(Addr::Unix(socket.to_owned()), "it", "", "pgbouncer")
 }
 
+/// Over TLS where all clients are.
+fn sealed(target: Target) -> Target {
+    if tls_everywhere() { target.tls(&client_config(false, None), false) } else { target }
+}
+
 /// Kills the proxy and removes its folder when we end without having done so.
 const GUARD: &str = r#"
 trap '' INT TERM HUP
@@ -157,7 +164,7 @@ impl Proxy {
     /// A client of the test's database over TCP.
     pub(crate) fn client(&self) -> Target {
         let (user, password, database) = &self.client;
-        Target::new(Addr::Tcp(self.port), user, password, database)
+        sealed(Target::new(Addr::Tcp(self.port), user, password, database))
     }
 
     /// The same over the Unix socket.
@@ -172,7 +179,7 @@ impl Proxy {
 
     /// A client of another database that this proxy serves.
     pub(crate) fn client_of(&self, db: &Db) -> Target {
-        Target::new(Addr::Tcp(self.port), &db.user, &db.password, &db.name)
+        sealed(Target::new(Addr::Tcp(self.port), &db.user, &db.password, &db.name))
     }
 
     /// The console, over its own socket.

@@ -7,6 +7,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::postgres::{Db, cluster};
+use super::tls::{authority, postgres_with_tls};
+
+/// Whether tests that do not care get TLS on both sides: a second way through all of them.
+pub(super) fn tls_everywhere() -> bool {
+    std::env::var_os("IT_TLS").is_some()
+}
 
 /// The configuration of a proxy that is not yet started.
 #[derive(Clone)]
@@ -42,9 +48,13 @@ impl Spec {
             .text("listen_addr", "127.0.0.1")
             .text("auth_type", "trust")
             .text("auth_file", "userlist.txt")
+            .text("server_tls_sslmode", "disable")
             .text("admin_users", "boss")
             .text("stats_users", "scribe")
             .num("default_pool_size", 20);
+        if tls_everywhere() {
+            spec = spec.client_tls("prefer").server_tls("require");
+        }
         spec.also(db)
     }
 
@@ -151,6 +161,21 @@ impl Spec {
         self
     }
 
+    /// TLS of clients, with a certificate for 127.0.0.1 of the tests' authority, which also knows clients.
+    pub(crate) fn client_tls(self, mode: &str) -> Self {
+        let leaf = authority().leaf("pglull", &["127.0.0.1"]);
+        let spec = self.text("client_tls_sslmode", mode).file("client.crt", &leaf.cert).file("client.key", &leaf.key);
+        let spec = spec.text("client_tls_cert_file", "client.crt").text("client_tls_key_file", "client.key");
+        spec.text("client_tls_ca_file", "ca.crt").file("ca.crt", &authority().pem)
+    }
+
+    /// TLS to the shared Postgres, whose authority is known.
+    pub(crate) fn server_tls(self, mode: &str) -> Self {
+        postgres_with_tls();
+        let spec = self.text("server_tls_sslmode", mode).file("server-ca.crt", &authority().pem);
+        spec.text("server_tls_ca_file", "server-ca.crt")
+    }
+
     /// No other test runs beside this one: it measures time.
     pub(crate) const fn alone(mut self) -> Self {
         self.alone = true;
@@ -175,14 +200,12 @@ impl Spec {
         }
         let _ = writeln!(text, "\n{}", self.users);
         let list: String = self.userlist.iter().map(|(name, secret)| format!("\"{name}\" \"{secret}\"\n")).collect();
-        for (name, text) in &self.files {
-            fs::write(dir.join(name), text).unwrap();
-        }
         let file = dir.join("pglull.toml");
-        for (path, text) in [(&dir.join("userlist.txt"), list), (&file, text)] {
-            fs::write(path, text).unwrap();
-            // Both hold secrets.
-            fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+        let others = self.files.iter().map(|(name, text)| (dir.join(name), text.clone()));
+        for (path, text) in others.chain([(dir.join("userlist.txt"), list), (file.clone(), text)]) {
+            fs::write(&path, text).unwrap();
+            // They hold secrets.
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         }
         file
     }

@@ -8,10 +8,13 @@ use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use postgres_protocol::authentication::md5_hash;
 use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
 pub(crate) use super::msg::*;
 
@@ -33,12 +36,27 @@ pub(crate) struct Target {
     pub(crate) password: String,
     pub(crate) database: String,
     pub(crate) params: Vec<(String, String)>,
+    pub(crate) tls: Option<Tls>,
+}
+
+/// How a client asks for TLS.
+#[derive(Clone, Debug)]
+pub(crate) struct Tls {
+    pub(crate) config: Arc<ClientConfig>,
+    /// With its first byte, not with an SSLRequest.
+    pub(crate) direct: bool,
 }
 
 impl Target {
     pub(crate) fn new(addr: Addr, user: &str, password: &str, database: &str) -> Self {
         let text = str::to_owned;
-        Self { addr, user: text(user), password: text(password), database: text(database), params: vec![] }
+        Self { addr, user: text(user), password: text(password), database: text(database), params: vec![], tls: None }
+    }
+
+    /// Over TLS.
+    pub(crate) fn tls(mut self, config: &Arc<ClientConfig>, direct: bool) -> Self {
+        self.tls = Some(Tls { config: Arc::clone(config), direct });
+        self
     }
 
     pub(crate) fn param(mut self, name: &str, value: &str) -> Self {
@@ -140,6 +158,7 @@ impl Reply {
 enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
 }
 
 /// One connection.
@@ -153,6 +172,7 @@ pub(crate) struct Wire {
     /// ParameterStatus as of the login.
     pub(crate) params: Vec<(String, String)>,
     addr: Addr,
+    tls: Option<Tls>,
 }
 
 impl Wire {
@@ -166,13 +186,47 @@ impl Wire {
             }
             Addr::Unix(path) => Stream::Unix(UnixStream::connect(path)?),
         };
-        let wire = Self { stream, buf: vec![], at: 0, pid: 0, key: vec![], params: vec![], addr: addr.clone() };
+        let wire =
+            Self { stream, buf: vec![], at: 0, pid: 0, key: vec![], params: vec![], addr: addr.clone(), tls: None };
         wire.limit(READ_LIMIT);
         Ok(wire)
     }
 
+    /// The same, encrypted if that is wanted.
+    pub(crate) fn open_as(addr: &Addr, tls: Option<&Tls>) -> Result<Self, WireError> {
+        let wire = Self::open(addr)?;
+        match tls {
+            Some(tls) => wire.encrypt(tls),
+            None => Ok(wire),
+        }
+    }
+
+    /// Asks for TLS, unless it is direct, and does the handshake.
+    pub(crate) fn encrypt(mut self, tls: &Tls) -> Result<Self, WireError> {
+        if !tls.direct {
+            self.send(&ssl_request())?;
+            let answer = self.byte()?;
+            assert_eq!(answer, b'S', "the answer to SSLRequest");
+        }
+        let Stream::Tcp(mut tcp) = self.stream else { panic!("TLS is for TCP") };
+        let name = ServerName::try_from("127.0.0.1").unwrap();
+        let mut session = ClientConnection::new(Arc::clone(&tls.config), name).unwrap();
+        while session.is_handshaking() {
+            session.complete_io(&mut tcp)?;
+        }
+        self.stream = Stream::Tls(Box::new(StreamOwned::new(session, tcp)));
+        self.tls = Some(tls.clone());
+        Ok(self)
+    }
+
+    /// The certificate that the peer has shown.
+    pub(crate) fn peer_certificate(&self) -> Vec<u8> {
+        let Stream::Tls(stream) = &self.stream else { panic!("no TLS") };
+        stream.conn.peer_certificates().unwrap()[0].to_vec()
+    }
+
     fn connect(target: &Target) -> Result<Self, WireError> {
-        let mut wire = Self::open(&target.addr)?;
+        let mut wire = Self::open_as(&target.addr, target.tls.as_ref())?;
         let mut params = vec![("user", target.user.as_str()), ("database", target.database.as_str())];
         params.extend(target.params.iter().map(|(name, value)| (name.as_str(), value.as_str())));
         wire.send(&startup(&params))?;
@@ -247,11 +301,13 @@ impl Wire {
     pub(crate) fn limit(&self, limit: Duration) {
         match &self.stream {
             Stream::Tcp(stream) => stream.set_read_timeout(Some(limit)),
+            Stream::Tls(stream) => stream.sock.set_read_timeout(Some(limit)),
             Stream::Unix(stream) => stream.set_read_timeout(Some(limit)),
         }
         .unwrap();
         match &self.stream {
             Stream::Tcp(stream) => stream.set_write_timeout(Some(READ_LIMIT)),
+            Stream::Tls(stream) => stream.sock.set_write_timeout(Some(READ_LIMIT)),
             Stream::Unix(stream) => stream.set_write_timeout(Some(READ_LIMIT)),
         }
         .unwrap();
@@ -261,6 +317,7 @@ impl Wire {
     pub(crate) fn send(&mut self, bytes: &[u8]) -> Result<(), WireError> {
         match &mut self.stream {
             Stream::Tcp(stream) => stream.write_all(bytes),
+            Stream::Tls(stream) => stream.write_all(bytes),
             Stream::Unix(stream) => stream.write_all(bytes),
         }
         .map_err(WireError::from)
@@ -271,6 +328,7 @@ impl Wire {
         let limit = Some(Duration::from_millis(300));
         match &self.stream {
             Stream::Tcp(stream) => stream.set_write_timeout(limit),
+            Stream::Tls(stream) => stream.sock.set_write_timeout(limit),
             Stream::Unix(stream) => stream.set_write_timeout(limit),
         }
         .unwrap();
@@ -286,6 +344,7 @@ impl Wire {
         let mut chunk = [0; 16384];
         let count = match &mut self.stream {
             Stream::Tcp(stream) => stream.read(&mut chunk),
+            Stream::Tls(stream) => stream.read(&mut chunk),
             Stream::Unix(stream) => stream.read(&mut chunk),
         }?;
         if count == 0 {
@@ -376,6 +435,12 @@ impl Wire {
         }
     }
 
+    /// Reads to the end; whether that was announced by TLS (`close_notify`), not a cut.
+    pub(crate) fn ended_by_close_notify(&mut self) -> bool {
+        let Stream::Tls(stream) = &mut self.stream else { panic!("no TLS") };
+        stream.read_to_end(&mut Vec::new()).is_ok()
+    }
+
     /// Sends a simple query and does not wait.
     pub(crate) fn start(&mut self, sql: &str) -> Result<(), WireError> {
         self.send(&query(sql))
@@ -439,7 +504,7 @@ impl Wire {
 
     /// Asks, on a connection of its own, for the running query of this one to be cancelled.
     pub(crate) fn cancel(&self) {
-        cancel(&self.addr, self.pid, &self.key);
+        cancel_as(&self.addr, self.tls.as_ref(), (self.pid, &self.key));
     }
 
     /// Ends one direction of the connection.
@@ -447,6 +512,7 @@ impl Wire {
         // The peer may have closed already.
         let _ = match &self.stream {
             Stream::Tcp(stream) => stream.shutdown(how),
+            Stream::Tls(stream) => stream.sock.shutdown(how),
             Stream::Unix(stream) => stream.shutdown(how),
         };
     }
@@ -461,7 +527,11 @@ impl Wire {
 
 /// Sends a CancelRequest and waits until the peer has closed, as libpq does.
 pub(crate) fn cancel(addr: &Addr, pid: u32, key: &[u8]) {
-    let mut wire = Wire::open(addr).unwrap();
+    cancel_as(addr, None, (pid, key));
+}
+
+fn cancel_as(addr: &Addr, tls: Option<&Tls>, (pid, key): (u32, &[u8])) {
+    let mut wire = Wire::open_as(addr, tls).unwrap();
     let mut body = 80_877_102_u32.to_be_bytes().to_vec();
     body.extend(pid.to_be_bytes());
     body.extend(key);

@@ -1,0 +1,259 @@
+//! What the keys `client_tls_*` and `server_tls_*` come to: versions of TLS, and the content of the PEM files.
+//!
+//! Files are read with the configuration, by the function that the caller gives: a certificate that cannot be served is a
+//! mistake with its line, at the start and at a reload alike, and nothing needs the disk afterwards.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::RootCertStore;
+use rustls::crypto::aws_lc_rs::default_provider;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+
+use super::auth_files::beside;
+use super::build::{Draft, Reader};
+use super::mistake::quoted;
+use super::text::Place;
+use super::value::SslMode;
+
+/// Which versions of TLS are spoken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TlsProtocols {
+    /// TLS 1.2.
+    pub tls12: bool,
+    /// TLS 1.3.
+    pub tls13: bool,
+    /// Older ones were asked for too; they are not spoken.
+    pub(crate) older: bool,
+}
+
+impl Default for TlsProtocols {
+    fn default() -> Self {
+        Self { tls12: true, tls13: true, older: false }
+    }
+}
+
+impl TlsProtocols {
+    /// Reads `secure` (or `default`), `tlsv1.2`, `tlsv1.3`, a list of the two, or `all` and `legacy`.
+    ///
+    /// # Errors
+    /// What was expected.
+    pub(crate) fn parse(text: &str) -> Result<Self, &'static str> {
+        const EXPECTED: &str =
+            "secure, all, tlsv1.2, tlsv1.3 or tlsv1.2,tlsv1.3 (older versions of TLS are not spoken)";
+        let mut found = Self { tls12: false, tls13: false, older: false };
+        for word in text.split([',', ':']).map(str::trim) {
+            match word.to_ascii_lowercase().as_str() {
+                "secure" | "default" => (found.tls12, found.tls13) = (true, true),
+                "all" | "legacy" => found = Self { tls12: true, tls13: true, older: true },
+                "tlsv1.2" => found.tls12 = true,
+                "tlsv1.3" => found.tls13 = true,
+                _ => return Err(EXPECTED),
+            }
+        }
+        Ok(found)
+    }
+}
+
+impl fmt::Display for TlsProtocols {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self { older: true, .. } => "all",
+            Self { tls12: true, tls13: false, .. } => "tlsv1.2",
+            Self { tls12: false, tls13: true, .. } => "tlsv1.3",
+            Self { .. } => "secure",
+        })
+    }
+}
+
+/// All that TLS on one side is made of: towards clients, or towards Postgres.
+#[derive(Clone, Debug, Default)]
+pub struct TlsSide {
+    /// When it is used, and what of the peer is verified.
+    pub sslmode: SslMode,
+    /// The versions that are spoken.
+    pub protocols: TlsProtocols,
+    /// Our certificate chain and its key, where there is one.
+    pub identity: Option<Arc<CertifiedKey>>,
+    /// Certificates of the authorities that vouch for the peer.
+    pub authorities: Vec<CertificateDer<'static>>,
+}
+
+impl PartialEq for TlsSide {
+    /// A key belongs to its certificate: equal certificates mean equal keys.
+    fn eq(&self, other: &Self) -> bool {
+        let chain = |side: &Self| side.identity.as_ref().map(|identity| identity.cert.clone());
+        (self.sslmode, self.protocols, &self.authorities) == (other.sslmode, other.protocols, &other.authorities)
+            && chain(self) == chain(other)
+    }
+}
+
+/// Reads the files of both sides, where TLS is not switched off.
+pub(super) fn files(draft: &mut Draft<'_>, read: Reader<'_>) {
+    let config = &draft.config;
+    let client = Keys {
+        names: ["client_tls_sslmode", "client_tls_cert_file", "client_tls_key_file", "client_tls_ca_file"],
+        paths: [&config.client_tls_cert_file, &config.client_tls_key_file, &config.client_tls_ca_file]
+            .map(|path| path.as_ref().map(|path| beside(draft.file, path))),
+        needs_identity: true,
+    };
+    let server = Keys {
+        names: ["server_tls_sslmode", "server_tls_cert_file", "server_tls_key_file", "server_tls_ca_file"],
+        paths: [&config.server_tls_cert_file, &config.server_tls_key_file, &config.server_tls_ca_file]
+            .map(|path| path.as_ref().map(|path| beside(draft.file, path))),
+        needs_identity: false,
+    };
+    let (mode, protocols) = (config.client_tls_sslmode, config.client_tls_protocols);
+    draft.config.client_tls = client.side(draft, read, (mode, protocols));
+    let (mode, protocols) = (draft.config.server_tls_sslmode, draft.config.server_tls_protocols);
+    draft.config.server_tls = server.side(draft, read, (mode, protocols));
+}
+
+/// The keys of one side, and the paths in them: certificate, key, authorities.
+struct Keys {
+    names: [&'static str; 4],
+    paths: [Option<std::path::PathBuf>; 3],
+    needs_identity: bool,
+}
+
+impl Keys {
+    fn side(&self, draft: &mut Draft<'_>, read: Reader<'_>, (sslmode, protocols): (SslMode, TlsProtocols)) -> TlsSide {
+        let mut side = TlsSide { sslmode, protocols, identity: None, authorities: Vec::new() };
+        if sslmode == SslMode::Disable || !draft.sound(&Place::Main, &self.names) {
+            return side;
+        }
+        if protocols.older {
+            draft.warn("TLS 1.0 and 1.1 are not spoken, whatever the protocols say: they are broken");
+        }
+        side.identity = self.identity(draft, read, sslmode);
+        side.authorities = self.authorities(draft, read, sslmode);
+        side
+    }
+
+    fn identity(&self, draft: &mut Draft<'_>, read: Reader<'_>, mode: SslMode) -> Option<Arc<CertifiedKey>> {
+        let [of_mode, of_cert, of_key, _] = self.names;
+        let (cert_path, key_path) = match (&self.paths[0], &self.paths[1]) {
+            (Some(cert), Some(key)) => (cert, key),
+            (None, None) if !self.needs_identity => return None,
+            (cert, _) => {
+                let missing = if cert.is_none() { of_cert } else { of_key };
+                let other = if cert.is_none() { of_key } else { of_cert };
+                let why = if self.needs_identity { format!("{of_mode} = {mode}") } else { other.to_owned() };
+                let line = draft.line(&Place::Main, if self.needs_identity { of_mode } else { other });
+                draft.mistakes.add(line, missing, format!("a PEM file, for {why}"), "none");
+                return None;
+            }
+        };
+        let chain = certificates(draft, read, (of_cert, cert_path));
+        let key = key(draft, read, (of_key, key_path));
+        let (chain, key) = (chain?, key?);
+        match CertifiedKey::from_der(chain, key, &default_provider()) {
+            Ok(identity) => Some(Arc::new(identity)),
+            Err(rustls::Error::InconsistentKeys(_)) => {
+                let got = format!("{} (the key of another certificate)", quoted(&key_path.display().to_string()));
+                draft.mistake(&Place::Main, of_key, format!("the private key of {of_cert}"), got);
+                None
+            }
+            Err(error) => {
+                let got = format!("{} ({error})", quoted(&key_path.display().to_string()));
+                draft.mistake(&Place::Main, of_key, format!("a private key and, in {of_cert}, its certificate"), got);
+                None
+            }
+        }
+    }
+
+    fn authorities(&self, draft: &mut Draft<'_>, read: Reader<'_>, mode: SslMode) -> Vec<CertificateDer<'static>> {
+        let [of_mode, _, _, of_ca] = self.names;
+        let Some(path) = &self.paths[2] else {
+            if mode.verifies() {
+                let expected = format!("a PEM file of the authorities to trust, for {of_mode} = {mode}");
+                let line = draft.line(&Place::Main, of_mode);
+                draft.mistakes.add(line, of_ca, expected, "none");
+            }
+            return Vec::new();
+        };
+        let found = certificates(draft, read, (of_ca, path)).unwrap_or_default();
+        let all = found.len();
+        // The bundles of systems hold oddities that nobody needs: one good authority is enough.
+        let good: Vec<_> = found.into_iter().filter(|one| RootCertStore::empty().add(one.clone()).is_ok()).collect();
+        if good.is_empty() && all > 0 {
+            let got = format!("{} (none in it can be used)", quoted(&path.display().to_string()));
+            draft.mistake(&Place::Main, of_ca, "a PEM file of certificates", got);
+        } else if good.len() < all {
+            let left_out = all - good.len();
+            draft.warn(&format!("{of_ca}: {left_out} of {all} certificates cannot be read and are left out"));
+        }
+        good
+    }
+}
+
+fn text(draft: &mut Draft<'_>, read: Reader<'_>, (name, path): (&str, &Path)) -> Option<super::build::Content> {
+    read(path)
+        .map_err(|error| {
+            let got = format!("{} ({})", quoted(&path.display().to_string()), error.to_string().escape_debug());
+            draft.mistake(&Place::Main, name, "a file that can be read", got);
+        })
+        .ok()
+}
+
+fn certificates(
+    draft: &mut Draft<'_>,
+    read: Reader<'_>,
+    (name, path): (&str, &Path),
+) -> Option<Vec<CertificateDer<'static>>> {
+    let content = text(draft, read, (name, path))?;
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(content.text.as_bytes()).collect();
+    match found {
+        Ok(found) if !found.is_empty() => Some(found),
+        other => {
+            let why = other.err().map_or_else(|| "no certificate in it".to_owned(), |error| error.to_string());
+            let got = format!("{} ({})", quoted(&path.display().to_string()), why.escape_debug());
+            draft.mistake(&Place::Main, name, "a PEM file of certificates", got);
+            None
+        }
+    }
+}
+
+fn key(draft: &mut Draft<'_>, read: Reader<'_>, (name, path): (&str, &Path)) -> Option<PrivateKeyDer<'static>> {
+    let content = text(draft, read, (name, path))?;
+    if content.world_readable {
+        draft.warn(&format!("{name} {} can be read by everybody: chmod 600", path.display()));
+    }
+    let found = PrivateKeyDer::from_pem_slice(content.text.as_bytes());
+    if found.is_err() {
+        let encrypted = content.text.contains("ENCRYPTED");
+        let why = if encrypted { "an encrypted key" } else { "no private key in it" };
+        let got = format!("{} ({why})", quoted(&path.display().to_string()));
+        draft.mistake(&Place::Main, name, "a PEM file with a private key, without a passphrase", got);
+    }
+    found.ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn protocols_are_read_as_pgbouncer_names_them() {
+        for (text, tls12, tls13, shown) in [
+            ("secure", true, true, "secure"),
+            ("default", true, true, "secure"),
+            ("tlsv1.2", true, false, "tlsv1.2"),
+            ("TLSv1.3", false, true, "tlsv1.3"),
+            ("tlsv1.2, tlsv1.3", true, true, "secure"),
+            ("tlsv1.2:tlsv1.3", true, true, "secure"),
+            ("all", true, true, "all"),
+            ("legacy", true, true, "all"),
+        ] {
+            let found = TlsProtocols::parse(text).unwrap();
+            assert_eq!((found.tls12, found.tls13), (tls12, tls13), "{text}");
+            assert_eq!(found.to_string(), shown, "{text}");
+        }
+        for text in ["", "tlsv1.0", "tlsv1.1", "ssl3", "tlsv1.2,", "tlsv1.1,tlsv1.2", "!tlsv1.2"] {
+            assert!(TlsProtocols::parse(text).is_err(), "{text}");
+        }
+    }
+}
