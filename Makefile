@@ -9,10 +9,10 @@ DEMO ?=
 DRIVERS ?= all
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build demo test test-drivers check lint doc bench clean
+.PHONY: help deps build demo test test-drivers test-versions check lint doc bench clean
 
 help: ## Say what there is
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-13s %s\n", $$1, $$2 }'
 
 deps: ## Install what is missing (PostgreSQL's programs, a C compiler), or name it
 	@./deploy/install-deps.sh
@@ -39,6 +39,9 @@ test: lint doc ## Formatting, lints, documentation, then all tests
 test-drivers: deps ## Real drivers of other languages, directly and through pglull (DRIVERS='pgx jdbc', SAVE=1: tests/drivers/README.md)
 	$(CARGO) build --locked
 	PGLULL=$(TARGET)/debug/pglull ./tests/drivers/run.sh $(DRIVERS)
+
+test-versions: deps ## The integration tests against Postgres 14 to 18 (V='15 18' picks, T='differential' filters)
+	./tests/postgres-versions.sh $(V) -- $(T)
 
 bench: build ## pglull beside PgBouncer in the same rounds, as ratios; under 3 minutes (SAVE=1 keeps the report)
 	PGLULL=$(TARGET)/release/pglull ./benches/compare.sh

@@ -46,6 +46,9 @@ async fn drain(server: &mut Server) -> Result<(), Failure> {
     if server.progress.in_copy() {
         server.send(client::COPY_FAIL, b"client disconnected\0").await?;
     }
+    // A Sync alone would commit what the client did and never asked to commit. It is what ends the skipping after an
+    // error, where the ROLLBACK is not even read.
+    server.send(client::QUERY, b"ROLLBACK\0").await?;
     server.send(client::SYNC, b"").await?;
     while !server.progress.at_rest() {
         server.next().await?;

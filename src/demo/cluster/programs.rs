@@ -10,12 +10,16 @@ use std::process::{Command, Stdio};
 use super::ClusterError;
 
 /// Finds a program of the Postgres installation (`pgbench`, `psql`, ...): in `PG_BIN`, where
-/// `pg_config` says, under `/usr/lib/postgresql` (newest version first), in `PATH`.
+/// `pg_config` says, under `/usr/lib/postgresql` (newest version first), in `PATH`. A `PG_BIN` that holds a server
+/// alone settles which server runs; programs that it has not are looked for further on.
 ///
 /// # Errors
 /// [`ClusterError::Missing`], which says where it was looked for and how to install it.
 pub fn find_tool(name: &str) -> Result<PathBuf, ClusterError> {
-    let places = places();
+    let mut places = places();
+    if std::env::var_os("PG_BIN").is_some() {
+        places.extend(installed());
+    }
     places.iter().map(|folder| folder.join(name)).find(|file| file.is_file()).ok_or_else(|| missing(name, &places))
 }
 
@@ -34,11 +38,13 @@ fn missing(tool: &str, places: &[PathBuf]) -> ClusterError {
     ClusterError::Missing { tool: tool.to_owned(), looked_in }
 }
 
-/// Where Postgres' programs may be, best first. `PG_BIN` is an order: nothing else is looked at then.
+/// Where a server's programs may be, best first. `PG_BIN` is an order: nothing else is looked at then.
 fn places() -> Vec<PathBuf> {
-    if let Some(folder) = std::env::var_os("PG_BIN") {
-        return vec![PathBuf::from(folder)];
-    }
+    std::env::var_os("PG_BIN").map_or_else(installed, |folder| vec![PathBuf::from(folder)])
+}
+
+/// Where Postgres is installed, best first.
+fn installed() -> Vec<PathBuf> {
     let mut places = Vec::new();
     if let Ok(output) = Command::new("pg_config").arg("--bindir").stderr(Stdio::null()).output()
         && output.status.success()
