@@ -132,7 +132,6 @@ fn x03_temporary_tables_and_sequences() {
 }
 
 #[test]
-#[ignore = "an advisory lock of a session does not yet keep its client on its server"]
 fn x04_advisory_locks() {
     let house = House::new("");
     house.each(

@@ -19,11 +19,6 @@ use crate::support::wire::{
 
 const CLIENTS: usize = 200;
 
-/// Whether named statements follow their client from server to server yet.
-fn named_work() -> bool {
-    !crate::differential::expected().contains_key("random:named")
-}
-
 /// Questions of one client that go out in one write.
 #[derive(Default)]
 struct Batch {
@@ -109,7 +104,7 @@ impl Batch {
                 );
             }
             // A statement with a name, parsed once on this connection.
-            _ if named_works_here(rng) => {
+            14 => {
                 let mut messages = vec![bind("", "echo", &given), execute("", 0), sync()];
                 if std::mem::take(fresh) {
                     messages.insert(0, parse("echo", &format!("SELECT $1::text, 'of {client}'")));
@@ -137,12 +132,6 @@ impl Batch {
             panic!("client {client}, IT_SEED={seed}: value {at} is {got:?}, not {asked:?}");
         }
     }
-}
-
-/// The choice is made for every question, so that a run with the same seed asks the same.
-fn named_works_here(rng: &mut Rng) -> bool {
-    static WORKS: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
-    rng.below(2) == 0 && *WORKS.get_or_init(named_work)
 }
 
 /// One client asks until all together have asked `count`; it dies at random points and comes again.

@@ -44,7 +44,7 @@ fn written() -> Vec<Script> {
 }
 
 /// `tests/differential/expected.txt`: the scripts (or families of random ones) that differ until something is built.
-pub(crate) fn expected() -> BTreeMap<String, String> {
+fn expected() -> BTreeMap<String, String> {
     let text = fs::read_to_string(folder().join("expected.txt")).unwrap();
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
     lines
