@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -175,6 +175,25 @@ impl Stream {
             Self::Tcp(stream) => stream.local_addr().ok().map(|addr| (addr.ip(), addr.port())),
             Self::Tls(stream) => stream.socket().local_addr().ok().map(|addr| (addr.ip(), addr.port())),
             Self::Unix(_) | Self::Closed => None,
+        }
+    }
+
+    /// The address of the other end; none for Unix sockets.
+    #[must_use]
+    pub fn remote(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(stream) => stream.peer_addr().ok(),
+            Self::Tls(stream) => stream.socket().peer_addr().ok(),
+            Self::Unix(_) | Self::Closed => None,
+        }
+    }
+
+    /// The process at the other end of a Unix socket, where the kernel knows it.
+    #[must_use]
+    pub fn peer_pid(&self) -> Option<i32> {
+        match self {
+            Self::Unix(stream) => stream.peer_cred().ok()?.pid(),
+            Self::Tcp(_) | Self::Tls(_) | Self::Closed => None,
         }
     }
 

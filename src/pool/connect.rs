@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::database::{Pool, Welcome};
+use super::recycle::RECONNECT;
 use super::wait::Answer;
 use crate::auth::credential::Credential;
 use crate::ids::{Moment, millis};
@@ -99,10 +100,17 @@ impl Pool {
         self.put_back(rested, true);
     }
 
-    /// A reload has overtaken the connect.
+    /// A reload or a `RECONNECT` has overtaken the connect.
     fn connected_in_vain(&self, rested: Rested, reason: &str) {
         let now = self.database.clock.now();
-        self.database.books().connect_failed(self.ix, now);
+        {
+            let mut books = self.database.books();
+            books.connect_failed(self.ix, now);
+            if reason == RECONNECT {
+                // A log-in may wait for what this server would have said.
+                books.want_server(self.ix);
+            }
+        }
         self.close(vec![rested], reason);
     }
 
@@ -167,11 +175,14 @@ impl Attempt {
         let pool = Arc::clone(&self.pool);
         let now = pool.database.clock.now();
         let bound = pool.database.settings.load().server_connect_timeout;
-        let result = connect::connect(&pool.target(), pool.next_server(), now, bound).await;
+        let id = pool.next_server();
+        let badge = pool.roster.enter(id, now);
+        let result = connect::connect(&pool.target(), id, now, bound).await;
         self.booked = false;
         match result {
-            Ok(rested) => {
-                match pool.unwanted(&rested.server().link.target) {
+            Ok(mut rested) => {
+                rested.wear(badge);
+                match pool.unwanted(rested.server()) {
                     Some(reason) => pool.connected_in_vain(rested, reason),
                     None => pool.connected(rested),
                 }

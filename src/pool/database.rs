@@ -24,6 +24,7 @@ use crate::server::cancel::Link;
 use crate::server::conn::Rested;
 use crate::server::connect::Target;
 use crate::server::parameters::Parameters;
+use crate::server::roster::Roster;
 use crate::telemetry::metrics::{DatabaseMetrics, PoolMetrics, Recorder};
 use crate::wire::reply::Report;
 
@@ -82,6 +83,7 @@ pub struct Database {
     schema: AtomicU64,
     /// The configuration does not have it any more.
     removed: AtomicBool,
+    pub(super) disabled: AtomicBool,
     pools: Mutex<Vec<Arc<Pool>>>,
 }
 
@@ -97,6 +99,8 @@ pub struct Pool {
     pub stats: Stats,
     /// Its timings for the scraper.
     pub metrics: PoolMetrics,
+    /// Its servers.
+    pub roster: Arc<Roster>,
     pub(super) ix: PoolIx,
     pub(super) welcome: watch::Sender<Welcome>,
     pub(super) failures: AtomicU32,
@@ -163,6 +167,7 @@ impl Database {
             shut: AtomicBool::new(false),
             schema: AtomicU64::new(0),
             removed: AtomicBool::new(false),
+            disabled: AtomicBool::new(false),
             pools: Mutex::default(),
         })
     }
@@ -242,6 +247,7 @@ impl Database {
             shape: ArcSwap::from_pointee(Shape { target: Arc::new(target), mode }),
             stats: Stats::default(),
             metrics: PoolMetrics::new(recorder, &self.name, user),
+            roster: Arc::default(),
             ix: self.books().add_pool(size.limit, size.minimum),
             welcome: watch::Sender::new(Welcome::default()),
             failures: AtomicU32::new(0),

@@ -62,7 +62,7 @@ impl Lease {
     /// nobody an error. Returns false if it is not; the lease is to be dropped then. **Not cancel-safe.**
     pub async fn check(&mut self) -> bool {
         let Held::Rested(rested) = &mut self.held else { return true };
-        if !rested.still_fresh() {
+        if rested.server().is_outdated() || !rested.still_fresh() {
             return false;
         }
         let idle = self.pool.database.clock.now().since(rested.server().used_at);
@@ -106,7 +106,7 @@ impl Lease {
         server.used_at = now;
         let over = server.expires_at.is_some_and(|moment| now >= moment).then_some("server lifetime over");
         let unsure = server.progress.may_say_more().then_some("an answer may still come");
-        if let Some(reason) = over.or(unsure).or_else(|| self.pool.unwanted(&server.link.target)) {
+        if let Some(reason) = over.or(unsure).or_else(|| self.pool.unwanted(&server)) {
             tracing::debug!(server = server.id.0, reason, "closing server");
             server.farewell();
         } else if server.dirty || cancel_under_way || server.link.guard.in_doubt() {
@@ -160,7 +160,7 @@ impl Lease {
                 Err(_) => return,
             }
         }
-        if let Some(reason) = self.pool.unwanted(&server.link.target) {
+        if let Some(reason) = self.pool.unwanted(&server) {
             tracing::debug!(server = id.0, reason, "closing server");
             return server.farewell();
         }

@@ -10,6 +10,7 @@ pub mod databases;
 pub mod gate;
 pub mod lease;
 pub mod ledger;
+mod recycle;
 mod reload;
 pub mod stats;
 pub mod upkeep;

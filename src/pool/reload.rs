@@ -8,9 +8,10 @@ use std::sync::atomic::Ordering;
 
 use super::database::{Database, Pool, Settings, Shape, Size, Welcome};
 use super::databases::{self, Databases};
+use super::recycle::RECONNECT;
 use crate::auth::credential::Credential;
 use crate::config::{Config, PoolMode};
-use crate::server::conn::Rested;
+use crate::server::conn::{Rested, Server};
 use crate::server::connect::Target;
 use crate::server::tls::Connector;
 
@@ -96,7 +97,11 @@ impl Pool {
     }
 
     /// Why a server that is free now must not be lent again, in PgBouncer's words; `None` if it may be.
-    pub(super) fn unwanted(&self, target: &Arc<Target>) -> Option<&'static str> {
+    pub(super) fn unwanted(&self, server: &Server) -> Option<&'static str> {
+        let target = &server.link.target;
+        if server.is_outdated() {
+            return Some(RECONNECT);
+        }
         if self.database.is_removed() {
             return Some("database removed");
         }

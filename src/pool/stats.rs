@@ -1,7 +1,14 @@
 //! Counters of one pool. Plain atomics: tasks add to them, the console and the scraper read them.
+//!
+//! What they stood at one and two periods ago is kept beside them, so that averages are those of the last period and what
+//! has come since.
 
+use std::ops::AddAssign;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use crate::ids::{Moment, millis};
 
 /// One counter.
 #[derive(Debug, Default)]
@@ -52,4 +59,146 @@ pub struct Stats {
     pub server_connects: Counter,
     pub server_connect_failures: Counter,
     pub server_closes: Counter,
+    before: Mutex<Before>,
+}
+
+/// What the counters stood at: one period ago at most, and two.
+#[derive(Clone, Copy, Debug, Default)]
+struct Before {
+    newer: Figures,
+    older: Figures,
+}
+
+/// The counters that `SHOW STATS` shows, in its order, all of one moment; or what they grew by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Figures(pub [u64; 12]);
+
+/// Places in [`Figures`] that averages are made of in a way of their own.
+const TRANSACTIONS: usize = 1;
+const QUERIES: usize = 2;
+const TRANSACTION_TIME: usize = 5;
+const QUERY_TIME: usize = 6;
+
+impl AddAssign for Figures {
+    fn add_assign(&mut self, other: Self) {
+        for (sum, value) in self.0.iter_mut().zip(other.0) {
+            *sum = sum.saturating_add(value);
+        }
+    }
+}
+
+impl Figures {
+    /// What they have grown by, a second; times of transactions and queries are means of one. `then` is what they stood at
+    /// `elapsed` ago. As PgBouncer, less than a second counts as one.
+    #[must_use]
+    pub fn averages(&self, then: &Self, elapsed: Duration) -> Self {
+        let grown: Vec<u64> = self.0.iter().zip(then.0).map(|(now, then)| now.saturating_sub(then)).collect();
+        let of = |place: usize| grown.get(place).copied().unwrap_or_default();
+        let ms = millis(elapsed).max(1000);
+        let mut averages = Self::default();
+        for (place, average) in averages.0.iter_mut().enumerate() {
+            *average = match place {
+                TRANSACTION_TIME => of(place).checked_div(of(TRANSACTIONS)).unwrap_or_default(),
+                QUERY_TIME => of(place).checked_div(of(QUERIES)).unwrap_or_default(),
+                _ => of(place).saturating_mul(1000) / ms,
+            };
+        }
+        averages
+    }
+}
+
+impl Stats {
+    /// What the counters stand at.
+    #[must_use]
+    pub fn figures(&self) -> Figures {
+        let counters = [
+            &self.server_assignments,
+            &self.transactions,
+            &self.queries,
+            &self.received,
+            &self.sent,
+            &self.transaction_us,
+            &self.query_us,
+            &self.wait_us,
+            &self.client_parses,
+            &self.server_parses,
+            &self.binds,
+            &self.logins,
+        ];
+        Figures(counters.map(Counter::value))
+    }
+
+    fn before(&self) -> MutexGuard<'_, Before> {
+        self.before.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What they stood at when the period before this one began; zero for a pool that is younger.
+    #[must_use]
+    pub fn older(&self) -> Figures {
+        self.before().older
+    }
+
+    /// A period is over.
+    pub fn turn(&self) {
+        let now = self.figures();
+        let mut before = self.before();
+        *before = Before { older: before.newer, newer: now };
+    }
+}
+
+/// When the periods of the averages began. One for all pools, so that their figures can be added up.
+#[derive(Debug, Default)]
+pub struct Periods(Mutex<(Moment, Moment)>);
+
+impl Periods {
+    fn edges(&self) -> MutexGuard<'_, (Moment, Moment)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// When [`Stats::older`] was taken.
+    #[must_use]
+    pub fn older(&self) -> Moment {
+        self.edges().0
+    }
+
+    /// A period is over.
+    pub fn turn(&self, now: Moment) {
+        let mut edges = self.edges();
+        *edges = (edges.1, now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn averages_are_of_the_last_period_and_what_came_since() {
+        let stats = Stats::default();
+        stats.transactions.add(1000);
+        stats.turn();
+        assert_eq!(stats.older(), Figures::default());
+        stats.transactions.add(20);
+        stats.queries.add(40);
+        stats.transaction_us.add(4000);
+        stats.query_us.add(400);
+        stats.wait_us.add(30);
+        stats.turn();
+        stats.received.add(500);
+        let (now, then) = (stats.figures(), stats.older());
+        let averages = now.averages(&then, Duration::from_secs(10));
+        assert_eq!(averages.0, [0, 2, 4, 50, 0, 200, 10, 3, 0, 0, 0, 0]);
+        // Nothing is divided by nothing.
+        assert_eq!(then.averages(&then, Duration::ZERO), Figures::default());
+        assert_eq!(now.averages(&then, Duration::from_millis(10)).0[1], 20, "less than a second counts as one");
+    }
+
+    #[test]
+    fn periods_follow_each_other() {
+        let periods = Periods::default();
+        for (now, older) in [(60_000, 0), (120_000, 60_000), (180_000, 120_000)] {
+            periods.turn(Moment(now));
+            assert_eq!(periods.older(), Moment(older));
+        }
+    }
 }

@@ -83,6 +83,12 @@ impl CancelGuard {
         self.busy() || self.lost()
     }
 
+    /// How many are on their way.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.under_way.load(Ordering::Acquire)
+    }
+
     /// Whether one is on its way.
     #[must_use]
     pub fn busy(&self) -> bool {

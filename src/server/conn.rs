@@ -15,6 +15,7 @@ use super::cancel::Link;
 use super::parameters::Parameters;
 use super::progress::{Boundary, Progress, Status};
 use super::residue::Settings;
+use super::roster::Badge;
 use crate::ids::{Moment, ServerId};
 use crate::net::stream::Stream;
 use crate::prepared::slots::Slots;
@@ -53,6 +54,8 @@ pub struct Server {
     pub schema: u64,
     /// It has sent an error that ends the connection.
     pub said_farewell: bool,
+    /// Its place on the list of its pool's servers, if it is a pool's.
+    pub badge: Option<Badge>,
 }
 
 /// A server that stands at a boundary, with the proof: the only form in which a pool keeps one.
@@ -89,6 +92,12 @@ impl Rested {
     /// Sets when it is to be closed.
     pub fn set_expiry(&mut self, at: Option<Moment>) {
         self.server.expires_at = at;
+    }
+
+    /// Takes its place on the list of its pool's servers.
+    pub fn wear(&mut self, badge: Badge) {
+        badge.logged_in(&self.server);
+        self.server.badge = Some(badge);
     }
 
     /// Whether it is still what it was when it was put back: connected, and silent but for news of its settings.
@@ -142,6 +151,12 @@ pub struct Answer {
 const ERRAND_LIMIT: usize = 16 << 20;
 
 impl Server {
+    /// Whether its pool was told to reconnect since it was opened.
+    #[must_use]
+    pub fn is_outdated(&self) -> bool {
+        self.badge.as_ref().is_some_and(Badge::is_outdated)
+    }
+
     /// Whether the socket is open and, as far as its first byte tells, brings no farewell. One system call.
     #[must_use]
     fn looks_alive(&mut self) -> bool {

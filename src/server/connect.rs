@@ -211,6 +211,7 @@ impl Greeting {
             settings: None,
             schema: 0,
             said_farewell: false,
+            badge: None,
         };
         Rested::new(Box::new(server), proof)
     }

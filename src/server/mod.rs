@@ -8,4 +8,5 @@ pub mod parameters;
 pub mod progress;
 pub mod recover;
 pub mod residue;
+pub mod roster;
 pub mod tls;
