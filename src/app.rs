@@ -12,6 +12,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
 
+use crate::admin::averages;
 use crate::admin::console::{self, Ending, Env};
 use crate::admin::reload;
 use crate::auth::users::Users;
@@ -97,11 +98,14 @@ pub async fn run(config: Config, outside: Outside) -> Result<(), StartError> {
     };
     let registry = Registry::new(databases, clients, users, clock);
     let (shutdown, ending) = watch::channel(Ending::Run);
+    let periods = Arc::default();
     // Before anybody can know that we are here: a signal without a handler ends the process.
     let heard = Signals::install()?;
     let Outside { logs, notify, serving } = outside;
     let (logs, notify) = (Arc::new(logs), Arc::new(notify));
-    let env = Env { front: front.clone(), registry, shutdown, answering: watch::Sender::default(), logs, notify };
+    let answering = watch::Sender::default();
+    let env = Env { front: front.clone(), registry, periods, shutdown, answering, logs, notify };
+    tokio::spawn(averages::keep(env.clone()));
     for (listener, via) in listeners {
         tracing::info!(on = %listener.describe(), console_only = via == Via::AdminSocket, "listening");
         tokio::spawn(accept(listener, via, env.clone(), ending.clone()));

@@ -106,10 +106,53 @@ pub enum Command {
         /// As written, without quotes.
         value: String,
     },
+    /// `BEGIN`: drivers want to see themselves in a transaction. The console has none: each command counts at once.
+    Begin,
+    /// `COMMIT` or `ROLLBACK`, with its tag.
+    End(&'static str),
+    /// `DEALLOCATE name`, or `ALL`: none.
+    Deallocate(Option<String>),
     /// What drivers send by habit: answered with this tag and nothing else.
     NoOp(&'static str),
     /// Blanks, comments or a lone `;`.
     Empty,
+}
+
+/// Who may give a command.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Role {
+    /// Everybody on the console: `stats_users` and `admin_users`.
+    Stats,
+    /// `admin_users` only.
+    Admin,
+}
+
+impl Command {
+    /// Who may give it. What is not named here is for admins only, and so is every command that is added.
+    #[must_use]
+    pub const fn needs(&self) -> Role {
+        match self {
+            Self::Show(show) => show.needs(),
+            Self::Begin | Self::End(_) | Self::Deallocate(_) | Self::NoOp(_) | Self::Empty => Role::Stats,
+            _ => Role::Admin,
+        }
+    }
+}
+
+impl Show {
+    /// Who may see it; as with commands, what is not named here is for admins only.
+    #[must_use]
+    pub const fn needs(&self) -> Role {
+        match self {
+            Self::Pools | Self::Clients | Self::Servers | Self::Sockets | Self::ActiveSockets => Role::Stats,
+            Self::Databases | Self::Users | Self::Lists | Self::Config | Self::Mem | Self::State => Role::Stats,
+            Self::Stats | Self::StatsTotals | Self::StatsAverages | Self::Totals => Role::Stats,
+            Self::Peers | Self::PeerPools | Self::DnsHosts | Self::DnsZones => Role::Stats,
+            Self::Windows | Self::Window(_) | Self::Held(_) | Self::Blockers(_) => Role::Stats,
+            Self::Version | Self::Help | Self::Parameter(_) => Role::Stats,
+            _ => Role::Admin,
+        }
+    }
 }
 
 /// What `SHOW` can show.

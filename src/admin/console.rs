@@ -1,28 +1,27 @@
-//! A client's connection to the console: simple queries in, tables out, over whatever socket it came by.
+//! A client's connection to the console: simple and extended queries in, tables out, over whatever socket it came by.
 //!
-//! Frames are cut by `wire::frame`, which checks lengths; answers are `pgwire`'s typed messages. A command that takes
-//! its time (`PAUSE`, `WINDOW ..`) watches the socket meanwhile: an operator who has gone is noticed.
+//! Frames are cut by `wire::frame`, which checks lengths. A command that takes its time (`PAUSE`, `WAIT_CLOSE`, `WINDOW ..`)
+//! watches the socket and the operator's cancel key meanwhile: one who has gone, or has pressed Ctrl-C, is noticed.
 
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::watch;
 
-use super::command::{self, Command, CommandError};
-use super::{reload, show, windows};
-use crate::net::stream::Stream;
+use super::command::{self, Command, CommandError, Role};
+use super::extended::Extended;
+use super::operator::Operator;
+use super::table::{Formats, Table, describe};
+use super::{reload, show, verbs, windows};
+use crate::pool::stats::Periods;
 use crate::process::notify::Notify;
 use crate::session::front::Front;
 use crate::session::greet::ConsoleGuest;
 use crate::telemetry::trace::Logs;
 use crate::window::registry::Registry;
-use crate::wire::frame;
+use crate::wire::extended;
 use crate::wire::reply::{self, Report, Severity, sqlstate};
 use crate::wire::tags::client;
-
-/// The longest command: a change's SQL may be long.
-const COMMAND_MAX: usize = 16 << 20;
 
 /// What the console works on.
 #[derive(Clone)]
@@ -31,6 +30,8 @@ pub struct Env {
     pub front: Front,
     /// Its windows.
     pub registry: Arc<Registry>,
+    /// When the periods of its averages began.
+    pub periods: Arc<Periods>,
     /// How the process is told to end.
     pub shutdown: watch::Sender<Ending>,
     /// How many commands are being carried out: the process does not end before it has answered them.
@@ -70,19 +71,6 @@ pub enum Ending {
     Now,
 }
 
-/// A table to be sent.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(super) struct Table {
-    pub(super) columns: Vec<&'static str>,
-    pub(super) rows: Vec<Vec<String>>,
-}
-
-impl Table {
-    pub(super) fn new(columns: &[&'static str]) -> Self {
-        Self { columns: columns.to_vec(), rows: Vec::new() }
-    }
-}
-
 /// What a command comes to.
 pub(super) enum Answer {
     /// Rows, and a tag.
@@ -113,135 +101,100 @@ impl From<std::io::Error> for Problem {
     }
 }
 
-/// The operator's end of the connection.
-pub(super) struct Operator {
-    stream: Stream,
-    buf: BytesMut,
-    /// Who it is, for receipts and the log.
-    pub(super) name: String,
-    pub(super) admin: bool,
-}
-
-impl Operator {
-    /// Sends a notice now.
-    pub(super) async fn notice(&mut self, text: String) -> Result<(), Problem> {
-        let mut out = BytesMut::new();
-        Report::new("00000", text).write(Severity::Notice, &mut out);
-        Ok(self.stream.write_all(&out).await?)
-    }
-
-    /// Ready when the operator has gone. What it sends on is kept for later, up to a bound. Cancel-safe.
-    pub(super) async fn gone(&mut self) {
-        loop {
-            if self.buf.len() > COMMAND_MAX {
-                return;
-            }
-            self.buf.reserve(1024);
-            match self.stream.read_buf(&mut self.buf).await {
-                // A driver that says good-bye has gone too, even while its socket is still open.
-                Ok(n) if n > 0 && self.buf.first() != Some(&client::TERMINATE) => {}
-                _ => return,
-            }
-        }
-    }
-}
-
 /// Serves the console to one operator until it leaves.
 pub async fn serve(guest: ConsoleGuest, env: Env) {
-    let ConsoleGuest { stream, buf, user, peer, admin } = guest;
-    let mut operator = Operator { stream, buf, name: format!("{user}@{peer}"), admin };
+    let ConsoleGuest { stream, buf, presence, admin } = guest;
+    let name = format!("{}@{}", presence.client().user, presence.client().peer);
+    let operator = Operator { stream, buf, presence, clock: env.front.clock, name, admin };
     tracing::info!(operator = %operator.name, admin, "console log-in");
-    if operator.greet().await.is_ok() {
-        let _ = operator.serve(&env).await;
+    let mut console = Console { operator, extended: Extended::default(), in_transaction: false };
+    if console.greet().await.is_ok() {
+        let _ = console.serve(&env).await;
     }
-    operator.stream.close().await;
+    console.operator.stream.close().await;
 }
 
-impl Operator {
+/// One connection, and what its driver has prepared on it.
+pub(super) struct Console {
+    pub(super) operator: Operator,
+    pub(super) extended: Extended,
+    /// The driver has said `BEGIN`, and wants to see itself in a transaction.
+    in_transaction: bool,
+}
+
+impl Console {
     async fn greet(&mut self) -> Result<(), Problem> {
         let mut out = BytesMut::new();
         reply::authentication_ok(&mut out);
-        let version = concat!(env!("CARGO_PKG_VERSION"), "/pglull");
-        for (name, value) in [
-            ("server_version", version),
-            ("server_encoding", "UTF8"),
-            ("client_encoding", "UTF8"),
-            ("DateStyle", "ISO, MDY"),
-            ("TimeZone", "UTC"),
-            ("standard_conforming_strings", "on"),
-            ("integer_datetimes", "on"),
-            ("is_superuser", if self.admin { "on" } else { "off" }),
-        ] {
+        for (name, value) in show::SETTINGS {
             reply::parameter_status(name.as_bytes(), value.as_bytes(), &mut out);
         }
-        reply::ready_for_query(&mut out);
-        Ok(self.stream.write_all(&out).await?)
+        let superuser: &[u8] = if self.operator.admin { b"on" } else { b"off" };
+        reply::parameter_status(b"is_superuser", superuser, &mut out);
+        reply::backend_key_data(&self.operator.presence.client().key, &mut out);
+        extended::ready_for_query(false, &mut out);
+        self.operator.send(&out).await
     }
 
     async fn serve(&mut self, env: &Env) -> Result<(), Problem> {
         let mut skipping = false;
         loop {
-            let (tag, body) = self.message().await?;
+            let (tag, body) = self.operator.message().await?;
             let _answering = Answering::start(env);
-            let mut out = BytesMut::new();
             match tag {
                 client::TERMINATE => return Ok(()),
+                client::SYNC => {
+                    skipping = false;
+                    self.ready().await?;
+                }
+                // After an error nothing counts before Sync, whatever it is.
+                _ if skipping => {}
                 client::QUERY => {
                     let text = body.strip_suffix(&[0]).and_then(|text| std::str::from_utf8(text).ok());
                     match text {
                         Some(text) if !text.contains('\0') => self.query(text, env).await?,
-                        _ => self.error(&Report::new(sqlstate::PROTOCOL_VIOLATION, "invalid message format")).await?,
+                        _ => self.error(&malformed()).await?,
                     }
-                    reply::ready_for_query(&mut out);
+                    self.ready().await?;
                 }
-                client::SYNC => {
-                    skipping = false;
-                    reply::ready_for_query(&mut out);
+                client::FUNCTION_CALL => {
+                    self.error(&Report::new(sqlstate::FEATURE_NOT_SUPPORTED, "the console has no functions")).await?;
+                    self.ready().await?;
                 }
                 client::PARSE | client::BIND | client::DESCRIBE | client::EXECUTE | client::CLOSE => {
-                    if !std::mem::replace(&mut skipping, true) {
-                        let report =
-                            Report::new(sqlstate::FEATURE_NOT_SUPPORTED, "the console takes simple queries only")
-                                .hint("psql sends those; in a driver switch prepared statements off.");
-                        self.error(&report).await?;
+                    match self.extended_message(tag, &body, env).await {
+                        Ok(()) => {}
+                        Err(Problem::Say(report)) => {
+                            skipping = true;
+                            self.error(&report).await?;
+                        }
+                        Err(Problem::Gone) => return Err(Problem::Gone),
                     }
                 }
+                // Everything is sent at once; data of a COPY that failed to begin is ignored.
                 client::FLUSH | client::COPY_DATA | client::COPY_DONE | client::COPY_FAIL => {}
                 other => {
-                    Report::new(sqlstate::PROTOCOL_VIOLATION, format!("invalid frontend message type {other}"))
-                        .write(Severity::Fatal, &mut out);
-                    self.stream.write_all(&out).await?;
-                    return Ok(());
+                    let text = format!("invalid frontend message type {other}");
+                    return Err(self.operator.farewell(&Report::new(sqlstate::PROTOCOL_VIOLATION, text)).await);
                 }
             }
-            self.stream.write_all(&out).await?;
         }
     }
 
-    async fn message(&mut self) -> Result<(u8, BytesMut), Problem> {
-        loop {
-            match frame::take(&mut self.buf, COMMAND_MAX) {
-                Ok(Some(message)) => return Ok(message),
-                Ok(None) => {
-                    self.buf.reserve(4096);
-                    if self.stream.read_buf(&mut self.buf).await? == 0 {
-                        return Err(Problem::Gone);
-                    }
-                }
-                Err(bad) => {
-                    let mut out = BytesMut::new();
-                    Report::new(sqlstate::PROTOCOL_VIOLATION, bad.to_string()).write(Severity::Fatal, &mut out);
-                    let _ = self.stream.write_all(&out).await;
-                    return Err(Problem::Gone);
-                }
-            }
+    /// The end of a request. What was bound in it ends with it, as with a transaction.
+    async fn ready(&mut self) -> Result<(), Problem> {
+        if !self.in_transaction {
+            self.extended.end_portals();
         }
+        let mut out = BytesMut::new();
+        extended::ready_for_query(self.in_transaction, &mut out);
+        self.operator.send(&out).await
     }
 
     async fn error(&mut self, report: &Report) -> Result<(), Problem> {
         let mut out = BytesMut::new();
         report.write(Severity::Error, &mut out);
-        Ok(self.stream.write_all(&out).await?)
+        self.operator.send(&out).await
     }
 
     /// Runs the commands of one query message; the first that fails ends it.
@@ -250,7 +203,7 @@ impl Operator {
         let mut out = BytesMut::new();
         if statements.is_empty() {
             reply::empty_query(&mut out);
-            self.stream.write_all(&out).await?;
+            self.operator.send(&out).await?;
         }
         for statement in statements {
             let answer = match command::parse(statement.text) {
@@ -261,59 +214,63 @@ impl Operator {
             match answer {
                 Ok(answer) => answer.write(&mut out),
                 Err(Problem::Gone) => return Err(Problem::Gone),
-                Err(Problem::Say(report)) => {
-                    report.write(Severity::Error, &mut out);
-                    self.stream.write_all(&out).await?;
-                    return Ok(());
-                }
+                Err(Problem::Say(report)) => return self.error(&report).await,
             }
-            self.stream.write_all(&out).await?;
+            self.operator.send(&out).await?;
         }
         Ok(())
     }
 
-    async fn run(&mut self, command: Command, env: &Env) -> Result<Answer, Problem> {
-        let looks_only = matches!(command, Command::Show(_) | Command::NoOp(_) | Command::Empty);
-        if !looks_only {
-            if !self.admin {
-                return Err(Report::new(sqlstate::INSUFFICIENT_PRIVILEGE, "admin access needed").into());
-            }
-            tracing::info!(operator = %self.name, command = %windows::brief(&command), "console command");
+    /// Carries out a command, if this operator may give it.
+    pub(super) async fn run(&mut self, command: Command, env: &Env) -> Result<Answer, Problem> {
+        let role = if self.operator.admin { Role::Admin } else { Role::Stats };
+        if command.needs() > role {
+            return Err(Report::new(sqlstate::INSUFFICIENT_PRIVILEGE, "admin access needed").into());
         }
+        if command.needs() == Role::Admin {
+            tracing::info!(operator = %self.operator.name, command = %windows::brief(&command), "console command");
+        }
+        self.operator.begins();
+        let answer = self.carry_out(command, env).await;
+        self.operator.ends();
+        answer
+    }
+
+    async fn carry_out(&mut self, command: Command, env: &Env) -> Result<Answer, Problem> {
         match command {
             Command::Show(show) => show::show(&show, env),
+            Command::Begin => {
+                self.in_transaction = true;
+                Ok(Answer::Done("BEGIN"))
+            }
+            Command::End(tag) => {
+                self.in_transaction = false;
+                Ok(Answer::Done(tag))
+            }
+            Command::Deallocate(name) => self.extended.deallocate(name.as_deref()),
             Command::NoOp(tag) => Ok(Answer::Done(tag)),
             Command::Empty => Ok(Answer::Done("")),
-            Command::Shutdown(how) => {
-                use command::Shutdown;
-                let ending = match how {
-                    Shutdown::WaitForClients => Ending::WaitForClients,
-                    Shutdown::WaitForServers => Ending::WaitForServers,
-                    Shutdown::Now => Ending::Now,
-                };
-                env.shutdown.send_if_modified(|now| std::mem::replace(now, ending.max(*now)) != *now);
-                Ok(Answer::Done("SHUTDOWN"))
-            }
-            Command::KillClient(id) => kill_client(id, env),
+            Command::Kill { .. }
+            | Command::KillClient(_)
+            | Command::Reconnect { .. }
+            | Command::WaitClose { .. }
+            | Command::Disable { .. }
+            | Command::Enable { .. }
+            | Command::Shutdown(_) => verbs::run(command, &mut self.operator, env).await,
             Command::Reload => reload::run(env).await,
             Command::Set { key, value } => reload::set_one(&key, &value, env).await,
-            windows => windows::run(windows, self, env).await,
+            windows => windows::run(windows, &mut self.operator, env).await,
         }
     }
 }
 
-fn kill_client(id: u64, env: &Env) -> Result<Answer, Problem> {
-    let clients = env.front.clients.list();
-    let Some(client) = clients.iter().find(|client| client.id.0 == id) else {
-        return Err(Report::new(sqlstate::UNDEFINED_OBJECT, format!("no such client: {id}"))
-            .hint("SHOW CLIENTS has their ids.")
-            .into());
-    };
-    client.dismiss(Report::new(sqlstate::ADMIN_SHUTDOWN, "admin forced disconnect"));
-    Ok(Answer::Done("KILL_CLIENT"))
+/// A message that is not what its tag says.
+pub(super) fn malformed() -> Report {
+    Report::new(sqlstate::PROTOCOL_VIOLATION, "invalid message format")
 }
 
-fn mistaken(error: CommandError) -> Report {
+/// The report of a text that is no command.
+pub(super) fn mistaken(error: CommandError) -> Report {
     let report = Report::new(sqlstate::SYNTAX_ERROR, error.message);
     match error.hint {
         None => report,
@@ -325,10 +282,9 @@ impl Answer {
     fn write(&self, out: &mut BytesMut) {
         match self {
             Self::Rows(table, tag) => {
-                reply::row_description(table.columns.iter().copied(), out);
-                for row in &table.rows {
-                    reply::data_row(row.iter().map(|value| Some(value.as_str())), out);
-                }
+                let text = Formats::default();
+                describe(&table.columns, &text, out);
+                table.write_rows(0, usize::MAX, &text, out);
                 reply::command_complete(tag, out);
             }
             Self::Done("") => reply::empty_query(out),
@@ -343,7 +299,7 @@ impl Answer {
 
 /// What SIGUSR1 does: `PAUSE`.
 pub async fn pause_all(env: Env) {
-    signalled(windows::pause(None, "SIGUSR1", &env).await, "PAUSE");
+    signalled(windows::pause_all(&env).await, "PAUSE");
 }
 
 /// What SIGUSR2 does: `RESUME`.

@@ -1,10 +1,17 @@
 //! The console: what operators ask, and what they are answered.
 //!
-//! [`command`] reads, purely; [`console`] is a client's connection to the console; `windows` are the verbs of windows and
-//! pauses; `show` fills tables; [`reload`] puts another configuration in force.
+//! [`command`] reads, purely; [`console`] is a client's connection to the console, with what a driver prepares on it in
+//! `extended` and who is at its other end in `operator`; `windows` are the verbs of windows and pauses, `verbs` all others;
+//! `show` fills the tables of `table`; [`averages`] keeps the periods of the figures; [`reload`] puts another
+//! configuration in force.
 
+pub mod averages;
 pub mod command;
 pub mod console;
+mod extended;
+mod operator;
 pub mod reload;
 mod show;
+mod table;
+mod verbs;
 mod windows;

@@ -4,8 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::command::{Command, WindowOptions};
-use super::console::{Answer, Env, Operator, Problem, Table};
+use super::console::{Answer, Env, Problem};
+use super::operator::{Interrupt, Operator};
+use super::table::{Column, Table, long, row, text};
+use super::verbs;
 use crate::config::WindowDefaults;
+use crate::pool::database::Database;
 use crate::window::event::{Outcome, Reason};
 use crate::window::machine::Phase;
 use crate::window::plan::{Bounds, Form};
@@ -28,7 +32,7 @@ pub(super) fn brief(command: &Command) -> String {
 /// Carries out one of them.
 pub(super) async fn run(command: Command, operator: &mut Operator, env: &Env) -> Result<Answer, Problem> {
     match command {
-        Command::Pause { database } => pause(database, &operator.name, env).await,
+        Command::Pause { database } => pause(database, operator, env).await,
         Command::Resume { database } => resume(database, env).await,
         Command::WindowApply { databases, .. } if databases.len() > 1 => {
             let text = "WINDOW APPLY changes one database at a time in this version";
@@ -131,7 +135,7 @@ async fn follow(
     operator: &mut Operator,
     enough: impl Fn(&Status) -> bool,
 ) -> Result<Status, Problem> {
-    let mut told = 0;
+    let (mut told, mut cancelled) = (0, false);
     let tenure = handle.status.borrow().window.bounds.tenure.unwrap_or(Duration::from_secs(3600));
     let mut renewal = tokio::time::interval((tenure / 3).max(Duration::from_millis(10)));
     loop {
@@ -144,15 +148,23 @@ async fn follow(
                 .inspect_err(|_| handle.owner_gone())?;
         }
         told = status.edges.len();
+        // Whoever has cancelled is answered when all is over, not where it would have been enough before.
+        let enough = |status: &Status| if cancelled { closed(status) } else { enough(status) };
         if enough(&status) {
             return Ok(status);
         }
         tokio::select! {
             biased;
-            () = operator.gone() => {
-                handle.owner_gone();
-                return Err(Problem::Gone);
-            }
+            interrupt = operator.interrupted() => match interrupt {
+                Interrupt::Gone => {
+                    handle.owner_gone();
+                    return Err(Problem::Gone);
+                }
+                Interrupt::Cancelled => {
+                    cancelled = true;
+                    let _ = handle.abort();
+                }
+            },
             status = handle.until(|status| status.edges.len() > told || enough(status)) => {
                 if status.edges.len() == told && !enough(&status) {
                     // The driver has died: nothing more will come, and the watchdog opens the gate.
@@ -166,20 +178,33 @@ async fn follow(
     }
 }
 
-const SUMMARY: [&str; 8] = ["id", "outcome", "reason", "drain_ms", "hold_ms", "apply_ms", "held_peak", "stall_max_ms"];
+/// What is answered when a window is over.
+pub(super) const SUMMARY: [Column; 8] = [
+    text("id"),
+    text("outcome"),
+    text("reason"),
+    long("drain_ms"),
+    long("hold_ms"),
+    long("apply_ms"),
+    long("held_peak"),
+    long("stall_max_ms"),
+];
+
+/// What `WINDOW OPEN` answers.
+pub(super) const OPENED: [Column; 4] = [text("id"), text("token"), long("held_now"), long("hold_until_ms")];
 
 fn summary(handle: &Handle) -> Table {
     let receipt = handle.receipt();
     let mut table = Table::new(&SUMMARY);
-    table.rows.push(vec![
+    table.rows.push(row![
         receipt.id,
-        receipt.outcome.to_owned(),
+        receipt.outcome,
         receipt.reason,
-        receipt.took.drain_ms.to_string(),
-        receipt.took.hold_ms.to_string(),
-        receipt.took.apply_ms.to_string(),
-        receipt.held.held_peak.to_string(),
-        receipt.held.stall_max_ms.to_string(),
+        receipt.took.drain_ms,
+        receipt.took.hold_ms,
+        receipt.took.apply_ms,
+        receipt.held.held_peak,
+        receipt.held.stall_max_ms,
     ]);
     table
 }
@@ -225,17 +250,44 @@ async fn open(request: Request, operator: &mut Operator, env: &Env) -> Result<An
     let receipt = handle.receipt();
     let hold = status.window.bounds.hold.unwrap_or_default();
     let left = crate::ids::millis(hold).saturating_sub(receipt.took.hold_ms);
-    let mut table = Table::new(&["id", "token", "held_now", "hold_until_ms"]);
-    table.rows.push(vec![handle.id.clone(), handle.token.clone(), receipt.held.held_now.to_string(), left.to_string()]);
+    let mut table = Table::new(&OPENED);
+    table.rows.push(row![handle.id.clone(), handle.token.clone(), receipt.held.held_now, left]);
     Ok(Answer::Rows(table, "WINDOW"))
 }
 
-/// `PAUSE`: one window for each database, so that each can be resumed alone. Answers when all are drained.
-pub(super) async fn pause(database: Option<String>, owner: &str, env: &Env) -> Result<Answer, Problem> {
-    let names = match database {
-        Some(name) => vec![name],
-        None => env.front.databases.list().iter().map(|database| database.name.clone()).collect(),
-    };
+/// `PAUSE`: one window for each database, so that each can be resumed alone. Answers when all are drained; one that is
+/// cancelled before that pauses nothing.
+async fn pause(database: Option<String>, operator: &mut Operator, env: &Env) -> Result<Answer, Problem> {
+    let begun = begin_pauses(database.map_or_else(|| every_name(env), |name| vec![name]), &operator.name, env)?;
+    let waited = verbs::unless_interrupted(drained(&begun), operator).await;
+    if let Err(Problem::Say(_)) = &waited {
+        begun.iter().for_each(|handle| drop(handle.close()));
+        for handle in &begun {
+            handle.until(closed).await;
+        }
+    }
+    waited?
+}
+
+/// `PAUSE` of everything, by a signal.
+pub(super) async fn pause_all(env: &Env) -> Result<Answer, Problem> {
+    drained(&begin_pauses(every_name(env), "SIGUSR1", env)?).await
+}
+
+/// Pauses the databases that are not paused yet and waits for nothing.
+pub(super) fn shut_for_kill(databases: &[Arc<Database>], owner: &str, env: &Env) -> Result<(), Problem> {
+    let live = env.registry.live();
+    let paused = |name: &str| live.iter().any(|handle| handle.form == Form::Pause && handle.covers(name));
+    let names = databases.iter().map(|database| database.name.clone()).filter(|name| !paused(name)).collect();
+    begin_pauses(names, owner, env).map(drop)
+}
+
+fn every_name(env: &Env) -> Vec<String> {
+    env.front.databases.list().iter().map(|database| database.name.clone()).collect()
+}
+
+/// Shuts the gates: all of them or none.
+fn begin_pauses(names: Vec<String>, owner: &str, env: &Env) -> Result<Vec<Arc<Handle>>, Problem> {
     let config = env.front.config();
     let defaults = &config.window;
     let bounds = Bounds {
@@ -246,20 +298,24 @@ pub(super) async fn pause(database: Option<String>, owner: &str, env: &Env) -> R
         stragglers: crate::window::plan::Stragglers::Abort,
         max_held: max_held(defaults, env),
     };
-    let mut begun = Vec::new();
+    let mut begun: Vec<Arc<Handle>> = Vec::new();
     for name in names {
         let (bounds, owner) = (bounds.clone(), owner.to_owned());
         let request = Request { id: None, databases: vec![name], form: Form::Pause, sql: None, bounds, owner };
         match begin(request, env) {
             Ok(handle) => begun.push(handle),
             Err(problem) => {
-                // All of them or none: those that were begun are let go.
-                begun.iter().for_each(|handle: &Arc<Handle>| drop(handle.close()));
+                begun.iter().for_each(|handle| drop(handle.close()));
                 return Err(problem);
             }
         }
     }
-    for handle in &begun {
+    Ok(begun)
+}
+
+/// Waits until pauses are drained, or one of them has ended before.
+async fn drained(begun: &[Arc<Handle>]) -> Result<Answer, Problem> {
+    for handle in begun {
         let settled =
             |status: &Status| status.window.phase == Phase::Holding || status.window.phase.outcome().is_some();
         let status = handle.until(settled).await;

@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 
 use futures_util::task::AtomicWaker;
 
-pub use registry::{Clients, Entry, Full, Presence};
+pub use registry::{Clients, Entry, Full, Local, Presence};
 pub use statement::Statement;
 
 use crate::ids::{Moment, SessionId};
@@ -66,6 +66,8 @@ pub struct Client {
     pub peer: Peer,
     /// Version and cipher of its TLS, if it has any.
     pub tls: Option<String>,
+    /// Our end of its connection.
+    pub local: Local,
     /// When it connected.
     pub connected_at: Moment,
     /// The cancel key that it was given.

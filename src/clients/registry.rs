@@ -1,7 +1,8 @@
 //! The list of clients, and the way from a cancel key to the client that it was given to.
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use aws_lc_rs::rand;
 use bytes::Bytes;
@@ -11,7 +12,7 @@ use subtle::ConstantTimeEq as _;
 
 use super::{Client, State, Statement, View};
 use crate::ids::{Moment, SessionId};
-use crate::net::stream::Peer;
+use crate::net::stream::{Peer, Stream};
 use crate::wire::startup::CancelKey;
 
 /// All clients that are logged in, by the process id that they were given.
@@ -19,7 +20,8 @@ use crate::wire::startup::CancelKey;
 pub struct Clients {
     by_pid: DashMap<i32, Arc<Client>>,
     count: AtomicUsize,
-    last_id: AtomicU64,
+    last_id: Arc<AtomicU64>,
+    operators: OnceLock<Arc<Self>>,
 }
 
 /// No more clients are taken.
@@ -49,6 +51,12 @@ impl Drop for Presence {
 }
 
 impl Clients {
+    /// Those who are at the console: a list of their own, for they count for no limit, but of the same row of ids.
+    #[must_use]
+    pub fn operators(&self) -> &Arc<Self> {
+        self.operators.get_or_init(|| Arc::new(Self { last_id: Arc::clone(&self.last_id), ..Self::default() }))
+    }
+
     /// How many there are.
     #[must_use]
     pub fn count(&self) -> usize {
@@ -63,6 +71,17 @@ impl Clients {
         let room =
             self.count.fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| (count < limit).then_some(count + 1));
         room.map_err(|_| Full)?;
+        Ok(self.place(who))
+    }
+
+    /// Takes a client in without a limit.
+    #[must_use]
+    pub fn take_in(self: &Arc<Self>, who: Entry) -> Presence {
+        self.count.fetch_add(1, Ordering::AcqRel);
+        self.place(who)
+    }
+
+    fn place(self: &Arc<Self>, who: Entry) -> Presence {
         let id = SessionId(self.last_id.fetch_add(1, Ordering::AcqRel) + 1);
         loop {
             let key = random_key(who.minor);
@@ -70,7 +89,7 @@ impl Clients {
             if let dashmap::Entry::Vacant(place) = self.by_pid.entry(key.pid) {
                 let client = Arc::new(who.into_client(id, key));
                 place.insert(Arc::clone(&client));
-                return Ok(Presence { client, clients: Arc::clone(self) });
+                return Presence { client, clients: Arc::clone(self) };
             }
         }
     }
@@ -91,6 +110,23 @@ impl Clients {
     }
 }
 
+/// Our end of a client's connection, and who is at the other end of a Unix socket.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Local {
+    /// Our address and port, over TCP.
+    pub addr: Option<(IpAddr, u16)>,
+    /// The process at the other end, over a Unix socket.
+    pub peer_pid: Option<i32>,
+}
+
+impl Local {
+    /// Of a connected socket.
+    #[must_use]
+    pub fn of(stream: &Stream) -> Self {
+        Self { addr: stream.local(), peer_pid: stream.peer_pid() }
+    }
+}
+
 /// What is known of a client when it enters.
 #[derive(Clone, Debug)]
 pub struct Entry {
@@ -104,6 +140,8 @@ pub struct Entry {
     pub peer: Peer,
     /// Version and cipher of its TLS, if it has any.
     pub tls: Option<String>,
+    /// Our end of its connection.
+    pub local: Local,
     /// When it connected.
     pub connected_at: Moment,
     /// The name that the application gives itself.
@@ -128,6 +166,7 @@ impl Entry {
             pool_user: self.pool_user,
             peer: self.peer,
             tls: self.tls,
+            local: self.local,
             connected_at: self.connected_at,
             key,
             minor: self.minor,

@@ -484,7 +484,7 @@ fn show_has_every_key_and_no_secret() {
     let rows = config.show();
     assert_eq!(rows.len(), Config::KEYS.len() + WindowDefaults::KEYS.len());
     let row = |key: &str| rows.iter().find(|row| row.0 == key).cloned().unwrap();
-    assert_eq!(row("query_wait_timeout"), ("query_wait_timeout".into(), "300s".into(), "120s".into(), true));
+    assert_eq!(row("query_wait_timeout"), ("query_wait_timeout".into(), "300".into(), "120".into(), true));
     assert_eq!(row("unix_socket_mode").1, "0777");
     assert_eq!(row("client_idle_timeout").1, "0");
     assert_eq!(row("auth_file").1, "c/users");

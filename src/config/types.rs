@@ -190,6 +190,10 @@ section!(
         pidfile: Option<PathBuf> = Path("");
         /// User of the operating system to become after the start as root, where that is not wanted; "" is to stay.
         user: Option<String> = OptText("");
+        /// How long a period of the averages of SHOW STATS and of the line in the log lasts.
+        stats_period: Duration = Bound("60s");
+        /// Log the averages of each period.
+        log_stats: bool = Flag("true");
         /// Folder for the receipts of windows; has no effect yet, they are kept in memory.
         state_dir: Option<PathBuf> = Path("");
     }
@@ -420,9 +424,9 @@ fn set<T: Section>(section: &mut T, key: &str, value: &str) -> Option<Result<(),
 fn rows<T: Section>(prefix: &str, section: &mut T) -> Vec<Setting> {
     let mut defaults = T::default();
     let row = |key: &Key<T>| {
-        let default = (key.slot)(&mut defaults).show();
+        let default = (key.slot)(&mut defaults).show_plain();
         let changeable = !prefix.is_empty() || !FIXED.contains(&key.name);
-        (format!("{prefix}{}", key.name), (key.slot)(section).show(), default, changeable)
+        (format!("{prefix}{}", key.name), (key.slot)(section).show_plain(), default, changeable)
     };
     T::KEYS.iter().map(row).collect()
 }

@@ -284,6 +284,16 @@ impl Slot<'_> {
         Ok(())
     }
 
+    /// As `SHOW CONFIG` shows it, in PgBouncer's forms: times are seconds, switches 1 or 0. It can be read back.
+    pub(crate) fn show_plain(self) -> String {
+        match self {
+            Self::Flag(place) => u8::from(*place).to_string(),
+            Self::Span(place) | Self::Bound(place) => place.as_secs_f64().to_string(),
+            Self::Timeout(place) => place.unwrap_or_default().as_secs_f64().to_string(),
+            other => other.show(),
+        }
+    }
+
     /// The value as it would be written in a configuration; a secret never is.
     pub(crate) fn show(self) -> String {
         match self {

@@ -14,7 +14,7 @@ use super::login;
 use super::task::Session;
 use super::welcome;
 use crate::auth::rules::Asked;
-use crate::clients::{Cancel, Entry};
+use crate::clients::{Cancel, Entry, Local, Presence};
 use crate::ids::Moment;
 use crate::net::stream::{Peer, Stream};
 use crate::net::tls::accept::Acceptor;
@@ -35,6 +35,8 @@ pub(super) struct Guest {
     pub(super) buf: BytesMut,
     pub(super) peer: Peer,
     pub(super) connected_at: Moment,
+    /// The minor version of the protocol that it asked for, as far as we speak it.
+    minor: u16,
     /// It speaks a protocol before 3, in which errors have another form.
     old: bool,
 }
@@ -55,10 +57,8 @@ pub struct ConsoleGuest {
     pub stream: Stream,
     /// What it sent behind its log-in.
     pub buf: BytesMut,
-    /// Who it says it is.
-    pub user: String,
-    /// Where it comes from.
-    pub peer: Peer,
+    /// Its place among those at the console.
+    pub presence: Presence,
     /// Whether it may change things, or only look.
     pub admin: bool,
 }
@@ -82,7 +82,7 @@ impl From<io::Error> for Refusal {
 /// Logs a connection in. Cancel-safe in the sense that dropping it closes the connection.
 pub async fn greet(stream: Stream, front: &Front, via: Via) -> Greeted {
     let Ok(peer) = stream.peer() else { return Greeted::Over };
-    let mut guest = Guest { stream, buf: BytesMut::new(), peer, connected_at: front.clock.now(), old: false };
+    let mut guest = Guest { stream, buf: BytesMut::new(), peer, connected_at: front.clock.now(), minor: 0, old: false };
     let bound = front.config().client_login_timeout;
     let outcome = match bound {
         Some(bound) => {
@@ -100,9 +100,7 @@ pub async fn greet(stream: Stream, front: &Front, via: Via) -> Greeted {
         }
         Err(Refusal::Gone) => Greeted::Over,
         Ok(Step::Session(make)) => Greeted::Session(Box::new(make.session(guest))),
-        Ok(Step::Console { user, admin }) => {
-            Greeted::Console(ConsoleGuest { stream: guest.stream, buf: guest.buf, user, peer, admin })
-        }
+        Ok(Step::Console { user, admin }) => Greeted::Console(at_console(guest, front, user, admin)),
         Err(Refusal::Silent(reason)) => {
             front.metrics.login_failed(reason);
             Greeted::Over
@@ -123,6 +121,21 @@ pub async fn greet(stream: Stream, front: &Front, via: Via) -> Greeted {
             Greeted::Over
         }
     }
+}
+
+fn at_console(guest: Guest, front: &Front, user: String, admin: bool) -> ConsoleGuest {
+    let entry = Entry {
+        pool_user: user.clone(),
+        user,
+        database: CONSOLE[0].to_owned(),
+        peer: guest.peer,
+        local: Local::of(&guest.stream),
+        connected_at: guest.connected_at,
+        application_name: String::new(),
+        minor: guest.minor,
+        tls: guest.stream.tls().map(ToString::to_string),
+    };
+    ConsoleGuest { presence: front.clients.operators().take_in(entry), stream: guest.stream, buf: guest.buf, admin }
 }
 
 /// How the first packets ended.
@@ -242,6 +255,7 @@ impl Guest {
 }
 
 async fn log_in(guest: &mut Guest, front: &Front, via: Via, startup: &Startup) -> Result<Step, Refusal> {
+    guest.minor = startup.speaks();
     let name = |key| startup.parameter(key).filter(|value| !value.is_empty());
     let Some(user) = name("user") else {
         let report =
@@ -262,6 +276,9 @@ async fn log_in(guest: &mut Guest, front: &Front, via: Via, startup: &Startup) -
     let console = CONSOLE.contains(&database.as_str());
     if via == Via::AdminSocket {
         return admin_socket(guest, user, console).await;
+    }
+    if console && is_own_pgbouncer(guest, &user) {
+        return Ok(Step::Console { user, admin: true });
     }
     let asked = Asked { user: &user, database: &database, replication: false };
     let proven = login::authenticate(guest, front, asked).await?;
@@ -289,6 +306,11 @@ async fn log_in(guest: &mut Guest, front: &Front, via: Via, startup: &Startup) -
             }
         });
     };
+    if database.is_disabled() {
+        let report =
+            Report::new(sqlstate::NOT_IN_PREREQUISITE_STATE, format!("database \"{}\" is disabled", database.name));
+        return Err(Refusal::Say(report, "disabled"));
+    }
     let forced = front.config().database(&database.name).and_then(|entry| entry.user.clone());
     let entry = Entry {
         pool_user: forced.unwrap_or_else(|| user.clone()),
@@ -296,9 +318,10 @@ async fn log_in(guest: &mut Guest, front: &Front, via: Via, startup: &Startup) -
         database: database.name.clone(),
         peer: guest.peer,
         tls: guest.stream.tls().map(ToString::to_string),
+        local: Local::of(&guest.stream),
         connected_at: guest.connected_at,
         application_name: String::new(),
-        minor: startup.speaks(),
+        minor: guest.minor,
     };
     welcome::welcome(guest, front, startup, (entry, database, proven.credential)).await.map(Step::Session)
 }
@@ -307,10 +330,20 @@ pub(super) fn no_such_database(name: &str) -> Refusal {
     Refusal::Say(Report::new(sqlstate::INVALID_CATALOG_NAME, format!("no such database: {name}")), "no_database")
 }
 
+fn own_uid() -> u32 {
+    nix::unistd::Uid::effective().as_raw()
+}
+
+/// PgBouncer's rule: over the listeners' Unix socket a process of the same user as ours needs no password to be user
+/// `pgbouncer` at the console. The kernel says whose process it is.
+fn is_own_pgbouncer(guest: &Guest, user: &str) -> bool {
+    user == "pgbouncer" && matches!(guest.peer, Peer::Unix { uid, .. } if uid == own_uid())
+}
+
 /// On the console's own socket the kernel says who is there: this process's user, or root.
 async fn admin_socket(guest: &Guest, user: String, console: bool) -> Result<Step, Refusal> {
-    let own = nix::unistd::Uid::effective().as_raw();
-    let known = matches!(guest.peer, Peer::Unix { uid } if uid == own || uid == 0);
+    let own = own_uid();
+    let known = matches!(guest.peer, Peer::Unix { uid, .. } if uid == own || uid == 0);
     if !known {
         return Err(Refusal::Say(Report::new(sqlstate::INSUFFICIENT_PRIVILEGE, "not allowed"), "not_allowed"));
     }
@@ -335,6 +368,11 @@ async fn negotiate(guest: &mut Guest, startup: &Startup) -> Result<(), Refusal> 
 
 /// Passes a cancel request on to whoever it is for. Nothing is answered, whatever happens.
 async fn cancel_request(key: &CancelKey, front: &Front) {
+    if let Some(operator) = front.clients.operators().by_key(key) {
+        // Its command is told, if one is waiting.
+        let _ = operator.cancel();
+        return;
+    }
     let Some(client) = front.clients.by_key(key) else {
         tracing::debug!(pid = key.pid, "cancel request with an unknown key");
         return;

@@ -4,6 +4,7 @@
 //! messages are never decoded: their five-byte header is walked and the bytes pass through unchanged.
 //! Source: PostgreSQL documentation, chapter "Frontend/Backend Protocol"; limits as in `postgres.c` and `pqcomm.h`.
 
+pub mod extended;
 pub mod frame;
 pub mod reply;
 pub mod startup;

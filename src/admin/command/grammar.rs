@@ -94,9 +94,15 @@ impl Cursor<'_> {
             "suspend" => {
                 return Err(self.refuse("SUSPEND is not supported", "PAUSE holds clients, and so does WINDOW OPEN"));
             }
-            "begin" | "start" => self.no_op("BEGIN"),
-            "commit" | "end" => self.no_op("COMMIT"),
-            "rollback" | "abort" => self.no_op("ROLLBACK"),
+            "begin" | "start" => self.whatever_follows(Command::Begin),
+            "commit" | "end" => self.whatever_follows(Command::End("COMMIT")),
+            "rollback" if self.peek_keyword().is_some_and(|word| word == "to") => self.no_op("ROLLBACK"),
+            "rollback" | "abort" => self.whatever_follows(Command::End("ROLLBACK")),
+            "savepoint" => self.no_op("SAVEPOINT"),
+            "release" => self.no_op("RELEASE"),
+            "deallocate" => self.deallocate()?,
+            "close" => self.no_op("CLOSE CURSOR"),
+            "unlisten" => self.no_op("UNLISTEN"),
             "reset" => self.no_op("RESET"),
             "discard" => self.no_op("DISCARD ALL"),
             _ => {
@@ -108,8 +114,19 @@ impl Cursor<'_> {
 
     /// What drivers send by habit is answered whatever follows it.
     fn no_op(&mut self, tag: &'static str) -> Command {
+        self.whatever_follows(Command::NoOp(tag))
+    }
+
+    fn whatever_follows(&mut self, command: Command) -> Command {
         self.skip();
-        Command::NoOp(tag)
+        command
+    }
+
+    /// `DEALLOCATE [PREPARE] { name | ALL }`.
+    fn deallocate(&mut self) -> Parse<Command> {
+        self.take_keyword("prepare");
+        let all = self.take_keyword("all");
+        Ok(Command::Deallocate(if all { None } else { Some(self.name("the name of a statement, or ALL")?) }))
     }
 
     fn shutdown(&mut self) -> Parse<Command> {

@@ -41,10 +41,14 @@ fn commands() {
         ("SET LOCAL x = 1", Set { key: "x".into(), value: "1".into() }),
         ("SET TRANSACTION READ ONLY", NoOp("SET")),
         ("set DateStyle = ISO, MDY;", NoOp("SET")),
-        ("BEGIN READ ONLY", NoOp("BEGIN")),
-        ("START TRANSACTION", NoOp("BEGIN")),
-        ("END", NoOp("COMMIT")),
-        ("rollback", NoOp("ROLLBACK")),
+        ("BEGIN READ ONLY", Begin),
+        ("START TRANSACTION", Begin),
+        ("END", End("COMMIT")),
+        ("rollback", End("ROLLBACK")),
+        ("ROLLBACK TO SAVEPOINT a", NoOp("ROLLBACK")),
+        ("SAVEPOINT a", NoOp("SAVEPOINT")),
+        ("DEALLOCATE ALL", Deallocate(None)),
+        ("DEALLOCATE PREPARE \"_pg3_0\"", Deallocate(name("_pg3_0"))),
         ("DISCARD ALL", NoOp("DISCARD ALL")),
         ("RESET ALL", NoOp("RESET")),
     ] {
@@ -235,5 +239,65 @@ proptest! {
         let text = format!("WINDOW APPLY \"{quoted}\" AS 'x{}'", sql.replace('\'', "''"));
         let expect = Command::WindowApply { databases: vec![name], options: WindowOptions::default(), sql: format!("x{sql}") };
         prop_assert_eq!(parse(&text), Ok(expect));
+    }
+}
+
+/// Deny by default: what a stats user may do is this list, and a command that is not on it is for admins.
+#[test]
+fn a_stats_user_may_look_and_nothing_else() {
+    let looks = [
+        "CLIENTS",
+        "SERVERS",
+        "POOLS",
+        "DATABASES",
+        "USERS",
+        "LISTS",
+        "CONFIG",
+        "MEM",
+        "STATE",
+        "STATS",
+        "STATS_TOTALS",
+        "STATS_AVERAGES",
+        "TOTALS",
+        "PEERS",
+        "PEER_POOLS",
+        "DNS_HOSTS",
+        "DNS_ZONES",
+        "SOCKETS",
+        "ACTIVE_SOCKETS",
+        "VERSION",
+        "HELP",
+        "WINDOWS",
+        "WINDOW w",
+        "HELD",
+        "BLOCKERS",
+        "client_encoding",
+    ];
+    for what in looks {
+        assert_eq!(parse(&format!("SHOW {what}")).unwrap().needs(), Role::Stats, "SHOW {what}");
+    }
+    for text in ["", "BEGIN", "COMMIT", "SET extra_float_digits = 3", "DISCARD ALL", "DEALLOCATE ALL"] {
+        assert_eq!(parse(text).unwrap().needs(), Role::Stats, "{text}");
+    }
+    for text in [
+        "SHOW FDS",
+        "PAUSE",
+        "RESUME",
+        "RECONNECT",
+        "WAIT_CLOSE",
+        "KILL",
+        "KILL_CLIENT 1",
+        "DISABLE a",
+        "ENABLE a",
+        "RELOAD",
+        "SHUTDOWN",
+        "SET log_level = debug",
+        "WINDOW OPEN a",
+        "WINDOW APPLY a AS 'x'",
+        "WINDOW RENEW w TOKEN 't'",
+        "WINDOW CLOSE w TOKEN 't'",
+        "WINDOW ABORT w",
+    ] {
+        assert_eq!(parse(text).unwrap().needs(), Role::Admin, "{text}");
     }
 }

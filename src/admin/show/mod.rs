@@ -1,23 +1,74 @@
-//! `SHOW`: tables. PgBouncer's columns first, by its names and in its order; ours behind them.
-//! Source: `src/admin.c` and `src/stats.c` of PgBouncer.
+//! `SHOW`: tables. Their columns stand in `columns`.
+//!
+//! Each is of one moment as far as one lock reaches; figures of different rows may be microseconds apart.
 
+mod columns;
+#[cfg(test)]
+mod docs;
+mod people;
 mod sockets;
+mod stats;
 mod windows;
 
 use std::sync::Arc;
 
+pub(super) use columns::columns;
+
 use crate::admin::command::{self, Show};
-use crate::admin::console::{Answer, Env, Problem, Table};
+use crate::admin::console::{Answer, Env, Problem};
+use crate::admin::table::{Table, row};
 use crate::pool::database::Database;
-use crate::pool::stats::Stats;
 use crate::wire::reply::{Report, sqlstate};
 
-/// What a client reads as our version.
-pub(super) const VERSION: &str = concat!("pglull ", env!("CARGO_PKG_VERSION"));
+/// The version of PgBouncer whose console this is: tools look for `PgBouncer x.y.z`, and choose columns by it.
+const COMPATIBLE: &str = "PgBouncer 1.25.2";
+
+/// What the console says of its settings at log-in. `server_version` is PgBouncer's: drivers and psql know its form.
+pub(super) const SETTINGS: [(&str, &str); 7] = [
+    ("server_version", "1.25.2/bouncer"),
+    ("server_encoding", "UTF8"),
+    ("client_encoding", "UTF8"),
+    ("DateStyle", "ISO, MDY"),
+    ("TimeZone", "UTC"),
+    ("standard_conforming_strings", "on"),
+    ("integer_datetimes", "on"),
+];
+
+/// What drivers ask besides; a console has no such settings, so these are those of a fresh Postgres.
+const ASKED: [(&str, &str); 13] = [
+    ("application_name", ""),
+    ("bytea_output", "hex"),
+    ("client_min_messages", "notice"),
+    ("default_transaction_isolation", "read committed"),
+    ("default_transaction_read_only", "off"),
+    ("extra_float_digits", "1"),
+    ("idle_in_transaction_session_timeout", "0"),
+    ("IntervalStyle", "postgres"),
+    ("lock_timeout", "0"),
+    ("search_path", "\"$user\", public"),
+    ("statement_timeout", "0"),
+    ("transaction_isolation", "read committed"),
+    ("transaction_read_only", "off"),
+];
+
+/// A setting that drivers ask for by habit: its name as Postgres writes it, and its value.
+fn setting(name: &str) -> Option<(&'static str, &'static str)> {
+    SETTINGS.into_iter().chain(ASKED).find(|(known, _)| known.eq_ignore_ascii_case(name))
+}
+
+/// An empty table with the columns of a `SHOW`.
+fn of(show: &Show) -> Table {
+    Table::new(&columns(show).unwrap_or_default())
+}
 
 pub(super) fn show(show: &Show, env: &Env) -> Result<Answer, Problem> {
     let table = match show {
         Show::Help => return Ok(Answer::Say(command::HELP.to_owned(), "SHOW")),
+        Show::Fds => {
+            let text = "SHOW FDS is not supported: pglull hands its sockets to nobody";
+            let hint = "It served PgBouncer's online restart. SHOW SOCKETS lists the connections.";
+            return Err(Report::new(sqlstate::FEATURE_NOT_SUPPORTED, text).hint(hint).into());
+        }
         Show::Windows => windows::windows(env),
         Show::Window(id) => windows::window(id, env)?,
         Show::Held(database) => windows::held(database.as_deref(), env)?,
@@ -25,42 +76,38 @@ pub(super) fn show(show: &Show, env: &Env) -> Result<Answer, Problem> {
         Show::Pools => sockets::pools(env),
         Show::Clients => sockets::clients(env),
         Show::Servers => sockets::servers(env),
-        Show::Databases => databases(env),
-        Show::Stats => stats(env),
-        Show::Lists => lists(env),
-        Show::Users => users(env),
+        Show::Sockets => sockets::sockets(env, false),
+        Show::ActiveSockets => sockets::sockets(env, true),
+        Show::Databases => people::databases(env),
+        Show::Users => people::users(env),
+        Show::Lists => people::lists(env),
+        Show::Mem => people::mem(env),
+        Show::Stats => stats::stats(env),
+        Show::StatsTotals => stats::totals_only(env),
+        Show::StatsAverages => stats::averages_only(env),
+        Show::Totals => stats::totals(env),
         Show::Config => config(env),
-        Show::Version => one_column("version", VERSION.to_owned()),
-        Show::State => state(env),
-        Show::Parameter(name) => parameter(name)?,
-        other => {
-            let text = format!("SHOW {} is not in this version yet", format!("{other:?}").to_uppercase());
-            return Err(Report::new(sqlstate::FEATURE_NOT_SUPPORTED, text).into());
+        Show::Version => {
+            let ours = env!("CARGO_PKG_VERSION");
+            with_rows(show, vec![row![format!("{COMPATIBLE} (pglull {ours})")]])
         }
+        Show::State => state(env),
+        Show::Parameter(name) => match setting(name) {
+            Some((_, value)) => with_rows(show, vec![row![value]]),
+            None => return Err(Report::new(sqlstate::UNDEFINED_OBJECT, format!("unknown parameter: {name}")).into()),
+        },
+        // There are no peers, and names are looked up by the system at each connect.
+        Show::Peers | Show::PeerPools | Show::DnsHosts | Show::DnsZones => of(show),
     };
     Ok(Answer::Rows(table, "SHOW"))
 }
 
-fn one_column(name: &'static str, value: String) -> Table {
-    let mut table = Table::new(&[name]);
-    table.rows.push(vec![value]);
-    table
+fn with_rows(show: &Show, rows: Vec<Vec<crate::admin::table::Cell>>) -> Table {
+    Table { rows, ..of(show) }
 }
 
-/// What drivers ask by habit before they ask anything else.
-fn parameter(name: &str) -> Result<Table, Problem> {
-    let (name, value) = match name {
-        "client_encoding" => ("client_encoding", "UTF8"),
-        "standard_conforming_strings" => ("standard_conforming_strings", "on"),
-        "datestyle" => ("DateStyle", "ISO"),
-        "timezone" => ("TimeZone", "UTC"),
-        "default_transaction_isolation" => ("default_transaction_isolation", "read committed"),
-        _ => return Err(Report::new(sqlstate::UNDEFINED_OBJECT, format!("unknown parameter: {name}")).into()),
-    };
-    Ok(one_column(name, value.to_owned()))
-}
-
-fn scope(database: Option<&str>, env: &Env) -> Result<Vec<Arc<Database>>, Problem> {
+/// One database, or all.
+pub(super) fn scope(database: Option<&str>, env: &Env) -> Result<Vec<Arc<Database>>, Problem> {
     match database {
         None => Ok(env.front.databases.list()),
         Some(name) => match env.front.databases.find(name) {
@@ -70,158 +117,17 @@ fn scope(database: Option<&str>, env: &Env) -> Result<Vec<Arc<Database>>, Proble
     }
 }
 
-fn databases(env: &Env) -> Table {
-    let mut table = Table::new(&[
-        "name",
-        "host",
-        "port",
-        "database",
-        "force_user",
-        "pool_size",
-        "min_pool_size",
-        "reserve_pool_size",
-        "server_lifetime",
-        "pool_mode",
-        "load_balance_hosts",
-        "max_connections",
-        "current_connections",
-        "max_client_connections",
-        "current_client_connections",
-        "paused",
-        "disabled",
-    ]);
-    let config = &env.front.config();
-    let clients = env.front.clients.list();
-    for database in env.front.databases.list() {
-        let Some(entry) = config.database(&database.name) else { continue };
-        let current: usize =
-            database.pools().iter().map(|pool| pool.counts()).map(|counts| counts.lent + counts.idle).sum();
-        table.rows.push(vec![
-            database.name.clone(),
-            entry.host.clone(),
-            entry.port.to_string(),
-            entry.dbname.clone().unwrap_or_else(|| database.name.clone()),
-            entry.user.clone().unwrap_or_default(),
-            entry.pool_size.unwrap_or(config.default_pool_size).to_string(),
-            entry.min_pool_size.unwrap_or(config.min_pool_size).to_string(),
-            "0".to_owned(),
-            config.server_lifetime.map(|lifetime| lifetime.as_secs()).unwrap_or_default().to_string(),
-            entry.pool_mode.unwrap_or(config.pool_mode).as_str().to_owned(),
-            String::new(),
-            "0".to_owned(),
-            current.to_string(),
-            "0".to_owned(),
-            clients.iter().filter(|client| client.database == database.name).count().to_string(),
-            u8::from(database.is_shut()).to_string(),
-            "0".to_owned(),
-        ]);
-    }
-    table
-}
-
-/// A column of `SHOW STATS` and where its figure comes from.
-type Total = (&'static str, fn(&Stats) -> u64);
-
-/// All of them, in PgBouncer's order.
-const STATS: [Total; 12] = [
-    ("total_server_assignment_count", |stats| stats.server_assignments.value()),
-    ("total_xact_count", |stats| stats.transactions.value()),
-    ("total_query_count", |stats| stats.queries.value()),
-    ("total_received", |stats| stats.received.value()),
-    ("total_sent", |stats| stats.sent.value()),
-    ("total_xact_time", |stats| stats.transaction_us.value()),
-    ("total_query_time", |stats| stats.query_us.value()),
-    ("total_wait_time", |stats| stats.wait_us.value()),
-    ("total_client_parse_count", |stats| stats.client_parses.value()),
-    ("total_server_parse_count", |stats| stats.server_parses.value()),
-    ("total_bind_count", |stats| stats.binds.value()),
-    ("total_client_login_count", |stats| stats.logins.value()),
-];
-
-fn stats(env: &Env) -> Table {
-    let mut table = Table::new(&["database"]);
-    table.columns.extend(STATS.map(|(name, _)| name));
-    for database in env.front.databases.list() {
-        let pools = database.pools();
-        let mut row = vec![database.name.clone()];
-        row.extend(STATS.map(|(_, value)| pools.iter().map(|pool| value(&pool.stats)).sum::<u64>().to_string()));
-        table.rows.push(row);
-    }
-    table
-}
-
-fn lists(env: &Env) -> Table {
-    let mut table = Table::new(&["list", "items"]);
-    let pools = sockets::all_pools(env);
-    let servers: usize = pools.iter().map(|pool| pool.counts()).map(|counts| counts.lent + counts.idle).sum();
-    for (name, count) in [
-        ("databases", env.front.databases.list().len()),
-        ("users", env.front.config().users.len()),
-        ("peers", 0),
-        ("pools", pools.len()),
-        ("peer_pools", 0),
-        ("free_clients", 0),
-        ("used_clients", env.front.clients.count()),
-        ("login_clients", 0),
-        ("free_servers", 0),
-        ("used_servers", servers),
-        ("dns_names", 0),
-        ("dns_zones", 0),
-        ("dns_queries", 0),
-        ("dns_pending", 0),
-    ] {
-        table.rows.push(vec![name.to_owned(), count.to_string()]);
-    }
-    table
-}
-
-fn users(env: &Env) -> Table {
-    let mut table = Table::new(&[
-        "name",
-        "pool_size",
-        "reserve_pool_size",
-        "pool_mode",
-        "max_user_connections",
-        "current_connections",
-        "max_user_client_connections",
-        "current_client_connections",
-    ]);
-    let pools = sockets::all_pools(env);
-    let clients = env.front.clients.list();
-    let config = env.front.config();
-    for name in config.users.keys() {
-        let mode = config.user_overrides.get(name).and_then(|user| user.pool_mode);
-        let servers: usize =
-            pools.iter().filter(|pool| pool.user == *name).map(|pool| pool.counts()).map(|c| c.lent + c.idle).sum();
-        table.rows.push(vec![
-            name.clone(),
-            String::new(),
-            String::new(),
-            mode.map(|mode| mode.as_str().to_owned()).unwrap_or_default(),
-            "0".to_owned(),
-            servers.to_string(),
-            "0".to_owned(),
-            clients.iter().filter(|client| client.user == *name).count().to_string(),
-        ]);
-    }
-    table
-}
-
 fn config(env: &Env) -> Table {
-    let mut table = Table::new(&["key", "value", "default", "changeable"]);
-    for (key, value, default, changeable) in env.front.config().show() {
-        table.rows.push(vec![key, value, default, if changeable { "yes" } else { "no" }.to_owned()]);
-    }
-    table
+    let row = |(key, value, default, changeable): (String, String, String, bool)| {
+        row![key, value, default, if changeable { "yes" } else { "no" }]
+    };
+    with_rows(&Show::Config, env.front.config().show().into_iter().map(row).collect())
 }
 
 fn state(env: &Env) -> Table {
-    let mut table = Table::new(&["key", "value"]);
-    let word = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
     let databases = env.front.databases.list();
     let paused = !databases.is_empty() && databases.iter().all(|database| database.is_shut());
-    for (key, value) in [("active", !paused), ("paused", paused), ("suspended", false)] {
-        table.rows.push(vec![key.to_owned(), word(value)]);
-    }
-    table
+    let row = |(key, yes): (&str, bool)| row![key, if yes { "yes" } else { "no" }];
+    let rows = [("active", !paused), ("paused", paused), ("suspended", false)].map(row);
+    with_rows(&Show::State, rows.to_vec())
 }

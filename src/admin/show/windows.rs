@@ -1,7 +1,9 @@
 //! `SHOW WINDOWS`, `SHOW WINDOW`, `SHOW HELD`, `SHOW BLOCKERS`: ours alone.
 
-use super::scope;
-use crate::admin::console::{Env, Problem, Table};
+use super::{of, scope};
+use crate::admin::command::Show;
+use crate::admin::console::{Env, Problem};
+use crate::admin::table::{Table, row};
 use crate::ids::millis;
 use crate::window::people;
 use crate::window::receipt::Blocker;
@@ -9,41 +11,25 @@ use crate::window::registry::Handle;
 use crate::wire::reply::{Report, sqlstate};
 
 pub(super) fn windows(env: &Env) -> Table {
-    let mut table = Table::new(&[
-        "id",
-        "database",
-        "form",
-        "phase",
-        "outcome",
-        "reason",
-        "owner",
-        "started_at",
-        "elapsed_ms",
-        "drain_ms",
-        "hold_ms",
-        "apply_ms",
-        "held_now",
-        "held_peak",
-        "stall_max_ms",
-    ]);
+    let mut table = of(&Show::Windows);
     for handle in env.registry.list() {
         let receipt = handle.receipt();
-        table.rows.push(vec![
+        table.rows.push(row![
             receipt.id,
             receipt.databases.join(","),
-            receipt.form.to_owned(),
-            receipt.phase.to_owned(),
-            receipt.outcome.to_owned(),
+            receipt.form,
+            receipt.phase,
+            receipt.outcome,
             receipt.reason,
             receipt.owner,
             receipt.started_at,
-            receipt.took.elapsed_ms.to_string(),
-            receipt.took.drain_ms.to_string(),
-            receipt.took.hold_ms.to_string(),
-            receipt.took.apply_ms.to_string(),
-            receipt.held.held_now.to_string(),
-            receipt.held.held_peak.to_string(),
-            receipt.held.stall_max_ms.to_string(),
+            receipt.took.elapsed_ms,
+            receipt.took.drain_ms,
+            receipt.took.hold_ms,
+            receipt.took.apply_ms,
+            receipt.held.held_now,
+            receipt.held.held_peak,
+            receipt.held.stall_max_ms,
         ]);
     }
     table
@@ -59,7 +45,7 @@ pub(super) fn window(id: &str, env: &Env) -> Result<Table, Problem> {
     let json = |value: Result<String, serde_json::Error>| value.unwrap_or_default();
     let closed = receipt.phase == "closed";
     let (took, held) = (receipt.took, &receipt.held);
-    let mut table = Table::new(&["key", "value"]);
+    let mut table = of(&Show::Window(String::new()));
     for (key, value) in [
         ("id", receipt.id.clone()),
         ("database", receipt.databases.join(",")),
@@ -97,7 +83,7 @@ pub(super) fn window(id: &str, env: &Env) -> Result<Table, Problem> {
         ("blockers", json(serde_json::to_string(&current_blockers(&receipt.blockers, &handle, closed, env)))),
         ("receipt", if closed { json(serde_json::to_string(&receipt)) } else { String::new() }),
     ] {
-        table.rows.push(vec![key.to_owned(), value]);
+        table.rows.push(row![key, value]);
     }
     Ok(table)
 }
@@ -110,18 +96,18 @@ fn current_blockers(kept: &[Blocker], handle: &Handle, closed: bool, env: &Env) 
 
 pub(super) fn held(database: Option<&str>, env: &Env) -> Result<Table, Problem> {
     let now = env.front.clock.now();
-    let mut table = Table::new(&["database", "user", "application_name", "addr", "port", "held_ms", "id", "window"]);
+    let mut table = of(&Show::Held(None));
     let live = env.registry.live();
     for database in scope(database, env)? {
         let window = live.iter().find(|handle| handle.covers(&database.name)).map(|handle| handle.id.clone());
         for (client, since) in database.held() {
-            table.rows.push(vec![
+            table.rows.push(row![
                 database.name.clone(),
                 client.user.clone(),
                 client.application_name(),
                 client.peer.addr(),
-                client.peer.port().to_string(),
-                millis(now.since(since)).to_string(),
+                client.peer.port(),
+                millis(now.since(since)),
                 client.id.to_string(),
                 window.clone().unwrap_or_default(),
             ]);
@@ -131,32 +117,20 @@ pub(super) fn held(database: Option<&str>, env: &Env) -> Result<Table, Problem> 
 }
 
 pub(super) fn blockers(database: Option<&str>, env: &Env) -> Result<Table, Problem> {
-    let mut table = Table::new(&[
-        "database",
-        "kind",
-        "user",
-        "application_name",
-        "addr",
-        "port",
-        "state",
-        "age_ms",
-        "statement",
-        "server_pid",
-        "id",
-    ]);
+    let mut table = of(&Show::Blockers(None));
     for blocker in people::blockers(&env.registry, &scope(database, env)?) {
-        table.rows.push(vec![
+        table.rows.push(row![
             blocker.database,
-            blocker.kind.to_owned(),
+            blocker.kind,
             blocker.user,
             blocker.application_name,
             blocker.addr,
-            blocker.port.to_string(),
-            blocker.state.to_owned(),
-            blocker.age_ms.to_string(),
+            blocker.port,
+            blocker.state,
+            blocker.age_ms,
             blocker.statement,
-            blocker.server_pid.to_string(),
-            blocker.id.to_string(),
+            blocker.server_pid,
+            blocker.id,
         ]);
     }
     Ok(table)
