@@ -155,10 +155,38 @@ fn every_metric_is_documented() {
 
 #[test]
 fn documents_name_tests_that_exist() {
-    for document in ["GUARANTEES.md", "src/ARCHITECTURE.md"] {
+    for document in ["GUARANTEES.md", "src/ARCHITECTURE.md", TRAPS] {
         let lost = lost_tests(&read(document), |path| fs::read_to_string(root().join(path)).ok());
         assert!(lost.is_empty(), "{document} names tests that do not exist: {lost:?}");
     }
+}
+
+/// The page of the protocol traps, how many there are, and whether each must have its row already.
+const TRAPS: &str = "docs/traps.md";
+const TRAPS_COUNT: usize = 52;
+const ALL_TRAPS: bool = false;
+
+#[test]
+fn each_trap_has_one_row_and_an_answer() {
+    let rows = trap_rows(&read(TRAPS));
+    let numbers: Vec<usize> = rows.iter().map(|(number, _)| *number).collect();
+    assert!(numbers.is_sorted_by(|a, b| a < b), "in order, each once: {numbers:?}");
+    assert!(numbers.iter().all(|number| (1..=TRAPS_COUNT).contains(number)), "{numbers:?}");
+    let unanswered: Vec<usize> =
+        rows.iter().filter(|(_, answer)| !answers(answer)).map(|(number, _)| *number).collect();
+    assert!(unanswered.is_empty(), "neither a test nor a reason (`cannot occur: ...`): {unanswered:?}");
+    assert!(!ALL_TRAPS || numbers.len() == TRAPS_COUNT, "traps without a row: {} are there", numbers.len());
+}
+
+/// Number and last cell of each row of the table.
+fn trap_rows(page: &str) -> Vec<(usize, String)> {
+    let rows = page.lines().filter_map(|line| line.strip_prefix('|')?.strip_suffix('|'));
+    let cells = rows.map(|row| row.split('|').map(str::trim).collect::<Vec<_>>());
+    cells.filter_map(|cells| Some((cells.first()?.parse().ok()?, (*cells.last()?).to_string()))).collect()
+}
+
+fn answers(cell: &str) -> bool {
+    cell.contains(".rs::") || cell.to_lowercase().contains("cannot occur: ")
 }
 
 fn wrong_rooms(file: &Source) -> Vec<String> {
@@ -348,6 +376,13 @@ fn a_sleeping_test_is_found() {
 fn missing_words_are_found() {
     assert_eq!(unsaid("use std::fmt;\n//! late").len(), 1);
     assert!(unsaid("//! Early.\n").is_empty());
+    let page =
+        "| n | x |\n|---|---|\n| 1 | a | `b.rs::c` |\n| 3 | d | Cannot occur: no such thing. |\n| 4 | e | later |";
+    let rows = trap_rows(page);
+    assert_eq!(
+        rows.iter().map(|(number, cell)| (*number, answers(cell))).collect::<Vec<_>>(),
+        [(1, true), (3, true), (4, false)]
+    );
     let table = "A: Gauge Count \"pglull_a\" [\"database\"] [] \"pglull_ is no name.\"; B: \"pglull_b_total\"";
     assert_eq!(undocumented(table, "`pglull_a`"), ["pglull_b_total"]);
     let file = |path: &str| (path == "tests/it/bank.rs").then(|| "#[test]\nfn sums() {}\n\nfn adds() {}".to_string());

@@ -41,7 +41,6 @@ const MAIN: &[(&str, &str)] = &[
     ("dns_max_ttl", RESOLVER),
     ("dns_nxdomain_ttl", RESOLVER),
     ("dns_zone_check_period", RESOLVER),
-    ("ignore_startup_parameters", "unknown start-up parameters are never refused"),
     ("job_name", WINDOWS),
     ("listen_backlog", "1024 connections may wait to be accepted"),
     ("load_balance_hosts", "a database has one host"),

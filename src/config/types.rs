@@ -138,6 +138,8 @@ section!(
         max_prepared_statements: usize = Count("200");
         /// Memory for the texts of prepared statements, all clients together.
         prepared_statement_memory: usize = Bytes("128MB");
+        /// Start-up parameters of clients that are dropped instead of being set, by name; `options` is all that stands there.
+        ignore_startup_parameters: Vec<String> = Names("");
         /// How long a client may take to log in; 0 is for ever.
         client_login_timeout: Option<Duration> = Timeout("60s");
         /// A client that is silent for so long between transactions is disconnected; 0 is never.

@@ -2,14 +2,19 @@
 //!
 //! Whatever does not end in a [`Boundary`](super::progress::Boundary) within its bound ends in a closed connection.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::cancel;
 use super::conn::{Failure, Rested, Server};
+use super::residue;
 use crate::wire::tags::client;
 
 /// How long a server may take to become clean before it is closed instead.
 pub const BOUND: Duration = Duration::from_secs(5);
+
+/// How long it may be silent before it is asked again to stop.
+const AGAIN: Duration = Duration::from_millis(500);
 
 /// Brings a server whose client has gone back to a boundary: ends what was begun, cancels what runs, rolls back.
 /// `half_sent` says that part of a client's message has reached it: nothing can be appended then.
@@ -50,8 +55,13 @@ async fn drain(server: &mut Server) -> Result<(), Failure> {
     // error, where the ROLLBACK is not even read.
     server.send(client::QUERY, b"ROLLBACK\0").await?;
     server.send(client::SYNC, b"").await?;
+    let link = Arc::clone(&server.link);
     while !server.progress.at_rest() {
-        server.next().await?;
+        match tokio::time::timeout(AGAIN, server.next()).await {
+            Ok(message) => drop(message?),
+            // The cancel may have come before the request that it was meant for.
+            Err(_) => cancel::send(&link, BOUND).await?,
+        }
     }
     Ok(())
 }
@@ -70,6 +80,7 @@ pub async fn reset(mut server: Box<Server>, query: &[u8]) -> Result<Rested, Fail
         if did("DISCARD ALL") {
             server.settings = None;
         }
+        residue::clear(&mut server).await?;
     }
     if server.slots.doubtful() {
         server.query_within(b"DEALLOCATE ALL", BOUND).await?;

@@ -18,6 +18,31 @@ use crate::prepared::hints::Hints;
 pub struct Settings(Vec<(Bytes, Bytes)>);
 
 impl Settings {
+    /// The last value of each name counts.
+    #[must_use]
+    pub fn new(pairs: impl IntoIterator<Item = (Bytes, Bytes)>) -> Self {
+        let mut found: Vec<(Bytes, Bytes)> = Vec::new();
+        for (name, value) in pairs {
+            match found.iter_mut().find(|(known, _)| known.eq_ignore_ascii_case(&name)) {
+                Some((_, known)) => *known = value,
+                None => found.push((name, value)),
+            }
+        }
+        found.sort();
+        Self(found)
+    }
+
+    /// The value of a setting, whatever the case of its name.
+    #[must_use]
+    pub fn value(&self, name: &[u8]) -> Option<&Bytes> {
+        self.0.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &(Bytes, Bytes)> {
+        self.0.iter()
+    }
+
     /// The statement that gives them to a session that has none of its own; `None` if there is nothing to give.
     #[must_use]
     pub fn statement(&self) -> Option<Bytes> {
@@ -43,7 +68,7 @@ impl Settings {
 }
 
 /// Takes every setting back to what the session began with.
-const CLEAR: &[u8] = b"RESET ROLE; RESET ALL";
+const CLEAR: &[u8] = b"SET SESSION AUTHORIZATION DEFAULT; RESET ROLE; RESET ALL";
 
 /// What was found.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -165,6 +190,17 @@ pub fn words(keeps: Hints) -> String {
     words.join(", ")
 }
 
+/// Takes the settings that it was given from a server, if it has any. **Not cancel-safe.**
+///
+/// # Errors
+/// As [`Server::query_within`].
+pub async fn clear(server: &mut Server) -> Result<(), Failure> {
+    if server.settings.take().is_some() {
+        server.query_within(CLEAR, BOUND).await?;
+    }
+    Ok(())
+}
+
 /// Gives the server the settings that a client has, where it has others. **Not cancel-safe.**
 ///
 /// # Errors
@@ -173,12 +209,19 @@ pub async fn apply(server: &mut Server, wanted: Option<&Arc<Settings>>) -> Resul
     if same(server.settings.as_ref(), wanted) {
         return Ok(());
     }
-    if server.settings.take().is_some() {
-        server.query_within(CLEAR, BOUND).await?;
-    }
+    clear(server).await?;
     if let Some(settings) = wanted
         && let Some(sql) = settings.statement()
     {
+        if !sql.is_ascii()
+            && let Some(encoding) = server.parameters.value(b"server_encoding").cloned()
+            && server.parameters.value(b"client_encoding") != Some(&encoding)
+        {
+            // As at a log-in, where Postgres converts nothing.
+            let mut sql = BytesMut::from(&b"SET client_encoding TO "[..]);
+            quote(&encoding, &mut sql);
+            server.query_within(&sql, BOUND).await?;
+        }
         // It has them from here on, in whole or in part.
         server.settings = Some(Arc::clone(settings));
         server.query_within(&sql, BOUND).await?;
@@ -211,6 +254,14 @@ mod tests {
         {
             assert!(sql.contains(word), "{word}");
         }
+    }
+
+    #[test]
+    fn the_last_of_a_name_counts() {
+        let pairs = [("Work_Mem", "1MB"), ("a.b", "1"), ("work_mem", "2MB")];
+        let settings = Settings::new(pairs.map(|(name, value)| (name.into(), value.into())));
+        assert_eq!(settings.iter().count(), 2);
+        assert_eq!(settings.value(b"WORK_MEM").unwrap(), "2MB");
     }
 
     #[test]

@@ -266,9 +266,7 @@ async fn log_in(guest: &mut Guest, front: &Front, via: Via, startup: &Startup) -
     let user = String::from_utf8_lossy(user).into_owned();
     let database = String::from_utf8_lossy(database).into_owned();
     negotiate(guest, startup).await?;
-    if name("replication")
-        .is_some_and(|value| !matches!(&value.to_ascii_lowercase()[..], b"0" | b"off" | b"false" | b"no"))
-    {
+    if name("replication").is_some_and(|value| !is_false(value)) {
         let report = Report::new(sqlstate::FEATURE_NOT_SUPPORTED, "replication connections are not supported")
             .hint("Connect replication clients to Postgres itself.");
         return Err(Refusal::Say(report, "unsupported"));
@@ -340,6 +338,13 @@ fn is_own_pgbouncer(guest: &Guest, user: &str) -> bool {
     user == "pgbouncer" && matches!(guest.peer, Peer::Unix { uid, .. } if uid == own_uid())
 }
 
+/// Whether Postgres takes this for a false (`parse_bool`).
+fn is_false(value: &[u8]) -> bool {
+    let word = value.to_ascii_lowercase();
+    !word.is_empty() && (word == b"0" || b"false".starts_with(&word) || b"no".starts_with(&word))
+        || matches!(&word[..], b"of" | b"off")
+}
+
 /// On the console's own socket the kernel says who is there: this process's user, or root.
 async fn admin_socket(guest: &Guest, user: String, console: bool) -> Result<Step, Refusal> {
     let own = own_uid();
@@ -396,6 +401,6 @@ async fn cancel_request(key: &CancelKey, front: &Front) {
 
 impl welcome::Ready {
     fn session(self, guest: Guest) -> Session {
-        Session::new(self.front, self.presence, self.pool, (guest.stream, Flow::new(guest.buf), self.wanted))
+        Session::new(self.front, self.presence, self.pool, (guest.stream, Flow::new(guest.buf), self.asked))
     }
 }

@@ -6,6 +6,7 @@
 //! request that will not run.
 
 mod answers;
+mod asked;
 mod farewell;
 pub mod front;
 pub mod greet;

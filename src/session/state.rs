@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::asked::Asked;
 use crate::prepared::catalog::Catalog;
 use crate::prepared::hints::{Hints, Leaves};
 use crate::prepared::names::Names;
@@ -22,6 +23,8 @@ pub(super) struct State {
     pub(super) wanted: Parameters,
     /// The settings that it does not report, if there are any.
     pub(super) settings: Option<Arc<Settings>>,
+    /// Those among them that it asked for at its log-in: a session that is made new has them again.
+    first: Option<Arc<Settings>>,
     /// The names of settings that Postgres does not list.
     pub(super) hidden: Leaves,
     /// What the requests of this transaction may have left on the server.
@@ -31,9 +34,10 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(catalog: Arc<Catalog>, wanted: Parameters) -> Self {
-        let (traces, keeps) = (Traces::default(), Hints::default());
-        Self { names: Names::default(), catalog, wanted, settings: None, hidden: Leaves::default(), traces, keeps }
+    pub(super) fn new(catalog: Arc<Catalog>, Asked { tracked: wanted, others: first }: Asked) -> Self {
+        let (traces, keeps, settings) = (Traces::default(), Hints::default(), first.clone());
+        let hidden = hidden(first.as_deref());
+        Self { names: Names::default(), catalog, wanted, settings, first, hidden, traces, keeps }
     }
 
     /// Whether Postgres has to be asked what is on the server before it may go to another client.
@@ -62,8 +66,8 @@ impl State {
     pub(super) async fn settle(&mut self, server: &mut Server) -> Result<(), Failure> {
         let Traces { leaves, ended, wiped } = std::mem::take(&mut self.traces);
         if wiped {
-            self.settings = None;
-            self.hidden = Leaves::default();
+            self.settings.clone_from(&self.first);
+            self.hidden = hidden(self.first.as_deref());
             server.settings = None;
         }
         self.hidden.add(&leaves);
@@ -76,8 +80,15 @@ impl State {
         match residue::ask(server, asked, &self.hidden.settings).await {
             Ok(Residue { settings, keeps }) => {
                 if let Some(settings) = settings {
-                    self.settings = (!settings.is_empty()).then(|| Arc::new(settings));
-                    server.settings.clone_from(&self.settings);
+                    let found = (!settings.is_empty()).then(|| Arc::new(settings));
+                    server.settings.clone_from(&found);
+                    self.settings = match (&self.first, &found) {
+                        (Some(first), Some(found)) if wiped => {
+                            Some(Arc::new(Settings::new(first.iter().chain(found.iter()).cloned())))
+                        }
+                        (Some(first), None) if wiped => Some(Arc::clone(first)),
+                        _ => found,
+                    };
                 }
                 self.keeps = keeps;
             }
@@ -90,6 +101,13 @@ impl State {
         }
         Ok(())
     }
+}
+
+/// The names of settings that Postgres does not list.
+fn hidden(settings: Option<&Settings>) -> Leaves {
+    let names = settings.into_iter().flat_map(Settings::iter).map(|(name, _)| name);
+    let settings = names.filter(|name| name.contains(&b'.')).map(|name| name.as_ref().into()).collect();
+    Leaves { settings, ..Leaves::default() }
 }
 
 /// What is known from texts and tags alone, since the last boundary.

@@ -9,6 +9,7 @@ use bytes::BytesMut;
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
 
+use super::asked::Asked;
 use super::farewell::farewell;
 use super::front::Front;
 use super::look::Look;
@@ -25,7 +26,6 @@ use crate::pool::ledger::Need;
 use crate::pool::wait::Begun;
 use crate::prepared::hints::Hints;
 use crate::server::conn::Failure;
-use crate::server::parameters::Parameters;
 use crate::server::progress::Boundary;
 use crate::telemetry::metrics::Connected;
 use crate::wire::frame::{Flow, Verdict};
@@ -61,10 +61,10 @@ impl Session {
         front: Front,
         presence: Presence,
         pool: Arc<Pool>,
-        (stream, input, wanted): (Stream, Flow, Parameters),
+        (stream, input, asked): (Stream, Flow, Asked),
     ) -> Self {
         let mode = pool.mode();
-        let state = Box::new(State::new(Arc::clone(&front.catalog), wanted));
+        let state = Box::new(State::new(Arc::clone(&front.catalog), asked));
         Self { front, presence, pool, stream, input, state, mode, kept: None, mid_answer: false }
     }
 

@@ -7,7 +7,7 @@ use crate::support::wire::{Wire, bind, copy_data, copy_done, execute, parse, que
 
 /// The half message would swallow the requests of whoever gets the server next.
 #[test]
-fn half_a_message_that_asks_nothing_never_reaches_the_next_client() {
+fn trap_12_half_a_message_that_asks_nothing_never_reaches_the_next_client() {
     let db = Db::new();
     let proxy = Spec::of(&db).pool(1).start();
     let mut leaver = proxy.client().login();
@@ -87,7 +87,7 @@ fn what_moves_is_not_taken_for_left_behind() {
 }
 
 #[test]
-fn copy_data_sent_ahead_of_a_copy_that_fails_keeps_no_server() {
+fn trap_29_copy_data_sent_ahead_of_a_copy_that_fails_keeps_no_server() {
     let db = Db::new();
     let proxy = Spec::of(&db).pool(1).start();
     let mut wire = proxy.client().login();
@@ -100,7 +100,7 @@ fn copy_data_sent_ahead_of_a_copy_that_fails_keeps_no_server() {
 
 /// A Sync was sent ahead of COPY data, and the COPY fails before the server has read it: two ReadyForQuery come.
 #[test]
-fn a_copy_that_fails_before_it_reads_leaves_no_surplus_answer() {
+fn trap_30_a_copy_that_fails_before_it_reads_leaves_no_surplus_answer() {
     let db = Db::with(
         "CREATE TABLE t(a int);
          CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS
@@ -224,7 +224,7 @@ fn an_unnamed_statement_of_another_client_is_never_run() {
 
 /// Postgres gives such a connection up; its words reach the client, and nothing is kept of it.
 #[test]
-fn a_request_inside_copy_data_ends_its_client_and_keeps_no_server() {
+fn trap_31_a_request_inside_copy_data_ends_its_client_and_keeps_no_server() {
     let db = Db::new();
     let proxy = Spec::of(&db).pool(1).start();
     let mut wire = proxy.client().login();

@@ -7,7 +7,7 @@ use crate::support::postgres::Db;
 use crate::support::proxy::{Proxy, Spec};
 use crate::support::rng::{Rng, seed};
 use crate::support::wait::{eventually, let_run, ms, secs};
-use crate::support::wire::{Wire, WireError, extended, msg_of, query, startup, sync};
+use crate::support::wire::*;
 
 /// Lengths that no message may have.
 pub(crate) const LENGTHS: [i32; 6] = [i32::MIN, -1, 0, 1, 3, i32::MAX];
@@ -62,7 +62,7 @@ fn random_bytes() {
 }
 
 #[test]
-fn impossible_lengths_after_login() {
+fn b03_impossible_lengths_after_login() {
     let db = Db::with("CREATE TABLE t(a int)");
     let proxy = Spec::of(&db).pool(2).start();
     for length in LENGTHS {
@@ -83,7 +83,7 @@ fn impossible_lengths_after_login() {
 }
 
 #[test]
-fn messages_in_a_wrong_state() {
+fn b04_messages_in_a_wrong_state() {
     let db = Db::new();
     let proxy = Spec::of(&db).pool(2).start();
     let login = startup(&[("user", &db.user), ("database", &db.name)]);
@@ -111,7 +111,7 @@ fn messages_in_a_wrong_state() {
 }
 
 #[test]
-fn a_session_in_one_byte_segments_gets_the_same_answers() {
+fn b02_a_session_in_one_byte_segments_gets_the_same_answers() {
     let db = Db::new();
     let proxy = Spec::of(&db).start();
     let session = [
@@ -135,7 +135,7 @@ fn a_session_in_one_byte_segments_gets_the_same_answers() {
 }
 
 #[test]
-fn a_session_cut_after_each_byte() {
+fn b01_a_session_cut_after_each_byte() {
     let db = Db::with("CREATE TABLE t(a int)");
     let proxy = Spec::of(&db).pool(2).start();
     let session = [
@@ -203,5 +203,111 @@ fn the_console_survives_bad_input_too() {
         wire.recv_to_end().unwrap();
     }
     assert_eq!(proxy.admin("SHOW VERSION").rows.len(), 1);
+    proxy.still_serves();
+}
+
+/// Postgres judges what is in a Bind; the stream stays in step.
+#[test]
+fn b10_binds_that_disagree_with_themselves_keep_the_stream_in_step() {
+    let db = Db::new();
+    let proxy = Spec::of(&db).pool(1).start();
+    let counted = |formats: u16, values: u16, tail: &[u8]| {
+        let body = [&b"\0\0"[..], &formats.to_be_bytes(), &values.to_be_bytes(), tail].concat();
+        msg_of(b'B', &body)
+    };
+    let null = (-1_i32).to_be_bytes();
+    let most: Vec<u8> = std::iter::repeat_n(null, 65_535).flatten().chain([0, 0]).collect();
+    let cases = [
+        counted(0, 65_535, &most),
+        counted(0, 65_535, &[0, 0]),
+        counted(0, 1, &[0x7f, 0xff, 0xff, 0xff, 0, 0]),
+        counted(0, 1, &[0xff, 0xff, 0xff, 0xfe, 0, 0]),
+        counted(65_535, 0, &[0, 0]),
+        msg_of(b'B', b""),
+        msg_of(b'B', b"\0"),
+        msg_of(b'B', b"\0\0\0"),
+        msg_of(b'B', b"no zero"),
+    ];
+    for (n, bad) in cases.iter().enumerate() {
+        let batch = [parse("", "SELECT $1::int"), bad.clone(), execute("", 0), sync()].concat();
+        let answer = |to: &Target| {
+            let mut wire = to.login();
+            wire.send(&batch).unwrap();
+            let all = wire.recv_until(b'Z', 1).unwrap();
+            let error = all.iter().find(|msg| msg.tag == b'E').unwrap().error();
+            assert_eq!(wire.one("SELECT 'in step'"), "in step");
+            (all.iter().map(|msg| msg.tag).collect::<Vec<_>>(), error)
+        };
+        assert_eq!(answer(&proxy.client()), answer(&db.direct()), "case {n}");
+    }
+    proxy.still_serves();
+}
+
+/// The end of a connection, said or not, in every state that a session can be in.
+#[test]
+fn b16_terminate_and_silence_at_each_state_leave_a_clean_server() {
+    let db = Db::with("CREATE TABLE t(a int); CREATE TABLE c(a int)");
+    let proxy = Spec::of(&db).pool(2).start();
+    let insert = || extended("INSERT INTO t VALUES ($1::int)", &["3"]);
+    let states: [(&str, Vec<u8>, u8); 9] = [
+        ("idle", query("SELECT 1"), b'Z'),
+        ("in a transaction", query("BEGIN; INSERT INTO t VALUES (1)"), b'Z'),
+        ("in a failed transaction", query("BEGIN; INSERT INTO t VALUES (1); SELECT 1/0"), b'E'),
+        ("behind a Flush", [insert(), flush()].concat(), b'C'),
+        (
+            "with a suspended portal",
+            [query("BEGIN"), parse("", "SELECT generate_series(1, 9)"), bind("", "", &[]), execute("", 2), flush()]
+                .concat(),
+            b's',
+        ),
+        ("in COPY to the server", query("BEGIN; INSERT INTO t VALUES (1); COPY c FROM STDIN"), b'G'),
+        ("in mid-COPY", [query("COPY c FROM STDIN"), copy_data(b"1\n")].concat(), b'G'),
+        (
+            "in a long answer",
+            query("BEGIN; INSERT INTO t VALUES (1); SELECT repeat('x', 1000) FROM generate_series(1, 20000)"),
+            b'D',
+        ),
+        ("while it runs", query("INSERT INTO t SELECT 1 FROM pg_sleep(30)"), 0),
+    ];
+    for (what, bytes, until_tag) in &states {
+        for polite in [true, false] {
+            let mut wire = proxy.client().login();
+            wire.send(bytes).unwrap();
+            if *until_tag == 0 {
+                eventually("it runs", secs(5), || db.running("pg_sleep").len() == 1);
+            } else {
+                wire.recv_until(*until_tag, 1).unwrap();
+            }
+            if polite {
+                wire.send(&msg_of(b'X', b"")).unwrap();
+            }
+            drop(wire);
+            eventually(&format!("{what}: the server has come back"), secs(5), || proxy.pools("sv_active") == 0);
+            let mut next = proxy.client().login();
+            assert_eq!(next.one("SELECT count(*) FROM t"), "0", "{what}");
+            assert_eq!(next.one("SELECT count(*) FROM c"), "0", "{what}");
+        }
+    }
+    assert!(db.running("pg_sleep").is_empty());
+}
+
+/// Impossible lengths where COPY data, or the rest of a batch, is expected.
+#[test]
+fn b03_impossible_lengths_inside_copy_and_batches() {
+    let db = Db::with("CREATE TABLE t(a int)");
+    let proxy = Spec::of(&db).pool(2).start();
+    let begun = [query("COPY t FROM STDIN"), [extended("INSERT INTO t VALUES ($1::int)", &["3"]), flush()].concat()];
+    for (n, begun) in begun.iter().enumerate() {
+        for length in LENGTHS {
+            for tag in *b"dcfSHQB" {
+                let mut wire = proxy.client().login();
+                wire.send(begun).unwrap();
+                wire.recv_until(if n == 0 { b'G' } else { b'C' }, 1).unwrap();
+                wire.send(&[&[tag][..], &length.to_be_bytes()].concat()).unwrap();
+                ends(&mut wire, &format!("{:?} with length {length} in state {n}", tag as char));
+            }
+        }
+    }
+    assert_eq!(db.one("SELECT count(*) FROM t"), "0");
     proxy.still_serves();
 }

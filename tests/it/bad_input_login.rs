@@ -3,10 +3,11 @@
 use crate::bad_input::{LENGTHS, ends, raw};
 use crate::support::postgres::Db;
 use crate::support::proxy::Spec;
+use crate::support::wait::{eventually, secs};
 use crate::support::wire::*;
 
 #[test]
-fn impossible_lengths_before_login() {
+fn b03_impossible_lengths_before_login() {
     let db = Db::new();
     let proxy = Spec::of(&db).start();
     for length in LENGTHS {
@@ -21,7 +22,7 @@ fn impossible_lengths_before_login() {
 }
 
 #[test]
-fn malformed_startup_packets() {
+fn b05_malformed_startup_packets() {
     let db = Db::new();
     let proxy = Spec::of(&db).start();
     let version = 196_608_u32.to_be_bytes();
@@ -69,7 +70,7 @@ fn definite(wire: &mut Wire, what: &str, negotiates: bool) {
 
 /// Unusual, not wrong: a definite answer, which is a login or an end.
 #[test]
-fn unusual_startup_packets_get_a_definite_answer() {
+fn b05_unusual_startup_packets_get_a_definite_answer() {
     let db = Db::new();
     let proxy = Spec::of(&db).start();
     let base = [("user", db.user.as_str()), ("database", db.name.as_str())];
@@ -103,7 +104,7 @@ fn unusual_startup_packets_get_a_definite_answer() {
 }
 
 #[test]
-fn nothing_but_a_password_is_taken_while_logging_in() {
+fn b04_nothing_but_a_password_is_taken_while_logging_in() {
     let db = Db::new();
     let proxy = Spec::of(&db).text("auth_type", "scram-sha-256").start();
     let login = startup(&[("user", &db.user), ("database", &db.name)]);
@@ -154,7 +155,7 @@ fn nothing_but_a_password_is_taken_while_logging_in() {
 }
 
 #[test]
-fn names_of_any_bytes_are_answered() {
+fn b13_names_of_any_bytes_are_answered() {
     let db = Db::new();
     let proxy = Spec::of(&db).start();
     for name in [&b"\xff\xfe"[..], b"a'b\"c", b"\x1b[2J", b"${jndi}", b"%n%s", &[b'x'; 5000]] {
@@ -174,4 +175,67 @@ fn names_of_any_bytes_are_answered() {
     }
     assert!(!proxy.log().contains('\x1b'), "escape codes of a client in the log");
     proxy.still_serves();
+}
+
+#[test]
+fn trap_42_a_probe_leaves_no_warning_and_nothing_else() {
+    let db = Db::new();
+    let proxy = Spec::of(&db).start();
+    proxy.still_serves();
+    let warnings = || proxy.log().lines().filter(|line| line.contains("WARN") || line.contains("ERROR")).count();
+    let (before, at_start) = (proxy.descriptors(), warnings());
+    for n in 0..50 {
+        // A look whether somebody listens; one that waits for an answer to SSLRequest; pg_isready's way.
+        let mut probe = raw(&proxy);
+        if n % 3 == 1 {
+            probe.send(&ssl_request()).unwrap();
+            probe.byte().unwrap();
+        }
+        if n % 3 == 2 {
+            probe.send(&startup(&[("user", &db.user), ("database", &db.name)])).unwrap();
+            probe.recv().unwrap();
+        }
+    }
+    eventually("descriptors are given back", secs(5), || proxy.descriptors() <= before + 4);
+    assert_eq!(warnings(), at_start, "{}", proxy.log());
+}
+
+/// Lies in the second message of SCRAM: one answer, whoever asks.
+#[test]
+fn b09_lies_in_scram_get_one_answer() {
+    let db = Db::new();
+    let proxy = Spec::of(&db).text("auth_type", "scram-sha-256").start();
+    let answer = |user: &str, lie: &dyn Fn(&str) -> String| {
+        let mut wire = raw(&proxy);
+        wire.send(&startup(&[("user", user), ("database", &db.name)])).unwrap();
+        wire.recv_ok().unwrap();
+        wire.send(&msg_of(b'p', b"SCRAM-SHA-256\0\0\0\0\x20n,,n=,r=rOprNGfwEbeRWgbNEkqOabcd")).unwrap();
+        let challenge = wire.recv_ok().unwrap();
+        let text = String::from_utf8(challenge.body[4..].to_vec()).unwrap();
+        let nonce = text.split(',').next().unwrap()[2..].to_owned();
+        wire.send(&msg_of(b'p', lie(&nonce).as_bytes())).unwrap();
+        let error = wire.recv().unwrap().error();
+        wire.recv_to_end().unwrap();
+        (error.severity, error.code, error.message.replace(user, "USER"))
+    };
+    let proof = "A".repeat(43) + "=";
+    let short = "AAAA";
+    type Lie<'a> = (&'a str, &'a str, Box<dyn Fn(&str) -> String + 'a>);
+    let lies: [Lie<'_>; 7] = [
+        ("a wrong proof", "28P01", Box::new(|nonce| format!("c=biws,r={nonce},p={proof}"))),
+        ("a short proof", "", Box::new(|nonce| format!("c=biws,r={nonce},p={short}"))),
+        ("bad base64", "", Box::new(|nonce| format!("c=biws,r={nonce},p=!!!"))),
+        ("no proof", "", Box::new(|nonce| format!("c=biws,r={nonce}"))),
+        ("no nonce", "", Box::new(|_| format!("c=biws,p={proof}"))),
+        ("another nonce", "", Box::new(|nonce| format!("c=biws,r={nonce}x,p={proof}"))),
+        ("another binding", "", Box::new(|nonce| format!("c=cD10bHMtdW5pcXVlLCw=,r={nonce},p={proof}"))),
+    ];
+    for (what, code, lie) in &lies {
+        let (known, stranger) = (answer(&db.user, lie), answer("stranger", lie));
+        assert_eq!(known, stranger, "{what}");
+        assert!(code.is_empty() || known.1 == *code, "{what}: {known:?}");
+        assert_eq!(known.0, "FATAL");
+    }
+    let mut good = proxy.client().login();
+    assert_eq!(good.one("SELECT 1"), "1");
 }

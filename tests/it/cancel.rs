@@ -36,7 +36,7 @@ fn a_cancel_works_over_the_unix_socket_and_in_extended_queries() {
 }
 
 #[test]
-fn a_waiting_client_is_answered_at_once() {
+fn trap_33_a_waiting_client_is_answered_at_once() {
     let db = Db::with("CREATE TABLE t(a int)");
     let proxy = Spec::of(&db).pool(1).start();
     let mut first = proxy.client().login();
@@ -92,14 +92,14 @@ fn an_idle_client_cancels_nobody() {
 }
 
 #[test]
-fn a_wrong_key_does_nothing() {
+fn b15_a_wrong_key_does_nothing() {
     let db = Db::new();
     let proxy = Spec::of(&db).start();
     let mut wire = proxy.client().login();
     wire.start("SELECT pg_sleep(0.8)").unwrap();
     eventually("it runs", secs(5), || db.running("pg_sleep").len() == 1);
     let addr = proxy.client().addr;
-    let mut rng = Rng::new(seed("a_wrong_key_does_nothing"));
+    let mut rng = Rng::new(seed("b15_a_wrong_key_does_nothing"));
     let mut wrong = wire.key.clone();
     wrong[0] ^= 1;
     cancel(&addr, wire.pid, &wrong);
@@ -122,7 +122,7 @@ fn a_wrong_key_does_nothing() {
 }
 
 #[test]
-fn keys_cannot_be_told_from_one_another() {
+fn trap_34_keys_cannot_be_told_from_one_another() {
     let db = Db::new();
     let proxy = Spec::of(&db).start();
     let clients: Vec<_> = (0..50).map(|_| proxy.client().login()).collect();
@@ -138,7 +138,7 @@ fn keys_cannot_be_told_from_one_another() {
 }
 
 #[test]
-fn the_key_of_a_client_that_left_does_nothing() {
+fn b15_the_key_of_a_client_that_left_does_nothing() {
     let db = Db::new();
     let proxy = Spec::of(&db).pool(1).start();
     let mut gone = proxy.client().login();
@@ -155,7 +155,7 @@ fn the_key_of_a_client_that_left_does_nothing() {
 /// Cancels race with the end of queries, on a single server that goes from hand to hand: a cancel
 /// that comes late must not hit the next one.
 #[test]
-fn a_storm_of_late_cancels_hits_only_its_own_client() {
+fn trap_32_a_storm_of_late_cancels_hits_only_its_own_client() {
     let db = Db::with(ACCOUNTS);
     let proxy = Spec::of(&db).pool(1).start();
     let innocent = Load::start(&proxy.client(), 4, short_work);

@@ -38,7 +38,7 @@ impl Site {
         let text = format!(
             ";; as an operator has it\n[databases]\n%include databases.ini\n\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
              listen_port = {port}\nunix_socket_dir = {at}\nauth_type = trust\nauth_file = userlist.txt\nadmin_users = boss\n\
-             ignore_startup_parameters = extra_float_digits\npool_mode = transaction\n{}\n",
+             disable_pqexec = 0\npool_mode = transaction\n{}\n",
             more.replace("DIR", &at.to_string())
         );
         fs::write(dir.path().join("pgbouncer.ini"), text).unwrap();
@@ -130,7 +130,7 @@ fn a_link_named_pgbouncer_is_a_drop_in() {
         assert_eq!(field(pid, "Uid:"), nobody.uid.to_string());
         assert_eq!(field(pid, "Gid:"), nobody.gid.to_string());
     }
-    let why = "ignore_startup_parameters: ignored: unknown start-up parameters are never refused";
+    let why = "disable_pqexec: ignored: simple queries are never refused";
     assert!(site.text("log").contains(&format!("pgbouncer.ini:12: {why}")), "{}", site.text("log"));
     let mut console = site.console().login();
     let rows = console.ok("SHOW CONFIG").maps();

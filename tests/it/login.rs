@@ -151,7 +151,7 @@ fn an_unknown_database_is_refused_by_name() {
 }
 
 #[test]
-fn encryption_requests_are_answered_no_and_the_login_goes_on() {
+fn trap_39_encryption_requests_are_answered_no_and_the_login_goes_on() {
     let db = Db::new();
     let proxy = proxy(&db, "scram-sha-256");
     let client = proxy.client();
@@ -170,7 +170,7 @@ fn encryption_requests_are_answered_no_and_the_login_goes_on() {
 
 /// What is stuffed behind an SSLRequest came before any encryption: it must never be believed.
 #[test]
-fn bytes_stuffed_behind_an_ssl_request_close_the_connection() {
+fn trap_40_bytes_stuffed_behind_an_ssl_request_close_the_connection() {
     let db = Db::new();
     let proxy = proxy(&db, "trust");
     for request in [ssl_request(), gss_request()] {
@@ -186,7 +186,7 @@ fn bytes_stuffed_behind_an_ssl_request_close_the_connection() {
 }
 
 #[test]
-fn repeated_encryption_requests_end_the_connection() {
+fn b06_repeated_encryption_requests_end_the_connection() {
     let db = Db::new();
     let proxy = proxy(&db, "trust");
     let mut wire = Wire::open(&proxy.client().addr).unwrap();

@@ -36,6 +36,7 @@ mod relay_copy;
 mod relay_size;
 mod reload;
 mod session_state;
+mod startup;
 mod support;
 mod tls_clients;
 mod tls_reload;

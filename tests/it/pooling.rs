@@ -104,7 +104,7 @@ fn waiting_ends_at_query_wait_timeout() {
 }
 
 #[test]
-fn a_client_that_vanishes_in_a_transaction_leaves_a_clean_server() {
+fn trap_48_a_client_that_vanishes_in_a_transaction_leaves_a_clean_server() {
     let db = Db::with("CREATE TABLE t(a int)");
     let proxy = Spec::of(&db).pool(1).start();
     type Vanish = fn(&mut Wire);
@@ -183,7 +183,7 @@ fn named_statements_live_as_long_as_a_session() {
 }
 
 #[test]
-fn a_server_killed_while_idle_is_replaced_unnoticed() {
+fn trap_49_a_server_killed_while_idle_is_replaced_unnoticed() {
     let db = Db::new();
     let proxy = Spec::of(&db).pool(1).start();
     let mut wire = proxy.client().login();
@@ -204,7 +204,7 @@ fn a_server_killed_while_idle_is_replaced_unnoticed() {
 }
 
 #[test]
-fn a_server_killed_in_a_transaction_is_an_honest_error() {
+fn trap_49_a_server_killed_in_a_transaction_is_an_honest_error() {
     let db = Db::with("CREATE TABLE t(a int)");
     let proxy = Spec::of(&db).pool(1).start();
     let mut wire = proxy.client().login();

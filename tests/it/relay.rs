@@ -149,7 +149,7 @@ fn many_queries_sent_at_once() {
 }
 
 #[test]
-fn text_that_is_not_utf8_passes_as_bytes() {
+fn trap_46_text_that_is_not_utf8_passes_as_bytes() {
     let latin1 = msg_of(b'Q', b"SELECT 'caf\xe9' AS \"\xfc\"\0");
     check("", &[q("BEGIN; SET LOCAL client_encoding = 'LATIN1'"), Z, Send(latin1), Z, q("COMMIT"), Z]);
 }
@@ -334,7 +334,7 @@ fn notices_and_changed_parameters_come_in_their_place() {
 }
 
 #[test]
-fn function_calls() {
+fn trap_10_function_calls() {
     let call = |function: u32, args: &[&[u8]]| {
         let mut body = function.to_be_bytes().to_vec();
         body.extend([0, 1, 0, 1]);

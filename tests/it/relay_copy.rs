@@ -37,7 +37,7 @@ fn copy_in() {
 
 /// The client goes on sending after the server has given up: all of it must be swallowed.
 #[test]
-fn copy_in_with_a_bad_row() {
+fn trap_29_copy_in_with_a_bad_row() {
     let more: Vec<u8> = (0..50).flat_map(|n| copy_data(format!("{n}\n").as_bytes())).collect();
     check(
         "CREATE TABLE t(a int)",
@@ -71,7 +71,7 @@ fn copy_out() {
 
 /// tokio-postgres sends Sync before the data; Postgres ignores it while the copy runs.
 #[test]
-fn a_sync_inside_copy_is_not_answered() {
+fn trap_30_a_sync_inside_copy_is_not_answered() {
     check(
         "CREATE TABLE t(a int)",
         &[
