@@ -28,6 +28,7 @@ use crate::process::notify::Notify;
 use crate::session::front::{Door, Front, Via, guest_places};
 use crate::session::greet::{Greeted, greet};
 use crate::session::lookup::Lookups;
+use crate::session::overdue;
 use crate::telemetry::http::{self, Readiness, Sources};
 use crate::telemetry::metrics::{self, ProxyMetrics, Recorder, Totals, publish};
 use crate::telemetry::trace::Logs;
@@ -83,6 +84,7 @@ pub async fn run(config: Config, outside: Outside) -> Result<(), StartError> {
     let acceptor = ArcSwap::from_pointee(Acceptor::new(&config)?);
     let connector = Connector::new(&config)?;
     let databases = Databases::new(Arc::clone(&running), clock, recorder.clone(), connector);
+    databases.warm(|role| users.credential(role));
     let _watchdog = Watchdog::start(Arc::clone(&databases), clock)?;
     let front = Front {
         running,
@@ -114,7 +116,7 @@ pub async fn run(config: Config, outside: Outside) -> Result<(), StartError> {
     if let Some(listener) = metrics_listener {
         tokio::spawn(serve_http(listener, recorder, env.clone()));
     }
-    tokio::spawn(close_the_idle(front));
+    tokio::spawn(overdue::run(front));
     serving();
     env.notify.ready();
     signals(&env, ending, heard).await;
@@ -267,31 +269,6 @@ fn publish_all(recorder: &Recorder, env: &Env) {
         }
     }
     env.front.metrics.publish_process();
-}
-
-/// Clients that have been idle, or idle in a transaction, for too long, looked for once a second.
-async fn close_the_idle(front: Front) {
-    let mut period = tokio::time::interval(Duration::from_secs(1));
-    loop {
-        period.tick().await;
-        let config = front.config();
-        let (idle, in_transaction) = (config.client_idle_timeout, config.idle_transaction_timeout);
-        if idle.is_none() && in_transaction.is_none() {
-            continue;
-        }
-        let now = front.clock.now();
-        for client in front.clients.list() {
-            let view = client.view();
-            let (bound, word) = match view.state {
-                State::Idle => (idle, "client_idle_timeout"),
-                State::IdleInTransaction => (in_transaction, "idle transaction timeout"),
-                State::Waiting | State::Active => continue,
-            };
-            if bound.is_some_and(|bound| now.since(view.since) >= bound) {
-                client.dismiss(Report::new(sqlstate::PROTOCOL_VIOLATION, word));
-            }
-        }
-    }
 }
 
 /// The signals that mean something; none of them has its default effect any more.

@@ -66,6 +66,7 @@ const PURE: &[(&str, &[&str])] = &[
     ("server/progress.rs", &[]),
     ("config/text.rs", &[]),
     ("config/types.rs", &[]),
+    ("config/limits.rs", &[]),
     ("config/userlist.rs", &[]),
     ("config/hba.rs", &[]),
     ("config/ident.rs", &[]),

@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 
 use futures_util::task::AtomicWaker;
 
-pub use registry::{Clients, Entry, Full, Local, Presence};
+pub use registry::{Caps, Clients, Entry, Full, Local, Presence};
 pub use statement::Statement;
 
 use crate::ids::{Moment, SessionId};
@@ -131,6 +131,13 @@ impl Client {
         lock(&self.view).clone()
     }
 
+    /// What it is doing, since when, and when its open transaction began.
+    #[must_use]
+    pub fn timing(&self) -> (State, Moment, Option<Moment>) {
+        let view = lock(&self.view);
+        (view.state, view.since, view.transaction)
+    }
+
     /// The name that the application gives itself, as it last reported it.
     #[must_use]
     pub fn application_name(&self) -> String {
@@ -196,6 +203,11 @@ impl Client {
         if let Some(text) = text {
             view.statement = Statement::new(text);
         }
+    }
+
+    /// Its request is answered, and the next one was sent already.
+    pub fn goes_on(&self, now: Moment) {
+        lock(&self.view).since = now;
     }
 
     /// Its request is answered and its transaction is open.

@@ -20,13 +20,54 @@ use crate::wire::startup::CancelKey;
 pub struct Clients {
     by_pid: DashMap<i32, Arc<Client>>,
     count: AtomicUsize,
+    /// How many there are of each database, and of each user; names without a client are not in it.
+    of_database: DashMap<String, usize>,
+    of_user: DashMap<String, usize>,
     last_id: Arc<AtomicU64>,
     operators: OnceLock<Arc<Self>>,
 }
 
-/// No more clients are taken.
+/// Why no more clients are taken. The texts are PgBouncer's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Full {
+    /// There are as many as there may be.
+    #[error("no more connections allowed (max_client_conn)")]
+    Process,
+    /// This database has as many as it may have.
+    #[error("client connections exceeded (max_db_client_connections)")]
+    Database,
+    /// This user has as many as it may have.
+    #[error("client connections exceeded (max_user_client_connections)")]
+    User,
+}
+
+/// How many clients there may be; `None` is no limit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Full;
+pub struct Caps {
+    /// In all.
+    pub process: usize,
+    /// Of the client's database.
+    pub database: Option<usize>,
+    /// Of the client's user.
+    pub user: Option<usize>,
+}
+
+/// Counts one more of a name, unless there are `cap` already.
+fn take(counts: &DashMap<String, usize>, name: &str, cap: Option<usize>) -> bool {
+    let mut count = counts.entry(name.to_owned()).or_insert(0);
+    let room = cap.is_none_or(|cap| *count < cap);
+    *count += usize::from(room);
+    room
+}
+
+fn give(counts: &DashMap<String, usize>, name: &str) {
+    if let dashmap::Entry::Occupied(mut count) = counts.entry(name.to_owned()) {
+        *count.get_mut() -= 1;
+        if *count.get() == 0 {
+            count.remove();
+        }
+    }
+}
 
 /// A client's place in the list; it leaves the list when this is dropped.
 #[derive(Debug)]
@@ -46,6 +87,8 @@ impl Presence {
 impl Drop for Presence {
     fn drop(&mut self) {
         self.clients.by_pid.remove(&self.client.key.pid);
+        give(&self.clients.of_user, &self.client.user);
+        give(&self.clients.of_database, &self.client.database);
         self.clients.count.fetch_sub(1, Ordering::AcqRel);
     }
 }
@@ -63,14 +106,27 @@ impl Clients {
         self.count.load(Ordering::Acquire)
     }
 
-    /// Takes a client in, unless there are `limit` already.
+    fn make_room(&self, caps: Caps, who: &Entry) -> Result<(), Full> {
+        let one_more = |count| (count < caps.process).then_some(count + 1);
+        self.count.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more).map_err(|_| Full::Process)?;
+        let full = if !take(&self.of_database, &who.database, caps.database) {
+            Full::Database
+        } else if !take(&self.of_user, &who.user, caps.user) {
+            give(&self.of_database, &who.database);
+            Full::User
+        } else {
+            return Ok(());
+        };
+        self.count.fetch_sub(1, Ordering::AcqRel);
+        Err(full)
+    }
+
+    /// Takes a client in, unless there are as many as `caps` allow already.
     ///
     /// # Errors
-    /// [`Full`].
-    pub fn enter(self: &Arc<Self>, limit: usize, who: Entry) -> Result<Presence, Full> {
-        let room =
-            self.count.fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| (count < limit).then_some(count + 1));
-        room.map_err(|_| Full)?;
+    /// [`Full`], and of what.
+    pub fn enter(self: &Arc<Self>, caps: Caps, who: Entry) -> Result<Presence, Full> {
+        self.make_room(caps, &who)?;
         Ok(self.place(who))
     }
 
@@ -78,6 +134,7 @@ impl Clients {
     #[must_use]
     pub fn take_in(self: &Arc<Self>, who: Entry) -> Presence {
         self.count.fetch_add(1, Ordering::AcqRel);
+        let _ = take(&self.of_database, &who.database, None) && take(&self.of_user, &who.user, None);
         self.place(who)
     }
 

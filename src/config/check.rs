@@ -93,7 +93,8 @@ fn pool_sizes(draft: &mut Draft<'_>) {
     if !draft.sound(&main, &["default_pool_size", "min_pool_size"]) {
         return;
     }
-    if min_pool_size > default_pool_size {
+    // A size of 0 is no limit.
+    if min_pool_size > default_pool_size && default_pool_size > 0 {
         let expected = format!("at most default_pool_size, which is {default_pool_size}");
         draft.mistake(&main, "min_pool_size", expected, min_pool_size.to_string());
     }
@@ -103,7 +104,7 @@ fn pool_sizes(draft: &mut Draft<'_>) {
         let place = Place::Database(name);
         let (size, min) = (own_size.unwrap_or(default_pool_size), own_min.unwrap_or(min_pool_size));
         let own = own_size.is_some() || own_min.is_some();
-        if own && min > size && draft.sound(&place, &["pool_size", "min_pool_size"]) {
+        if own && min > size && size > 0 && draft.sound(&place, &["pool_size", "min_pool_size"]) {
             let (key, expected, got) = match own_min {
                 Some(min) => ("min_pool_size", format!("at most pool_size, which is {size}"), min),
                 None => ("pool_size", format!("at least min_pool_size, which is {min}"), size),

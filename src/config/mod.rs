@@ -11,6 +11,7 @@ mod hba;
 mod ident;
 mod include;
 mod ini;
+mod limits;
 mod mistake;
 mod pgbouncer;
 mod reference;
@@ -32,6 +33,7 @@ use std::path::Path;
 
 pub use hba::{Hba, Method, Names, Net, Over, Rule};
 pub use ident::IdentMaps;
+pub use limits::{ClientLimits, PoolLimits};
 pub use mistake::Mistake;
 pub use reference::reference;
 pub use running::Running;

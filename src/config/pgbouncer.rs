@@ -20,7 +20,7 @@ pub(super) const DEFAULTS: &[(&str, &str)] = &[
 
 const SOON: &str = "it has no effect here yet";
 const RUSTLS: &str = "rustls offers safe ciphers and curves only";
-const RESOLVER: &str = "names are looked up by the system's resolver, at each connect";
+const RESOLVER: &str = "names are looked up by the system's resolver";
 const BUFFERS: &str = "buffers have the size that they need, and data is relayed piece by piece";
 const LDAP_PAM: &str = "log-in through LDAP or PAM is not supported";
 const SYSLOG: &str = "logs go to standard error (under systemd: the journal) and to logfile";
@@ -29,7 +29,6 @@ const STARTUP: &str = "clients get the settings that they ask for, or those of t
 
 /// Keys of `[pgbouncer]`, each with its word.
 const MAIN: &[(&str, &str)] = &[
-    ("application_name_add_host", SOON),
     ("auth_ldap_options", LDAP_PAM),
     ("auth_pam_confdir", LDAP_PAM),
     ("client_tls13_ciphers", RUSTLS),
@@ -38,32 +37,20 @@ const MAIN: &[(&str, &str)] = &[
     ("client_tls_ecdhcurve", RUSTLS),
     ("conffile", "the file is the one that was given on the command line"),
     ("disable_pqexec", "simple queries are never refused"),
-    ("dns_max_ttl", RESOLVER),
-    ("dns_nxdomain_ttl", RESOLVER),
     ("dns_zone_check_period", RESOLVER),
     ("job_name", WINDOWS),
     ("listen_backlog", "1024 connections may wait to be accepted"),
     ("load_balance_hosts", "a database has one host"),
     ("log_pooler_errors", "errors of the pooler are always logged"),
     ("login_notify_message", SOON),
-    ("max_db_client_connections", SOON),
-    ("max_db_connections", SOON),
     ("max_packet_size", BUFFERS),
-    ("max_user_client_connections", SOON),
-    ("max_user_connections", SOON),
     ("peer_id", "there are no peers: one process uses all processors (worker_threads)"),
     ("pkt_buf", BUFFERS),
     ("pool_idle_timeout", "an empty pool costs next to nothing and stays"),
-    ("query_timeout", SOON),
-    ("query_wait_notify", SOON),
-    ("reserve_pool_size", SOON),
-    ("reserve_pool_timeout", SOON),
     ("resolv_conf", RESOLVER),
     ("sbuf_loopcnt", BUFFERS),
     ("scram_iterations", "secrets that are made from plain passwords have 4096 iterations"),
-    ("server_check_query", "an empty query is the check"),
     ("server_fast_close", "servers that have to go are closed as soon as they are free"),
-    ("server_round_robin", SOON),
     ("server_tls13_ciphers", RUSTLS),
     ("server_tls_ciphers", RUSTLS),
     ("service_name", WINDOWS),
@@ -79,36 +66,19 @@ const MAIN: &[(&str, &str)] = &[
     ("tcp_socket_buffer", "the kernel sizes its buffers itself"),
     ("tcp_user_timeout", SOON),
     ("track_extra_parameters", SOON),
-    ("transaction_timeout", SOON),
 ];
 
 /// Keys of a connection string under `[databases]`.
 const DATABASE: &[(&str, &str)] = &[
     ("application_name", STARTUP),
     ("client_encoding", STARTUP),
-    ("connect_query", SOON),
     ("datestyle", STARTUP),
     ("load_balance_hosts", "a database has one host"),
-    ("max_db_client_connections", SOON),
-    ("max_db_connections", SOON),
-    ("query_wait_timeout", SOON),
-    ("reserve_pool", SOON),
-    ("reserve_pool_size", SOON),
-    ("server_lifetime", SOON),
     ("timezone", STARTUP),
 ];
 
 /// Keys of a line under `[users]`.
-const USER: &[(&str, &str)] = &[
-    ("client_idle_timeout", SOON),
-    ("idle_transaction_timeout", SOON),
-    ("max_user_client_connections", SOON),
-    ("max_user_connections", SOON),
-    ("query_timeout", SOON),
-    ("query_wait_timeout", SOON),
-    ("reserve_pool_size", SOON),
-    ("transaction_timeout", SOON),
-];
+const USER: &[(&str, &str)] = &[];
 
 /// Why a key of PgBouncer's is ignored in this place; `None` if PgBouncer does not know it there.
 pub(super) fn why_ignored(place: &Place, key: &str) -> Option<&'static str> {

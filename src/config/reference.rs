@@ -26,7 +26,7 @@ const USER: &str = "
 [users.reporting]
 ";
 /// Values of keys that have no default, or whose default would not let the file be loaded as it is.
-const EXAMPLES: [(&str, &str); 9] = [
+const EXAMPLES: [(&str, &str); 21] = [
     ("auth_file", "users.example"),
     ("host", "127.0.0.1"),
     ("port", "5433"),
@@ -36,6 +36,18 @@ const EXAMPLES: [(&str, &str); 9] = [
     ("pool_size", "20"),
     ("min_pool_size", "0"),
     ("pool_mode", "session"),
+    ("reserve_pool_size", "5"),
+    ("max_db_connections", "50"),
+    ("max_user_connections", "30"),
+    ("max_db_client_connections", "500"),
+    ("max_user_client_connections", "500"),
+    ("query_wait_timeout", "30s"),
+    ("server_lifetime", "3600s"),
+    ("connect_query", "SET search_path = app"),
+    ("client_idle_timeout", "1h"),
+    ("idle_transaction_timeout", "60s"),
+    ("transaction_timeout", "1h"),
+    ("query_timeout", "10min"),
 ];
 
 /// The text of `proxy-config/reference.toml`.

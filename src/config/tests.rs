@@ -79,10 +79,10 @@ fn many_mistakes_are_reported_at_once() {
     let text = "\
 [pglull]
 listen_port = 0
-pool_mode = \"statement\"
+pool_mode = \"pinned\"
 query_wait_timeout = \"5 parsecs\"
 lisen_addr = \"*\"
-query_timeout = 200
+pkt_buf = 200
 [pglull.window]
 drain = \"20s\"
 [databases.bench]
@@ -95,10 +95,10 @@ min_pool_size = 3
         [
             "1: auth_file: expected a file of users, for auth_type = scram-sha-256, got none",
             "2: listen_port: expected a port from 1 to 65535, got `0`",
-            "3: pool_mode: expected transaction or session (statement comes later), got `statement`",
+            "3: pool_mode: expected transaction, session or statement, got `pinned`",
             "4: query_wait_timeout: expected a duration like 250ms, 15s, 2min or 1h (a bare number is seconds), at most 365d, got `5 parsecs`",
             "5: lisen_addr: expected a known key, perhaps `listen_addr`, got `lisen_addr`",
-            "6: query_timeout: expected a known key (PgBouncer's; it has no effect here yet), got `query_timeout`",
+            "6: pkt_buf: expected a known key (PgBouncer's; buffers have the size that they need, and data is relayed piece by piece), got `pkt_buf`",
             "8: window.drain: expected at most hold, which is 10s, got 20s",
             "10: databases.bench.host: expected one address, one host name, or the absolute path of the folder of a Unix socket, got `a,b`",
             "12: databases.bench.min_pool_size: expected at most pool_size, which is 2, got 3",
@@ -118,7 +118,7 @@ fn one_mistake_each() {
             "3: listen_addr: expected addresses or host names, each once, or * for all, got `::1,::1`",
         ),
         ("min_pool_size = 21", "3: min_pool_size: expected at most default_pool_size, which is 20, got 21"),
-        ("default_pool_size = 0", "3: default_pool_size: expected a whole number from 1 to 1000000, got `0`"),
+        ("max_client_conn = 0", "3: max_client_conn: expected a whole number from 1 to 1000000, got `0`"),
         (
             "metrics_addr = 9632",
             "3: metrics_addr: expected an address with a port like 127.0.0.1:9632, or nothing, got `9632`",
@@ -348,7 +348,7 @@ fn included_lines_stand_where_the_directive_stood() {
         found(text),
         [
             "/c/a.ini:3: colour: expected a known key, got `colour`",
-            "/c/p.ini:4: pool_mode: expected transaction or session (statement comes later), got `fast`",
+            "/c/p.ini:4: pool_mode: expected transaction, session or statement, got `fast`",
             "/c/sub/b.ini:1: max_client_conn: expected a whole number from 1 to 1000000, got `many`",
             "from-where-we-started.ini:1: databases.e.port: expected a port from 1 to 65535, got `x`",
         ]

@@ -105,21 +105,37 @@ section!(
         auth_dbname: Option<String> = OptText("");
         /// How long the result of a look-up is used again; 0 is not at all. A user that was not found is looked up again after 2s.
         auth_query_cache_time: Duration = Span("10s");
-        /// For how long a client keeps its server: transaction or session.
+        /// For how long a client keeps its server: transaction, session or statement.
         pool_mode: PoolMode = Choice("transaction");
-        /// Most servers of one pool, that is of one database and user.
-        default_pool_size: usize = Size("20");
+        /// Most servers of one pool, that is of one database and user; 0 is no limit.
+        default_pool_size: usize = Count("20");
         /// Servers of a pool that are kept open even when nobody needs them.
         min_pool_size: usize = Count("0");
+        /// Servers that a pool may have beyond its size while a client has waited longer than reserve_pool_timeout.
+        reserve_pool_size: usize = Count("0");
+        /// How long a client waits before the reserve is used; 0 is never.
+        reserve_pool_timeout: Option<Duration> = Timeout("5s");
+        /// Most servers of one database, whoever their users are; 0 is no limit.
+        max_db_connections: usize = Count("0");
+        /// Most servers of one user, in all databases; 0 is no limit.
+        max_user_connections: usize = Count("0");
         /// Most clients at once.
         max_client_conn: usize = Size("1000");
+        /// Most clients of one database; 0 is no limit.
+        max_db_client_connections: usize = Count("0");
+        /// Most clients of one user, in all databases; 0 is no limit.
+        max_user_client_connections: usize = Count("0");
+        /// Lend the server that has rested longest instead of the one that was used last.
+        server_round_robin: bool = Flag("false");
         /// Threads that relay; 0 is one per core.
         worker_threads: usize = Count("0");
         /// How long a client waits for a server at most; 0 is for ever. Time held by a window does not count.
         query_wait_timeout: Option<Duration> = Timeout("120s");
+        /// A client that has waited for so long, for a server or in a window, gets a notice; 0 is never.
+        query_wait_notify: Option<Duration> = Timeout("5s");
         /// How long connecting to Postgres and logging in may take; 0 is for ever.
         server_connect_timeout: Option<Duration> = Timeout("15s");
-        /// Longest pause between attempts to connect while they fail.
+        /// Longest pause between attempts to connect while they fail; after so long those who wait are told.
         server_login_retry: Duration = Span("15s");
         /// A server that nobody used for so long is closed; 0 is never.
         server_idle_timeout: Option<Duration> = Timeout("600s");
@@ -127,6 +143,8 @@ section!(
         server_lifetime: Option<Duration> = Timeout("3600s");
         /// A server that was idle for so long is checked before it is used; 0 is always.
         server_check_delay: Duration = Span("30s");
+        /// What it is checked with; by default an empty query, "" is no check.
+        server_check_query: String = Text("<empty>");
         /// Run on a server before another client gets it, in session mode; "" is none.
         server_reset_query: String = Text("DISCARD ALL");
         /// Run it after every transaction, in every pool mode: nothing of a session outlives a transaction, seen or unseen.
@@ -150,6 +168,10 @@ section!(
         autodb_idle_timeout: Option<Duration> = Timeout("3600s");
         /// Most databases that the entry "*" makes at once.
         max_auto_databases: usize = Size("256");
+        /// A client whose transaction lasts longer is disconnected; 0 is never.
+        transaction_timeout: Option<Duration> = Timeout("0");
+        /// A client whose query runs longer is disconnected, and the query is cancelled; 0 is never.
+        query_timeout: Option<Duration> = Timeout("0");
         /// How long a cancel request may wait for its connection; 0 is for ever.
         cancel_wait_timeout: Option<Duration> = Timeout("10s");
         /// TLS of clients: disable, allow or prefer (as they wish), require, verify-ca or verify-full (they need a certificate).
@@ -172,6 +194,12 @@ section!(
         server_tls_cert_file: Option<PathBuf> = Path("");
         /// Versions of TLS to Postgres: secure (1.2 and 1.3), tlsv1.2 or tlsv1.3.
         server_tls_protocols: TlsProtocols = Protocols("secure");
+        /// How long a host's looked-up addresses are good; servers at an address that is no more are closed when free.
+        dns_max_ttl: Duration = Span("15s");
+        /// How long a host that could not be looked up is not looked up again.
+        dns_nxdomain_ttl: Duration = Span("15s");
+        /// Put the client's address and port behind its application_name.
+        application_name_add_host: bool = Flag("false");
         /// TCP keepalive on clients and servers.
         tcp_keepalive: bool = Flag("true");
         /// Shape of log lines: text or json.
@@ -269,9 +297,21 @@ section!(
         /// Password of that role; by default its secret in auth_file.
         apply_password: Option<Secret> = Secret("");
         /// Most servers of one pool; by default default_pool_size.
-        pool_size: Option<usize> = OptSize("");
+        pool_size: Option<usize> = OptCount("");
         /// Servers kept open; by default the global min_pool_size.
         min_pool_size: Option<usize> = OptCount("");
+        /// Servers beyond the pool's size; by default the global reserve_pool_size.
+        reserve_pool_size: Option<usize> = OptCount("");
+        /// Most servers of all pools of this database; by default the global max_db_connections.
+        max_db_connections: Option<usize> = OptCount("");
+        /// Most clients of this database; by default the global max_db_client_connections.
+        max_db_client_connections: Option<usize> = OptCount("");
+        /// How long a client waits for a server; by default the global query_wait_timeout.
+        query_wait_timeout: Option<Option<Duration>> = OptTimeout("");
+        /// The age at which a server is closed; by default the global server_lifetime.
+        server_lifetime: Option<Option<Duration>> = OptTimeout("");
+        /// Run on each server once, when it has been opened.
+        connect_query: Option<String> = OptText("");
         /// For how long a client keeps its server; by default the global pool_mode.
         pool_mode: Option<PoolMode> = OptPoolMode("");
     }
@@ -283,7 +323,23 @@ section!(
         /// For how long this user's clients keep their server; beats the database's and the global one.
         pool_mode: Option<PoolMode> = OptPoolMode("");
         /// Most servers of this user's pools; beats the database's and the global one.
-        pool_size: Option<usize> = OptSize("");
+        pool_size: Option<usize> = OptCount("");
+        /// Servers beyond the size of this user's pools; beats the database's and the global one.
+        reserve_pool_size: Option<usize> = OptCount("");
+        /// Most servers of this user in all databases; by default the global max_user_connections.
+        max_user_connections: Option<usize> = OptCount("");
+        /// Most clients of this user in all databases; by default the global max_user_client_connections.
+        max_user_client_connections: Option<usize> = OptCount("");
+        /// How long this user's clients wait for a server; beats the database's and the global one.
+        query_wait_timeout: Option<Option<Duration>> = OptTimeout("");
+        /// As the global key, for this user's clients.
+        client_idle_timeout: Option<Option<Duration>> = OptTimeout("");
+        /// As the global key, for this user's clients.
+        idle_transaction_timeout: Option<Option<Duration>> = OptTimeout("");
+        /// As the global key, for this user's clients.
+        transaction_timeout: Option<Option<Duration>> = OptTimeout("");
+        /// As the global key, for this user's clients.
+        query_timeout: Option<Option<Duration>> = OptTimeout("");
     }
 );
 
@@ -344,20 +400,6 @@ impl Config {
     #[must_use]
     pub fn database(&self, name: &str) -> Option<&Database> {
         self.databases.get(name).or_else(|| self.databases.get("*"))
-    }
-
-    /// For how long clients keep their server: the user's word, else the database's, else the global one.
-    #[must_use]
-    pub fn pool_mode_of(&self, database: &Database, user: &str) -> PoolMode {
-        let of_user = self.user_overrides.get(user).and_then(|user| user.pool_mode);
-        of_user.or(database.pool_mode).unwrap_or(self.pool_mode)
-    }
-
-    /// Most servers of one pool: the user's word, else the database's, else the global one.
-    #[must_use]
-    pub fn pool_size_of(&self, database: &Database, user: &str) -> usize {
-        let of_user = self.user_overrides.get(user).and_then(|user| user.pool_size);
-        of_user.or(database.pool_size).unwrap_or(self.default_pool_size)
     }
 
     /// Least important log lines that are written: `log_level`, or what `verbose` makes of it.

@@ -159,12 +159,14 @@ choice!(
 );
 choice!(
     /// For how long a client keeps its server.
-    PoolMode, "transaction or session (statement comes later)" {
+    PoolMode, "transaction, session or statement" {
         /// For one transaction.
         #[default]
         Transaction = "transaction",
         /// Until it disconnects.
         Session = "session",
+        /// For one statement; transactions of several are refused.
+        Statement = "statement",
     }
 );
 choice!(
@@ -236,7 +238,6 @@ pub(crate) enum Slot<'a> {
     Bytes(&'a mut usize),
     Size(&'a mut usize),
     OptCount(&'a mut Option<usize>),
-    OptSize(&'a mut Option<usize>),
     Flag(&'a mut bool),
     /// A duration whose zero means "at once".
     Span(&'a mut Duration),
@@ -244,6 +245,8 @@ pub(crate) enum Slot<'a> {
     Bound(&'a mut Duration),
     /// A duration whose zero means "off".
     Timeout(&'a mut Option<Duration>),
+    /// The same, with "as elsewhere" for none.
+    OptTimeout(&'a mut Option<Option<Duration>>),
     Path(&'a mut Option<PathBuf>),
     Mode(&'a mut u32),
     Address(&'a mut Option<SocketAddr>),
@@ -268,11 +271,11 @@ impl Slot<'_> {
             Self::Bytes(place) => *place = bytes(text)?,
             Self::Size(place) => *place = size(text)?,
             Self::OptCount(place) => *place = Some(count(text)?),
-            Self::OptSize(place) => *place = Some(size(text)?),
             Self::Flag(place) => *place = flag(text)?,
             Self::Span(place) => *place = parse_duration(text)?,
             Self::Bound(place) => *place = bound(text)?,
-            Self::Timeout(place) => *place = Some(parse_duration(text)?).filter(|span| !span.is_zero()),
+            Self::Timeout(place) => *place = timeout(text)?,
+            Self::OptTimeout(place) => *place = Some(timeout(text)?),
             Self::Path(place) => *place = Some(PathBuf::from(text)).filter(|_| !text.is_empty()),
             Self::Mode(place) => *place = mode(text)?,
             Self::Address(place) => *place = address(text)?,
@@ -304,10 +307,11 @@ impl Slot<'_> {
             Self::Port(place) => place.to_string(),
             Self::Count(place) | Self::Size(place) => place.to_string(),
             Self::Bytes(place) => format!("{}MB", *place >> 20),
-            Self::OptCount(place) | Self::OptSize(place) => place.map_or_else(String::new, |n| n.to_string()),
+            Self::OptCount(place) => place.map_or_else(String::new, |n| n.to_string()),
             Self::Flag(place) => place.to_string(),
             Self::Span(place) | Self::Bound(place) => show_duration(*place),
             Self::Timeout(place) => show_duration(place.unwrap_or_default()),
+            Self::OptTimeout(place) => place.map_or_else(String::new, |span| show_duration(span.unwrap_or_default())),
             Self::Path(place) => place.as_deref().map_or(String::new(), |path| path.display().to_string()),
             Self::Mode(place) => format!("{place:04o}"),
             Self::Address(place) => place.map_or_else(String::new, |address| address.to_string()),
@@ -381,6 +385,11 @@ fn flag(text: &str) -> Result<bool, &'static str> {
         "false" | "0" | "off" | "no" => Ok(false),
         _ => Err("true or false (or 1 or 0)"),
     }
+}
+
+/// A duration whose zero is none.
+fn timeout(text: &str) -> Result<Option<Duration>, &'static str> {
+    Ok(Some(parse_duration(text)?).filter(|span| !span.is_zero()))
 }
 
 fn bound(text: &str) -> Result<Duration, &'static str> {
@@ -461,7 +470,8 @@ mod tests {
     #[test]
     fn choices() {
         assert_eq!(PoolMode::parse("Session"), Ok(PoolMode::Session));
-        assert_eq!(PoolMode::parse("statement"), Err("transaction or session (statement comes later)"));
+        assert_eq!(PoolMode::parse("Statement"), Ok(PoolMode::Statement));
+        assert_eq!(PoolMode::parse("pinned"), Err("transaction, session or statement"));
         assert_eq!(AuthType::parse("Cert"), Ok(AuthType::Cert));
         let expected = "scram-sha-256, md5, plain, cert, hba, trust or any (pam and ldap are not supported)";
         assert_eq!(AuthType::parse("pam"), Err(expected));

@@ -12,6 +12,7 @@ use crate::ids::{Moment, millis};
 use crate::server::conn::{Failure, Rested};
 use crate::server::connect;
 use crate::server::parameters::Parameters;
+use crate::server::recover;
 use crate::wire::reply::{Report, sqlstate};
 
 /// The pause after the first failure; doubled with each further one up to `server_login_retry`.
@@ -91,6 +92,7 @@ impl Pool {
 
     fn connected(&self, mut rested: Rested) {
         self.failures.store(0, Ordering::Release);
+        self.failing_since.store(0, Ordering::Release);
         self.stats.server_connects.add(1);
         let parameters = Arc::new(rested.server().parameters.clone());
         self.welcome.send_modify(|welcome| {
@@ -120,25 +122,42 @@ impl Pool {
         let report = match failure {
             Failure::Refused(report) => report.clone(),
             other => {
-                Report::new(sqlstate::CANNOT_CONNECT, format!("server login has been failing, cached error: {other}"))
+                let text = format!("server login has been failing, cached error: {other} (server_login_retry)");
+                Report::new(sqlstate::CANNOT_CONNECT, text)
             }
         };
         tracing::warn!(database = %self.database.name, user = %self.user, %failure, "cannot open a server");
         let retry_at = self.pause_until(hopeless);
-        let turned_away = {
-            let mut books = self.database.books();
-            books.connect_failed(self.ix, retry_at);
-            if hopeless { books.turn_away(self.ix) } else { Vec::new() }
-        };
+        let given_up = hopeless || self.fails_for_long();
+        self.database.books().connect_failed(self.ix, retry_at);
         // After the books: a log-in that waits for this wants another server from here on.
         self.welcome.send_modify(|welcome| {
-            welcome.failure = Some(report.clone());
-            welcome.hopeless = hopeless;
+            welcome.failure = Some(report);
+            welcome.hopeless = given_up;
         });
+        self.turn_away();
+        self.retry_later();
+    }
+
+    /// Whether no server could be opened for `server_login_retry` and longer: a short outage is waited for, a long one is
+    /// told. Notes the first failure.
+    fn fails_for_long(&self) -> bool {
+        let now = self.database.clock.now().0.max(1);
+        let first = self.failing_since.compare_exchange(0, now, Ordering::AcqRel, Ordering::Acquire);
+        let since = Moment(first.err().unwrap_or(now));
+        Moment(now).since(since) >= self.database.settings().server_login_retry
+    }
+
+    /// If servers cannot be had and none is left, tells those who wait for one why; held clients go on being held.
+    pub(super) fn turn_away(&self) {
+        let report = match &*self.welcome.borrow() {
+            Welcome { failure: Some(report), hopeless: true, .. } => report.clone(),
+            _ => return,
+        };
+        let turned_away = self.database.books().turn_away(self.ix);
         for ticket in turned_away {
             let _ = ticket.answer.send(Answer::No(report.clone()));
         }
-        self.retry_later();
     }
 
     /// When the next attempt may be made: twice the pause each time, with a fifth more or less so that pools do not march in step.
@@ -174,10 +193,16 @@ impl Attempt {
     async fn run(mut self) {
         let pool = Arc::clone(&self.pool);
         let now = pool.database.clock.now();
-        let bound = pool.database.settings.load().server_connect_timeout;
+        let settings = pool.database.settings();
         let id = pool.next_server();
         let badge = pool.roster.enter(id, now);
-        let result = connect::connect(&pool.target(), id, now, bound).await;
+        let result = connect::connect(&pool.target(), id, now, settings.server_connect_timeout).await;
+        let result = match result {
+            Ok(rested) if !settings.connect_query.is_empty() => {
+                recover::reset(rested.wake(), &settings.connect_query).await
+            }
+            result => result,
+        };
         self.booked = false;
         match result {
             Ok(mut rested) => {

@@ -13,7 +13,7 @@ use tokio::sync::{Notify, oneshot, watch};
 
 use super::gate::{Gate, Tally};
 use super::lease::Lease;
-use super::ledger::{Begin, Counts, Grant, Ledger, Need, PoolIx};
+use super::ledger::{Begin, Counts, Grant, Ledger, Need, PoolIx, Size};
 use super::stats::Stats;
 use super::wait::{Answer, Begun, Wait};
 use crate::clients::Client;
@@ -39,7 +39,7 @@ pub struct Ticket {
 
 pub(super) type Books = Ledger<Rested, Ticket>;
 
-/// Settings that all pools share. `None` for a time means off.
+/// Settings that all pools of a database share. `None` for a time means off.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// For one attempt to open a server, log-in included.
@@ -52,8 +52,10 @@ pub struct Settings {
     pub server_lifetime: Option<Duration>,
     /// A server that was idle for longer is asked for a sign of life before it is lent.
     pub server_check_delay: Option<Duration>,
-    /// The longest that a client waits for a server.
-    pub query_wait_timeout: Option<Duration>,
+    /// What it is asked.
+    pub server_check_query: Bytes,
+    /// Run once on each server that has been opened.
+    pub connect_query: Bytes,
     /// How long a server may be kept back for a cancel that is on its way to it.
     pub cancel_wait_timeout: Duration,
     /// What makes a server forget a client.
@@ -106,6 +108,8 @@ pub struct Pool {
     pub(super) failures: AtomicU32,
     /// There may be more servers than a reload allows.
     pub(super) crowded: AtomicBool,
+    /// When the first of them was; 0 if the last attempt succeeded.
+    pub(super) failing_since: AtomicU64,
     pub(super) retrying: AtomicBool,
 }
 
@@ -125,15 +129,6 @@ pub struct Welcome {
     pub failure: Option<Report>,
     /// Whether another attempt would fail alike: wrong password, no such database.
     pub hopeless: bool,
-}
-
-/// How big a pool is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Size {
-    /// The most servers.
-    pub limit: usize,
-    /// The fewest that are kept open.
-    pub minimum: usize,
 }
 
 /// The gate and its traffic, as one look sees them.
@@ -223,6 +218,12 @@ impl Database {
         self.pools.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
+    /// The moment it is now, as the gate counts.
+    #[must_use]
+    pub fn now(&self) -> Moment {
+        self.clock.now()
+    }
+
     /// All pools, in the order of their making.
     #[must_use]
     pub fn pools(&self) -> Vec<Arc<Pool>> {
@@ -248,10 +249,11 @@ impl Database {
             stats: Stats::default(),
             metrics: PoolMetrics::new(recorder, &self.name, user),
             roster: Arc::default(),
-            ix: self.books().add_pool(size.limit, size.minimum),
+            ix: self.books().add_pool(size),
             welcome: watch::Sender::new(Welcome::default()),
             failures: AtomicU32::new(0),
             crowded: AtomicBool::new(false),
+            failing_since: AtomicU64::new(0),
             retrying: AtomicBool::new(false),
         });
         pools.push(Arc::clone(&pool));
@@ -356,6 +358,7 @@ impl Pool {
                     database.news.notify_one();
                 }
                 self.open_servers();
+                self.turn_away();
                 Begun::Wait(Wait::new(Arc::clone(self), id, receiver))
             }
             (Begin::Wait(_), None) => unreachable!("the ledger makes a ticket for everybody who waits"),

@@ -6,9 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 
 use super::auto;
-use super::database::{Database, Pool, Settings, Size};
+use super::database::{Database, Pool, Settings};
+use super::ledger::Size;
 use crate::auth::credential::{Credential, Keychain};
 use crate::clock::Clock;
 use crate::config::{Config, Database as Entry, PoolMode, Running};
@@ -89,7 +91,7 @@ impl Databases {
             let database = Database::new(
                 name.to_owned(),
                 self.clock,
-                (Settings::of(&config), Arc::clone(&self.last_server)),
+                (Settings::of(&config, name), Arc::clone(&self.last_server)),
                 &self.recorder,
             );
             database.spawn_upkeep();
@@ -125,6 +127,18 @@ impl Databases {
             pool.learn(credential);
         }
         Some(pool)
+    }
+
+    /// Makes the pools that have a minimum and are known before anybody asks: those of forced users.
+    pub fn warm(&self, credential: impl Fn(&str) -> Option<Credential>) {
+        let config = self.config();
+        for (name, entry) in config.databases.iter().filter(|(name, _)| *name != "*") {
+            if let Some(role) = entry.user.as_deref().filter(|role| config.pool_limits(entry, role).minimum > 0)
+                && let Some(database) = self.find(name)
+            {
+                self.pool(&database, role, None, &credential);
+            }
+        }
     }
 
     /// The pool of this user, if there is one already.
@@ -195,27 +209,44 @@ pub(super) fn plan(
 ) -> (Target, PoolMode, Size) {
     let defaults = Entry::default();
     let entry = config.database(name).unwrap_or(&defaults);
-    let limit = config.pool_size_of(entry, role);
-    let size = Size { limit, minimum: entry.min_pool_size.unwrap_or(config.min_pool_size).min(limit) };
+    let limits = config.pool_limits(entry, role);
+    let size = Size {
+        limit: limits.size,
+        minimum: limits.minimum,
+        reserve: limits.reserve,
+        reserve_after: limits.reserve_after,
+        round_robin: config.server_round_robin,
+    };
     let credential = of_entry(entry, role).or_else(|| credential(role));
     (target((config, connector), name, role, credential), config.pool_mode_of(entry, role), size)
 }
 
 impl Settings {
-    /// What a configuration says of all pools.
-    pub(super) fn of(config: &Config) -> Self {
+    /// What a configuration says of all pools of a database.
+    pub(super) fn of(config: &Config, name: &str) -> Self {
+        let entry = config.database(name);
+        let check = match config.server_check_query.as_str() {
+            // Postgres answers a statement without words with nothing but ReadyForQuery.
+            "<empty>" => ";",
+            query => query,
+        };
         Self {
             server_connect_timeout: config.server_connect_timeout.unwrap_or(UNBOUNDED),
             server_login_retry: config.server_login_retry,
             server_idle_timeout: config.server_idle_timeout,
-            server_lifetime: config.server_lifetime,
-            server_check_delay: Some(config.server_check_delay),
-            query_wait_timeout: config.query_wait_timeout,
+            server_lifetime: entry.and_then(|entry| entry.server_lifetime).unwrap_or(config.server_lifetime),
+            server_check_delay: Some(config.server_check_delay).filter(|_| !check.is_empty()),
+            server_check_query: Bytes::copy_from_slice(check.as_bytes()),
+            connect_query: bytes_of(entry.and_then(|entry| entry.connect_query.as_ref())),
             cancel_wait_timeout: config.cancel_wait_timeout.unwrap_or(UNBOUNDED),
-            reset_query: bytes::Bytes::from(config.server_reset_query.clone().into_bytes()),
+            reset_query: bytes_of(Some(&config.server_reset_query)),
             reset_always: config.server_reset_query_always,
             pin_sessions: config.pin_sessions,
             max_prepared_statements: config.max_prepared_statements,
         }
     }
+}
+
+fn bytes_of(text: Option<&String>) -> Bytes {
+    text.map(|text| Bytes::copy_from_slice(text.as_bytes())).unwrap_or_default()
 }

@@ -9,7 +9,6 @@ use bytes::Bytes;
 
 use super::database::{Pool, Ticket};
 use super::ledger::Grant;
-use crate::config::PoolMode;
 use crate::server::conn::{Failure, Rested, Server};
 use crate::server::progress::Boundary;
 use crate::server::recover;
@@ -73,7 +72,7 @@ impl Lease {
             return true;
         }
         let Held::Rested(rested) = std::mem::replace(&mut self.held, Held::Gone) else { return false };
-        match recover::reset(rested.wake(), b";").await {
+        match recover::reset(rested.wake(), &self.pool.database.settings().server_check_query).await {
             Ok(rested) => {
                 self.held = Held::Rested(rested);
                 true
@@ -129,9 +128,7 @@ impl Lease {
             match recover::recover(server, half_sent).await {
                 Ok(rested) => {
                     self.stop_running();
-                    let mut server = rested.wake();
-                    server.dirty |= self.pool.mode() == PoolMode::Session;
-                    self.clean(server).await;
+                    self.clean(rested.wake()).await;
                 }
                 Err(failure) => {
                     tracing::info!(server = id.0, %failure, "closing server: its client left in mid-transaction")

@@ -5,7 +5,8 @@
 //! [`Ledger::running`] only falls. It knows no sockets, tasks or clocks; servers (`S`) and the tickets of those who
 //! wait (`T`) are values that it keeps and hands over, which is why the exploration in `tests/model.rs` can run it too.
 //!
-//! Invariants: servers lent + idle + connecting never grow beyond a pool's limit; while the gate is open nobody waits
+//! Invariants: servers lent + idle + connecting never grow beyond a pool's limit (and its reserve, while somebody has
+//! waited for too long); while the gate is open nobody waits
 //! beside an idle server; every held client leaves exactly once, in one of the ways that [`Tally`] counts.
 
 use std::collections::VecDeque;
@@ -25,6 +26,33 @@ pub enum Need {
     Server,
     /// The gate's leave only: the client keeps a server of its own (session mode).
     Leave,
+}
+
+/// How big a pool may be.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Size {
+    /// The most servers.
+    pub limit: usize,
+    /// The fewest that are kept open.
+    pub minimum: usize,
+    /// How many more there may be while somebody has waited for `reserve_after`.
+    pub reserve: usize,
+    /// `None`: the reserve is not used.
+    pub reserve_after: Option<Duration>,
+    /// Lend the one that has rested longest, not the one that was used last.
+    pub round_robin: bool,
+}
+
+impl Size {
+    /// A pool of at most `limit` and at least `minimum` servers, without a reserve.
+    #[must_use]
+    pub const fn new(limit: usize, minimum: usize) -> Self {
+        Self { limit, minimum, reserve: 0, reserve_after: None, round_robin: false }
+    }
+
+    const fn most(self) -> usize {
+        self.limit.saturating_add(self.reserve)
+    }
 }
 
 /// The answer to [`Ledger::begin`].
@@ -61,9 +89,9 @@ struct Waiter<T> {
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct Pool<S, T> {
-    limit: usize,
-    minimum: usize,
-    idle: Vec<S>,
+    size: Size,
+    /// In the order in which they came back.
+    idle: VecDeque<S>,
     lent: usize,
     connecting: usize,
     /// No connect is started before this.
@@ -76,6 +104,23 @@ struct Pool<S, T> {
 impl<S, T> Pool<S, T> {
     fn servers(&self) -> usize {
         self.idle.len() + self.lent + self.connecting
+    }
+
+    fn take_rested(&mut self) -> Option<S> {
+        if self.size.round_robin { self.idle.pop_front() } else { self.idle.pop_back() }
+    }
+
+    /// Those who wait for a server, in order.
+    fn in_need(&self) -> impl Iterator<Item = &Waiter<T>> {
+        self.queue.iter().filter(|waiter| waiter.need == Need::Server)
+    }
+
+    /// The most servers right now: more than usual while somebody has waited for too long at an open gate.
+    fn limit(&self, shut: bool, now: Moment) -> usize {
+        let Size { limit, reserve, reserve_after, .. } = self.size;
+        let late = |after| self.in_need().next().is_some_and(|waiter| now.since(waiter.clock) >= after);
+        let reserve = if !shut && reserve > 0 && reserve_after.is_some_and(late) { reserve } else { 0 };
+        limit.saturating_add(reserve)
     }
 }
 
@@ -116,11 +161,10 @@ const CONNECTS_AT_ONCE: usize = 8;
 
 impl<S, T> Ledger<S, T> {
     /// Adds a pool; it is born behind the gate as that stands.
-    pub fn add_pool(&mut self, limit: usize, minimum: usize) -> PoolIx {
+    pub fn add_pool(&mut self, size: Size) -> PoolIx {
         self.pools.push(Pool {
-            limit: limit.max(1),
-            minimum,
-            idle: Vec::new(),
+            size: Size { limit: size.limit.max(1), ..size },
+            idle: VecDeque::new(),
             lent: 0,
             connecting: 0,
             retry_at: Moment(0),
@@ -131,15 +175,14 @@ impl<S, T> Ledger<S, T> {
     }
 
     /// Gives a pool another size. It does not shrink by itself: see [`surplus`](Self::surplus).
-    pub fn resize(&mut self, pool: PoolIx, limit: usize, minimum: usize) {
-        let books = self.pool(pool);
-        (books.limit, books.minimum) = (limit.max(1), minimum);
+    pub fn resize(&mut self, pool: PoolIx, size: Size) {
+        self.pool(pool).size = Size { limit: size.limit.max(1), ..size };
     }
 
     /// By how many servers a pool is above its limit; only a [`resize`](Self::resize) can bring it there.
     #[must_use]
     pub fn surplus(&self, pool: PoolIx) -> usize {
-        self.pools.get(pool.0).map_or(0, |books| books.servers().saturating_sub(books.limit))
+        self.pools.get(pool.0).map_or(0, |books| books.servers().saturating_sub(books.size.most()))
     }
 
     /// The pause after failures is over: its reason may be.
@@ -180,7 +223,7 @@ impl<S, T> Ledger<S, T> {
                 }
                 Need::Server => {
                     let books = self.pool(pool);
-                    if let Some(server) = books.idle.pop() {
+                    if let Some(server) = books.take_rested() {
                         books.lent += 1;
                         self.running += 1;
                         return Begin::Now(Some(server));
@@ -216,7 +259,7 @@ impl<S, T> Ledger<S, T> {
             debug_assert!(books.lent > 0, "a server came back that was not lent");
             books.lent = books.lent.saturating_sub(1);
         }
-        books.idle.push(server);
+        books.idle.push_back(server);
         self.grant_next(pool, now)
     }
 
@@ -244,20 +287,21 @@ impl<S, T> Ledger<S, T> {
     /// How many connects to start now. They count as connecting from here on: each must end in
     /// [`put_back`](Self::put_back) or [`connect_failed`](Self::connect_failed).
     pub fn start_connects(&mut self, pool: PoolIx, now: Moment) -> usize {
+        let shut = self.gate.is_shut();
         let books = self.pool(pool);
         if now < books.retry_at {
             return 0;
         }
-        let room = books.limit.saturating_sub(books.servers());
+        let room = books.limit(shut, now).saturating_sub(books.servers());
         if room == 0 {
             return 0;
         }
         // Counted no further than it matters: the queue may be long.
         let there = books.idle.len() + books.connecting;
         let enough = there + CONNECTS_AT_ONCE;
-        let waiting = books.queue.iter().filter(|waiter| waiter.need == Need::Server).take(enough).count();
+        let waiting = books.in_need().take(enough).count();
         let short = waiting.saturating_sub(there);
-        let below_minimum = books.minimum.saturating_sub(books.servers());
+        let below_minimum = books.size.minimum.saturating_sub(books.servers());
         let welcome = usize::from(books.wanted && books.servers() == 0);
         let at_once = CONNECTS_AT_ONCE.saturating_sub(books.connecting);
         let start = short.max(below_minimum).max(welcome).min(room).min(at_once);
@@ -269,14 +313,22 @@ impl<S, T> Ledger<S, T> {
     #[must_use]
     pub fn retry_at(&self, pool: PoolIx) -> Option<Moment> {
         let books = self.pools.get(pool.0)?;
-        let needed =
-            books.wanted || books.servers() < books.minimum || books.queue.iter().any(|w| w.need == Need::Server);
-        (needed && books.connecting == 0 && books.servers() < books.limit).then_some(books.retry_at)
+        let needed = books.wanted || books.servers() < books.size.minimum || books.in_need().next().is_some();
+        (needed && books.connecting == 0 && books.servers() < books.size.limit).then_some(books.retry_at)
     }
 
     /// Takes idle servers out for which `leave` says so. The caller closes them.
-    pub fn take_idle(&mut self, pool: PoolIx, leave: impl FnMut(&mut S) -> bool) -> Vec<S> {
-        self.pool(pool).idle.extract_if(.., leave).collect()
+    pub fn take_idle(&mut self, pool: PoolIx, mut leave: impl FnMut(&mut S) -> bool) -> Vec<S> {
+        let books = self.pool(pool);
+        let mut taken = Vec::new();
+        for mut server in std::mem::take(&mut books.idle) {
+            if leave(&mut server) {
+                taken.push(server);
+            } else {
+                books.idle.push_back(server);
+            }
+        }
+        taken
     }
 
     /// The waiter does not wait any more. Returns its ticket, or `None` if it was not in the queue: then it has
@@ -369,7 +421,7 @@ impl<S, T> Ledger<S, T> {
             return None;
         }
         let waiter = books.queue.pop_front()?;
-        let server = books.idle.pop();
+        let server = books.take_rested();
         books.lent += 1;
         Some(self.grant(waiter, server, now))
     }
@@ -391,8 +443,8 @@ impl<S, T> Ledger<S, T> {
         };
         let held = books.queue.iter().filter(|waiter| waiter.held.is_some()).count();
         Counts {
-            limit: books.limit,
-            minimum: books.minimum,
+            limit: books.size.limit,
+            minimum: books.size.minimum,
             idle: books.idle.len(),
             lent: books.lent,
             connecting: books.connecting,
@@ -423,10 +475,10 @@ impl<S, T> Ledger<S, T> {
     /// Which one is broken.
     pub fn audit(&self) -> Result<(), &'static str> {
         for pool in &self.pools {
-            if pool.servers() > pool.limit {
+            if pool.servers() > pool.size.limit.saturating_add(pool.size.reserve) {
                 return Err("more servers than the limit");
             }
-            let waits_for_server = pool.queue.iter().any(|waiter| waiter.need == Need::Server);
+            let waits_for_server = pool.in_need().next().is_some();
             if !self.gate.is_shut() && waits_for_server && !pool.idle.is_empty() {
                 return Err("somebody waits beside an idle server");
             }

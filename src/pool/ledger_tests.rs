@@ -6,7 +6,7 @@ type Books = Ledger<u32, &'static str>;
 
 fn books(limit: usize, servers: &[u32]) -> (Books, PoolIx) {
     let mut ledger = Books::default();
-    let pool = ledger.add_pool(limit, 0);
+    let pool = ledger.add_pool(Size::new(limit, 0));
     for server in servers {
         ledger.want_server(pool);
         assert_eq!(ledger.start_connects(pool, Moment(0)).min(1), usize::from(ledger.counts(pool).idle == 0));
@@ -110,7 +110,7 @@ fn each_held_client_leaves_once() {
 #[test]
 fn connects_are_bounded_and_back_off() {
     let mut ledger = Books::default();
-    let pool = ledger.add_pool(20, 3);
+    let pool = ledger.add_pool(Size::new(20, 3));
     assert_eq!(ledger.start_connects(pool, Moment(0)), 3, "up to the minimum");
     assert_eq!(ledger.start_connects(pool, Moment(0)), 0, "they are on their way");
     for name in ["a"; 30] {
@@ -137,7 +137,7 @@ fn connects_are_bounded_and_back_off() {
 #[test]
 fn a_login_that_needs_a_welcome_gets_one_connect() {
     let mut ledger = Books::default();
-    let pool = ledger.add_pool(5, 0);
+    let pool = ledger.add_pool(Size::new(5, 0));
     ledger.want_server(pool);
     assert_eq!(ledger.start_connects(pool, Moment(0)), 1);
     assert_eq!(ledger.start_connects(pool, Moment(0)), 0);
@@ -148,16 +148,16 @@ fn a_login_that_needs_a_welcome_gets_one_connect() {
 #[test]
 fn another_size() {
     let (mut ledger, pool) = (Ledger::<u8, u8>::default(), PoolIx(0));
-    ledger.add_pool(1, 0);
+    ledger.add_pool(Size::new(1, 0));
     let wait = |ledger: &mut Ledger<u8, u8>, ticket| ledger.begin(pool, Need::Server, Moment(0), || ticket);
     (0..3).for_each(|ticket| assert!(matches!(wait(&mut ledger, ticket), Begin::Wait(_))));
     assert_eq!(ledger.start_connects(pool, Moment(0)), 1);
     ledger.connect_failed(pool, Moment(1000));
-    ledger.resize(pool, 3, 2);
+    ledger.resize(pool, Size::new(3, 2));
     assert_eq!(ledger.start_connects(pool, Moment(0)), 0);
     ledger.retry_now(pool);
     assert_eq!(ledger.start_connects(pool, Moment(0)), 3);
-    ledger.resize(pool, 1, 0);
+    ledger.resize(pool, Size::new(1, 0));
     assert_eq!(ledger.surplus(pool), 2);
     (0..3).for_each(|server| assert!(ledger.put_back(pool, server, true, Moment(0)).is_some()));
     assert_eq!(ledger.surplus(pool), 2);

@@ -6,9 +6,10 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::database::{Database, Pool, Settings, Shape, Size, Welcome};
+use super::database::{Database, Pool, Settings, Shape, Welcome};
 use super::databases::{self, Databases};
 use super::recycle::RECONNECT;
+use super::ledger::Size;
 use crate::auth::credential::Credential;
 use crate::config::{Config, PoolMode};
 use crate::server::conn::{Rested, Server};
@@ -29,6 +30,7 @@ impl Databases {
             database.follow((&config, &self.connector()), &credential);
         }
         self.make_named();
+        self.warm(&credential);
         gone
     }
 }
@@ -48,7 +50,7 @@ impl Database {
         (config, connector): (&Config, &Arc<Connector>),
         credential: impl Fn(&str) -> Option<Credential>,
     ) {
-        self.settings.store(Arc::new(Settings::of(config)));
+        self.settings.store(Arc::new(Settings::of(config, &self.name)));
         let forced = config.database(&self.name).and_then(|entry| entry.user.as_deref());
         for pool in self.pools() {
             let (target, mode, mut size) = databases::plan((config, connector), &self.name, &pool.user, &credential);
@@ -74,7 +76,7 @@ impl Pool {
         }
         let closed = {
             let mut books = self.database.books();
-            books.resize(self.ix, size.limit, size.minimum);
+            books.resize(self.ix, size);
             if moved {
                 books.retry_now(self.ix);
             }

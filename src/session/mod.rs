@@ -14,6 +14,7 @@ mod login;
 mod look;
 pub mod lookup;
 mod messages;
+pub mod overdue;
 mod reject;
 mod relay;
 mod state;

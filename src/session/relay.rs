@@ -27,7 +27,7 @@ use crate::server::conn::Server;
 use crate::server::parameters::{Parameters, tracked};
 use crate::server::progress::{Boundary, Status, Unexpected};
 use crate::wire::frame::{BadLength, Flow, Header, Verdict};
-use crate::wire::reply::Report;
+use crate::wire::reply::{Report, sqlstate};
 use crate::wire::tags::{self, Meaning, client as from_client, server as from_server};
 
 /// Room that is made for a read. Large enough that a small request and its answer take one read each.
@@ -91,6 +91,10 @@ pub(super) struct Relay<'a> {
     pub(super) running: bool,
     /// A request of this transaction has been let through.
     pub(super) began: bool,
+    /// Each statement is a transaction (statement mode); a block of several is refused.
+    pub(super) single: bool,
+    /// Such a block was begun: nothing more of it reaches the client.
+    pub(super) refused: bool,
     /// Since the last command ended, rows or their description have come.
     pub(super) rows: bool,
     /// The most prepared statements on a server; `None`: the client keeps its server, and its statements are its own affair.
@@ -173,6 +177,9 @@ impl Relay<'_> {
         }
         self.give_own();
         let written = write(self.stream, cx, &mut self.server.flow).map_err(|_| End::ClientGone)?;
+        if self.refused && self.server.flow.pending().is_empty() {
+            return Err(End::Dismissed(no_blocks()));
+        }
         Ok(moved || written)
     }
 
@@ -199,6 +206,7 @@ impl Relay<'_> {
         let State { names, wanted, traces, .. } = &mut *self.state;
         let mut answers = Answers { names, slots };
         let (rows, timing) = (&mut self.rows, &self.pool.metrics.query);
+        let (single, refused) = (self.single, &mut self.refused);
         flow.walk(|head, body, out| {
             answers.own(progress, out);
             if body.len() < head.body && is_judged_whole(head, progress.next_is_noted()) {
@@ -233,11 +241,14 @@ impl Relay<'_> {
                 counts.query_time += took;
                 timing.record(took);
                 *requested = now;
-                if progress.status() != Status::Idle && progress.at_rest() {
+                if !progress.at_rest() {
+                    client.goes_on(clock.moment(now));
+                } else if progress.status() != Status::Idle {
                     client.rests_in_transaction(clock.moment(now));
                 }
             }
-            Ok(verdict)
+            *refused |= single && head.tag == from_server::READY_FOR_QUERY && progress.status() != Status::Idle;
+            Ok(if *refused { Verdict::Drop } else { verdict })
         })
         .map(|_| ())
     }
@@ -332,6 +343,11 @@ fn is_judged_whole(head: Header, noted: bool) -> bool {
         from_server::READY_FOR_QUERY | from_server::PARAMETER_STATUS | from_server::COMMAND_COMPLETE
     );
     (small_by_nature && head.body <= WHOLE_MAX) || (answers::looks_at(head.tag, noted) && head.body <= DESCRIPTION_MAX)
+}
+
+fn no_blocks() -> Report {
+    Report::new(sqlstate::FEATURE_NOT_SUPPORTED, "transaction blocks not allowed in statement pooling mode")
+        .hint("Use pool_mode = transaction for clients that need BEGIN.")
 }
 
 /// Postgres' own limits on what a client may send.

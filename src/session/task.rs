@@ -45,7 +45,7 @@ pub struct Session {
     stream: Stream,
     input: Flow,
     state: Box<State>,
-    /// When its servers go back: what the pool said when the client logged in.
+    /// For how long it keeps a server; as configured when it logged in.
     mode: PoolMode,
     /// The server that the client keeps: in session mode, or because of what is on it.
     kept: Option<Lease>,
@@ -63,7 +63,8 @@ impl Session {
         pool: Arc<Pool>,
         (stream, input, asked): (Stream, Flow, Asked),
     ) -> Self {
-        let mode = pool.mode();
+        let client = presence.client();
+        let mode = front.config().client_limits(&client.database, &client.user).pool_mode;
         let state = Box::new(State::new(Arc::clone(&front.catalog), asked));
         Self { front, presence, pool, stream, input, state, mode, kept: None, mid_answer: false }
     }
@@ -291,7 +292,7 @@ impl Session {
             let lease = match self.pool.begin(self.presence.client(), need) {
                 Begun::Now(lease) => lease,
                 Begun::Wait(wait) => {
-                    let waiting = self.waiting(self.front.config().query_wait_timeout);
+                    let waiting = self.waiting(true);
                     match Box::pin(waiting.run(wait)).await {
                         Waited::Go(lease, stall) => {
                             stalled += stall;
@@ -327,14 +328,18 @@ impl Session {
         self.reject(&report).await.map(|()| None)
     }
 
-    /// Itself, as one that waits; for a server at most this long.
-    fn waiting(&mut self, limit: Option<Duration>) -> Waiting<'_> {
+    /// Itself, as one that waits; `limited`: for a server, and no longer than it may.
+    fn waiting(&mut self, limited: bool) -> Waiting<'_> {
+        let client = self.presence.client();
+        let limits = self.front.config().client_limits(&client.database, &client.user);
         Waiting {
             stream: &mut self.stream,
             input: &mut self.input,
             client: self.presence.client(),
             pool: &self.pool,
-            limit,
+            limit: limits.query_wait_timeout.filter(|_| limited),
+            notify: limits.query_wait_notify,
+            notice: BytesMut::new(),
         }
     }
 
@@ -373,7 +378,7 @@ impl Session {
                     return Ok(Some(lease));
                 }
                 Begun::Wait(wait) => {
-                    let waiting = self.waiting(None);
+                    let waiting = self.waiting(false);
                     let waited = Box::pin(waiting.run(wait)).await;
                     let end = match waited {
                         Waited::Go(..) => {
@@ -419,6 +424,8 @@ impl Session {
             clock: self.front.clock,
             running,
             began: false,
+            single: self.mode == PoolMode::Statement,
+            refused: false,
             rows: false,
             statements: carried.then(|| self.pool.database.settings().max_prepared_statements),
             requested: Instant::now(),

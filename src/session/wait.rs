@@ -6,20 +6,25 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::time::{Instant, Sleep};
+use bytes::{Buf as _, BytesMut};
+use tokio::io::{AsyncWrite as _, AsyncWriteExt as _};
+use tokio::time::{Instant, Sleep, timeout};
 
 use super::look::Look;
 use crate::clients::{Client, Doing, Told};
 use crate::net::stream::Stream;
 use crate::pool::database::Pool;
-use crate::pool::gate::Why;
+use crate::pool::gate::{Gate, Why};
 use crate::pool::lease::Lease;
 use crate::pool::wait::{Answer, Wait};
 use crate::wire::frame::Flow;
-use crate::wire::reply::{Report, sqlstate};
+use crate::wire::reply::{Report, Severity, sqlstate};
 
 /// At most this much is read ahead while waiting; beyond it TCP pushes back.
 const AHEAD: usize = 16 << 10;
+
+/// How long a client may take to read the rest of a notice before it counts as gone.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// A timer that is made when it is first needed.
 type Timer = Option<Pin<Box<Sleep>>>;
@@ -48,15 +53,34 @@ pub(super) struct Waiting<'a> {
     pub(super) input: &'a mut Flow,
     pub(super) client: &'a Client,
     pub(super) pool: &'a Arc<Pool>,
+    /// How long for a server.
     pub(super) limit: Option<Duration>,
+    /// After how long it is told that it waits.
+    pub(super) notify: Option<Duration>,
+    /// What of that notice is still to be written.
+    pub(super) notice: BytesMut,
 }
 
 impl Waiting<'_> {
     /// Waits. Dropping the future gives the place up.
     pub(super) async fn run(mut self, mut wait: Wait) -> Waited {
         let mut timer = self.limit.map(|limit| Box::pin(tokio::time::sleep(limit)));
+        let mut notify = self.notify.map(|after| Box::pin(tokio::time::sleep(after)));
         let mut look = Look::default();
-        let waited = std::future::poll_fn(|cx| self.poll(cx, &mut wait, (&mut timer, &mut look))).await;
+        let waited = std::future::poll_fn(|cx| {
+            self.poll_notice(cx, &mut notify);
+            self.poll(cx, &mut wait, (&mut timer, &mut look))
+        })
+        .await;
+        // What comes next is written behind the whole notice.
+        if !self.notice.is_empty()
+            && !matches!(timeout(FAREWELL, self.stream.write_all(&self.notice)).await, Ok(Ok(())))
+        {
+            if let Waited::Go(lease, _) = waited {
+                self.pool.undo(lease);
+            }
+            return Waited::Gone;
+        }
         // A client that went in the same moment as its turn came has not been served: its request must not start.
         match waited {
             Waited::Go(lease, _) if self.stream.read_closed() => {
@@ -87,6 +111,44 @@ impl Waiting<'_> {
             return Poll::Ready(Waited::Gone);
         }
         self.poll_timer(cx, wait, timer)
+    }
+
+    /// Tells the client that it waits, once, when it is time.
+    fn poll_notice(&mut self, cx: &mut Context<'_>, notify: &mut Timer) {
+        if let Some(timer) = notify
+            && timer.as_mut().poll(cx).is_ready()
+        {
+            *notify = None;
+            self.why_it_waits().write(Severity::Notice, &mut self.notice);
+        }
+        while !self.notice.is_empty() {
+            match Pin::new(&mut *self.stream).poll_write(cx, &self.notice) {
+                Poll::Ready(Ok(n @ 1..)) => self.notice.advance(n),
+                // That it is gone is seen where it is read.
+                Poll::Ready(_) => self.notice.clear(),
+                Poll::Pending => return,
+            }
+        }
+    }
+
+    fn why_it_waits(&self) -> Report {
+        let database = &self.pool.database;
+        match database.pulse().0 {
+            Gate::Open => {
+                Report::new("00000", "No server connection available in postgres backend, client being queued")
+            }
+            Gate::Shut { bound, .. } => {
+                let report =
+                    Report::new("00000", "the database is paused for a change of its schema, client being held");
+                match bound {
+                    None => report,
+                    Some(bound) => report.detail(format!(
+                        "The request goes on by itself, in {} s at the latest.",
+                        bound.since(database.now()).as_secs() + 1
+                    )),
+                }
+            }
+        }
     }
 
     /// Ready when the client has left.

@@ -12,7 +12,7 @@ use super::asked::Asked;
 use super::front::Front;
 use super::greet::{Guest, Refusal, no_such_database};
 use crate::auth::credential::Credential;
-use crate::clients::{Entry, Presence};
+use crate::clients::{Caps, Entry, Presence};
 use crate::pool::database::{Database, Pool};
 use crate::server::parameters::Parameters;
 use crate::wire::reply::{self, Report, sqlstate};
@@ -34,16 +34,23 @@ pub(super) async fn welcome(
     (entry, database, proved): (Entry, Arc<Database>, Option<Credential>),
 ) -> Result<Ready, Refusal> {
     let user = entry.user.clone();
-    let Ok(presence) = front.clients.enter(front.config().max_client_conn, entry) else {
-        let report = Report::new(sqlstate::TOO_MANY_CONNECTIONS, "no more connections allowed (max_client_conn)");
-        return Err(Refusal::Say(report, "too_many_clients"));
-    };
+    let config = front.config();
+    let (of_database, of_user) = config.client_caps(&entry.database, &entry.user);
+    let caps = Caps { process: config.max_client_conn, database: of_database, user: of_user };
+    let presence = front.clients.enter(caps, entry).map_err(|full| {
+        Refusal::Say(Report::new(sqlstate::TOO_MANY_CONNECTIONS, full.to_string()), "too_many_clients")
+    })?;
     let pool = front.databases.pool(&database, &user, proved, |role| front.users.credential(role));
     // Looked at after the client is in the list: a reload that removes the database sends away whom it finds there.
     let pool = pool.filter(|_| !database.is_removed()).ok_or_else(|| no_such_database(&database.name))?;
     let server =
         first_server(guest, front, &pool).await.map_err(|report| Refusal::Say(report, "server_unreachable"))?;
-    let asked = Asked::of(startup, &server, &front.config().ignore_startup_parameters);
+    let mut asked = Asked::of(startup, &server, &config.ignore_startup_parameters);
+    if config.application_name_add_host {
+        let name = asked.tracked.value(b"application_name").map(|name| String::from_utf8_lossy(name).into_owned());
+        let name = format!("{} - {}", name.filter(|name| !name.is_empty()).unwrap_or("app".to_owned()), guest.peer);
+        asked.tracked.set(b"application_name", name.as_bytes());
+    }
     if let Some(name) = asked.tracked.value(b"application_name") {
         presence.client().set_application_name(name);
     }

@@ -32,6 +32,9 @@ pub mod sqlstate {
     pub const INSUFFICIENT_PRIVILEGE: &str = "42501";
     pub const TOO_MANY_CONNECTIONS: &str = "53300";
     pub const NOT_IN_PREREQUISITE_STATE: &str = "55000";
+    pub const IDLE_IN_TRANSACTION: &str = "25P03";
+    pub const TRANSACTION_TIMEOUT: &str = "25P04";
+    pub const IDLE_SESSION: &str = "57P05";
     pub const QUERY_CANCELED: &str = "57014";
     pub const ADMIN_SHUTDOWN: &str = "57P01";
     pub const CANNOT_CONNECT_NOW: &str = "57P03";

@@ -40,7 +40,7 @@ fn check_reports_all_mistakes_at_once_and_run_starts_nothing() {
          admin_socket = {admin:?}\n\
          metrics_addr = \"\"\n\
          auth_type = \"trusty\"\n\
-         pool_mode = \"statement\"\n\
+         pool_mode = \"pinned\"\n\
          default_pool_size = \"many\"\n\
          query_wait_timeout = \"12 parsecs\"\n\
          no_such_key = 1\n\

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use pglull::ids::{Epoch, Moment, WaiterId};
 use pglull::pool::gate::Gate;
-use pglull::pool::ledger::{Begin, Ledger, Need, PoolIx};
+use pglull::pool::ledger::{Begin, Ledger, Need, PoolIx, Size};
 use pglull::window::event::{Effect, Verdict};
 use pglull::window::machine::{Phase, Window};
 use pglull::window::plan::{Bounds, Form};
@@ -185,7 +185,7 @@ impl World {
     pub(crate) fn start(plan: &Plan) -> Self {
         let now = Moment(0);
         let mut ledger = Ledger::default();
-        assert_eq!((ledger.add_pool(1, 0), ledger.add_pool(2, 0)), (A, B));
+        assert_eq!((ledger.add_pool(Size::new(1, 0)), ledger.add_pool(Size::new(2, 0))), (A, B));
         for pool in [A, B] {
             ledger.want_server(pool);
             assert_eq!(ledger.start_connects(pool, now), 1);

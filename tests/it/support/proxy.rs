@@ -182,6 +182,11 @@ impl Proxy {
         sealed(Target::new(Addr::Tcp(self.port), &db.user, &db.password, &db.name))
     }
 
+    /// Another user of the test's database; its password is `pw`.
+    pub(crate) fn client_as(&self, user: &str) -> Target {
+        Target::new(Addr::Tcp(self.port), user, "pw", &self.client.2)
+    }
+
     /// The console, over its own socket.
     pub(crate) fn console(&self) -> Target {
         console(&self.admin)
