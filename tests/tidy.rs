@@ -62,6 +62,7 @@ const PURE: &[(&str, &[&str])] = &[
     ("window/machine.rs", &[]),
     ("window/receipt.rs", &[]),
     ("pool/gate.rs", &[]),
+    ("pool/caps.rs", &[]),
     ("pool/ledger*.rs", &[]),
     ("server/progress.rs", &[]),
     ("config/text.rs", &[]),

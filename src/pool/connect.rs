@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::database::{Pool, Welcome};
+use super::places::Place;
 use super::recycle::RECONNECT;
 use super::wait::Answer;
 use crate::auth::credential::Credential;
@@ -27,13 +28,40 @@ impl Pool {
             let mut books = self.database.books();
             books.start_connects(self.ix, self.database.clock.now())
         };
-        for _ in 0..count {
-            let attempt = Attempt { pool: Arc::clone(self), booked: true };
-            tokio::spawn(attempt.run());
-        }
         if count == 0 {
-            self.retry_later();
+            return self.retry_later();
         }
+        for started in 0..count {
+            let Some(place) = self.database.places.take(self.sharer) else {
+                self.database.books().connects_denied(self.ix, count - started);
+                if self.is_short() {
+                    self.database.places.ask(self.sharer);
+                }
+                return;
+            };
+            self.attempt(place);
+        }
+    }
+
+    /// Starts a connect with a place that was stood in line for, if it is still needed.
+    pub(super) fn connect_with(self: &Arc<Self>, place: Place) {
+        let needed = self.database.books().start_connect(self.ix, self.database.clock.now());
+        if needed {
+            self.attempt(place);
+            if self.is_short() {
+                self.database.places.ask(self.sharer);
+            }
+        }
+    }
+
+    /// Whether somebody waits for a server that is not on its way.
+    pub(super) fn is_short(&self) -> bool {
+        self.database.books().is_short(self.ix, self.database.clock.now())
+    }
+
+    fn attempt(self: &Arc<Self>, place: Place) {
+        let attempt = Attempt { pool: Arc::clone(self), booked: true };
+        tokio::spawn(attempt.run(place));
     }
 
     /// What servers of this pool say of themselves: at once if any was ever opened, or else when one is. Cancel-safe;
@@ -190,7 +218,7 @@ struct Attempt {
 }
 
 impl Attempt {
-    async fn run(mut self) {
+    async fn run(mut self, place: Place) {
         let pool = Arc::clone(&self.pool);
         let now = pool.database.clock.now();
         let settings = pool.database.settings();
@@ -207,6 +235,7 @@ impl Attempt {
         match result {
             Ok(mut rested) => {
                 rested.wear(badge);
+                rested.keep(Box::new(place));
                 match pool.unwanted(rested.server()) {
                     Some(reason) => pool.connected_in_vain(rested, reason),
                     None => pool.connected(rested),

@@ -11,14 +11,16 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use tokio::sync::{Notify, oneshot, watch};
 
+use super::caps::SharerIx;
 use super::gate::{Gate, Tally};
 use super::lease::Lease;
 use super::ledger::{Begin, Counts, Grant, Ledger, Need, PoolIx, Size};
+use super::places::{Asked, Places};
 use super::stats::Stats;
 use super::wait::{Answer, Begun, Wait};
 use crate::clients::Client;
 use crate::clock::Clock;
-use crate::config::PoolMode;
+use crate::config::{PoolLimits, PoolMode};
 use crate::ids::{Epoch, Moment, ServerId};
 use crate::server::cancel::Link;
 use crate::server::conn::Rested;
@@ -80,6 +82,7 @@ pub struct Database {
     pub(super) clock: Clock,
     pub(super) settings: ArcSwap<Settings>,
     pub(super) last_server: Arc<AtomicU64>,
+    pub(super) places: Arc<Places>,
     ledger: Mutex<Books>,
     shut: AtomicBool,
     schema: AtomicU64,
@@ -104,6 +107,9 @@ pub struct Pool {
     /// Its servers.
     pub roster: Arc<Roster>,
     pub(super) ix: PoolIx,
+    /// Its number among those who share caps, and what they ask of it.
+    pub(super) sharer: SharerIx,
+    pub(super) asked: Asked,
     pub(super) welcome: watch::Sender<Welcome>,
     pub(super) failures: AtomicU32,
     /// There may be more servers than a reload allows.
@@ -118,6 +124,15 @@ pub struct Pool {
 pub(super) struct Shape {
     pub(super) target: Arc<Target>,
     pub(super) mode: PoolMode,
+}
+
+/// What a configuration says of a pool.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) target: Target,
+    pub(super) mode: PoolMode,
+    pub(super) size: Size,
+    pub(super) limits: PoolLimits,
 }
 
 /// What a log-in can be told without a server of its own.
@@ -145,10 +160,10 @@ pub struct Traffic {
 impl Database {
     /// A database without pools; they come with the users that ask.
     #[must_use]
-    pub fn new(
+    pub(super) fn new(
         name: String,
         clock: Clock,
-        (settings, last_server): (Settings, Arc<AtomicU64>),
+        (settings, last_server, places): (Settings, Arc<AtomicU64>, Arc<Places>),
         recorder: &Recorder,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -158,6 +173,7 @@ impl Database {
             clock,
             settings: ArcSwap::from_pointee(settings),
             last_server,
+            places,
             ledger: Mutex::default(),
             shut: AtomicBool::new(false),
             schema: AtomicU64::new(0),
@@ -231,17 +247,13 @@ impl Database {
     }
 
     /// The pool of a user; made if it is not there, with what `make` says.
-    pub fn pool(
-        self: &Arc<Self>,
-        user: &str,
-        recorder: &Recorder,
-        make: impl FnOnce() -> (Target, PoolMode, Size),
-    ) -> Arc<Pool> {
+    pub(super) fn pool(self: &Arc<Self>, user: &str, recorder: &Recorder, make: impl FnOnce() -> Plan) -> Arc<Pool> {
         let mut pools = self.pool_list();
         if let Some(pool) = pools.iter().find(|pool| pool.user == user) {
             return Arc::clone(pool);
         }
-        let (target, mode, size) = make();
+        let Plan { target, mode, size, limits } = make();
+        let sharer = self.places.enter(&self.name, user, &limits);
         let pool = Arc::new(Pool {
             database: Arc::clone(self),
             user: user.to_owned(),
@@ -250,12 +262,15 @@ impl Database {
             metrics: PoolMetrics::new(recorder, &self.name, user),
             roster: Arc::default(),
             ix: self.books().add_pool(size),
+            sharer,
+            asked: Asked::default(),
             welcome: watch::Sender::new(Welcome::default()),
             failures: AtomicU32::new(0),
             crowded: AtomicBool::new(false),
             failing_since: AtomicU64::new(0),
             retrying: AtomicBool::new(false),
         });
+        self.places.belongs_to(sharer, &pool);
         pools.push(Arc::clone(&pool));
         pool
     }
@@ -368,9 +383,27 @@ impl Pool {
     /// A server is there for use: it goes to whoever waits longest, or becomes idle.
     pub(super) fn put_back(&self, server: Rested, connected: bool) {
         let grant = self.database.books().put_back(self.ix, server, connected, self.database.clock.now());
-        if let Some(grant) = grant {
-            deliver(grant);
+        match grant {
+            Some(grant) => deliver(grant),
+            None => self.rests(),
         }
+    }
+
+    /// A server has become idle.
+    fn rests(&self) {
+        if self.asked.to_say() {
+            self.database.places.look();
+        }
+    }
+
+    /// Closes the idle server that has rested longest, if it was for so long, for somebody who shares a cap with this pool.
+    pub(super) fn evict(&self, rested: Duration) -> bool {
+        let now = self.database.clock.now();
+        let ripe = |server: &Rested| now.since(server.server().used_at) >= rested;
+        let spare = self.database.books().take_spare(self.ix, ripe);
+        let evicted = spare.is_some();
+        self.close(spare.into_iter().collect(), "evicted");
+        evicted
     }
 
     /// The same at the end of a transaction, in one section.
@@ -383,8 +416,9 @@ impl Pool {
         if drained {
             self.database.news.notify_one();
         }
-        if let Some(grant) = grant {
-            deliver(grant);
+        match grant {
+            Some(grant) => deliver(grant),
+            None => self.rests(),
         }
     }
 

@@ -9,11 +9,12 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 
 use super::auto;
-use super::database::{Database, Pool, Settings};
+use super::database::{Database, Plan, Pool, Settings};
 use super::ledger::Size;
+use super::places::Places;
 use crate::auth::credential::{Credential, Keychain};
 use crate::clock::Clock;
-use crate::config::{Config, Database as Entry, PoolMode, Running};
+use crate::config::{Config, Database as Entry, Running};
 use crate::server::connect::{Manners, Target};
 use crate::server::tls::Connector;
 use crate::telemetry::metrics::Recorder;
@@ -26,6 +27,7 @@ pub struct Databases {
     recorder: Recorder,
     connector: ArcSwap<Connector>,
     last_server: Arc<AtomicU64>,
+    places: Arc<Places>,
     known: Mutex<BTreeMap<String, Arc<Database>>>,
 }
 
@@ -42,6 +44,7 @@ impl Databases {
             recorder,
             connector: ArcSwap::from_pointee(connector),
             last_server: Arc::default(),
+            places: Places::new(clock),
             known: Mutex::default(),
         });
         databases.make_named();
@@ -91,7 +94,7 @@ impl Databases {
             let database = Database::new(
                 name.to_owned(),
                 self.clock,
-                (Settings::of(&config, name), Arc::clone(&self.last_server)),
+                (Settings::of(&config, name), Arc::clone(&self.last_server), Arc::clone(&self.places)),
                 &self.recorder,
             );
             database.spawn_upkeep();
@@ -206,7 +209,7 @@ pub(super) fn plan(
     name: &str,
     role: &str,
     credential: impl FnOnce(&str) -> Option<Credential>,
-) -> (Target, PoolMode, Size) {
+) -> Plan {
     let defaults = Entry::default();
     let entry = config.database(name).unwrap_or(&defaults);
     let limits = config.pool_limits(entry, role);
@@ -218,7 +221,8 @@ pub(super) fn plan(
         round_robin: config.server_round_robin,
     };
     let credential = of_entry(entry, role).or_else(|| credential(role));
-    (target((config, connector), name, role, credential), config.pool_mode_of(entry, role), size)
+    let target = target((config, connector), name, role, credential);
+    Plan { target, mode: config.pool_mode_of(entry, role), size, limits }
 }
 
 impl Settings {

@@ -105,7 +105,7 @@ impl Lease {
         server.used_at = now;
         let over = server.expires_at.is_some_and(|moment| now >= moment).then_some("server lifetime over");
         let unsure = server.progress.may_say_more().then_some("an answer may still come");
-        if let Some(reason) = over.or(unsure).or_else(|| self.pool.unwanted(&server)) {
+        if let Some(reason) = over.or(unsure).or_else(|| self.unwanted(&server)) {
             tracing::debug!(server = server.id.0, reason, "closing server");
             server.farewell();
         } else if server.dirty || cancel_under_way || server.link.guard.in_doubt() {
@@ -157,7 +157,7 @@ impl Lease {
                 Err(_) => return,
             }
         }
-        if let Some(reason) = self.pool.unwanted(&server) {
+        if let Some(reason) = self.unwanted(&server) {
             tracing::debug!(server = id.0, reason, "closing server");
             return server.farewell();
         }
@@ -166,6 +166,12 @@ impl Lease {
             Ok(rested) => self.put_back(rested),
             Err(failure) => tracing::info!(server = id.0, %failure, "closing server: it could not be cleaned"),
         }
+    }
+
+    /// Why a server that is free now is closed, in PgBouncer's words.
+    fn unwanted(&self, server: &Server) -> Option<&'static str> {
+        let evicted = || self.pool.asked.to_yield().then_some("evicted");
+        self.pool.unwanted(server).or_else(evicted)
     }
 
     fn take_awake(&mut self) -> Option<Box<Server>> {

@@ -309,6 +309,38 @@ impl<S, T> Ledger<S, T> {
         start
     }
 
+    /// One connect at most; see [`start_connects`](Self::start_connects).
+    pub fn start_connect(&mut self, pool: PoolIx, now: Moment) -> bool {
+        let started = self.start_connects(pool, now);
+        self.connects_denied(pool, started.saturating_sub(1));
+        started > 0
+    }
+
+    /// Connects that were started on paper do not take place: there is no room for them elsewhere.
+    pub fn connects_denied(&mut self, pool: PoolIx, count: usize) {
+        let books = self.pool(pool);
+        debug_assert!(books.connecting >= count, "more connects were denied than started");
+        books.connecting = books.connecting.saturating_sub(count);
+    }
+
+    /// Whether somebody needs a server for which no connect is under way, and one may be started now.
+    #[must_use]
+    pub fn is_short(&self, pool: PoolIx, now: Moment) -> bool {
+        let Some(books) = self.pools.get(pool.0) else { return false };
+        let waiting = books.in_need().nth(books.idle.len() + books.connecting).is_some();
+        let welcome = books.wanted && books.servers() == 0;
+        (waiting || welcome) && now >= books.retry_at && books.servers() < books.limit(self.gate.is_shut(), now)
+    }
+
+    /// Takes out the idle server that has rested longest, if it is `ripe`, unless somebody in this pool waits for it behind
+    /// the gate.
+    pub fn take_spare(&mut self, pool: PoolIx, ripe: impl FnOnce(&S) -> bool) -> Option<S> {
+        let books = self.pool(pool);
+        let spoken_for = books.in_need().take(books.idle.len()).count();
+        let spare = books.idle.len() > spoken_for && books.idle.front().is_some_and(ripe);
+        if spare { books.idle.pop_front() } else { None }
+    }
+
     /// The earliest moment at which a connect that is needed may be tried again; `None` if none waits for that.
     #[must_use]
     pub fn retry_at(&self, pool: PoolIx) -> Option<Moment> {

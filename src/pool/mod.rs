@@ -4,6 +4,7 @@
 //! client's hands; [`connect`] opens servers; [`wait`] is a client in the queue; [`upkeep`] closes the old and keeps the minimum.
 
 mod auto;
+pub mod caps;
 pub mod connect;
 pub mod database;
 pub mod databases;
@@ -11,6 +12,7 @@ pub mod gate;
 pub mod lease;
 pub mod ledger;
 mod recycle;
+mod places;
 mod reload;
 pub mod stats;
 pub mod upkeep;

@@ -6,12 +6,11 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::database::{Database, Pool, Settings, Shape, Welcome};
+use super::database::{Database, Plan, Pool, Settings, Shape, Welcome};
 use super::databases::{self, Databases};
 use super::recycle::RECONNECT;
-use super::ledger::Size;
 use crate::auth::credential::Credential;
-use crate::config::{Config, PoolMode};
+use crate::config::Config;
 use crate::server::conn::{Rested, Server};
 use crate::server::connect::Target;
 use crate::server::tls::Connector;
@@ -53,18 +52,19 @@ impl Database {
         self.settings.store(Arc::new(Settings::of(config, &self.name)));
         let forced = config.database(&self.name).and_then(|entry| entry.user.as_deref());
         for pool in self.pools() {
-            let (target, mode, mut size) = databases::plan((config, connector), &self.name, &pool.user, &credential);
+            let mut plan = databases::plan((config, connector), &self.name, &pool.user, &credential);
             if forced.is_some_and(|forced| forced != pool.user) {
                 // Only those who logged in before the entry had this user are left in it.
-                size.minimum = 0;
+                plan.size.minimum = 0;
             }
-            pool.follow(target, mode, size);
+            pool.follow(plan);
         }
     }
 }
 
 impl Pool {
-    fn follow(self: &Arc<Self>, target: Target, mode: PoolMode, size: Size) {
+    fn follow(self: &Arc<Self>, Plan { target, mode, size, limits }: Plan) {
+        self.database.places.follow(&self.database.name, &self.user, &limits);
         let now = self.target();
         let moved = !now.leads_where(&target);
         let credential = target.keychain.get().or_else(|| now.keychain.get());

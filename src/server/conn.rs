@@ -52,6 +52,8 @@ pub struct Server {
     pub settings: Option<Arc<Settings>>,
     /// Which state of the database's schema its prepared statements are of.
     pub schema: u64,
+    /// What it takes up elsewhere while it is open; given back by its drop.
+    pub place: Option<Box<dyn std::fmt::Debug + Send + Sync>>,
     /// It has sent an error that ends the connection.
     pub said_farewell: bool,
     /// Its place on the list of its pool's servers, if it is a pool's.
@@ -98,6 +100,11 @@ impl Rested {
     pub fn wear(&mut self, badge: Badge) {
         badge.logged_in(&self.server);
         self.server.badge = Some(badge);
+    }
+
+    /// Ties something to its life.
+    pub fn keep(&mut self, place: Box<dyn std::fmt::Debug + Send + Sync>) {
+        self.server.place = Some(place);
     }
 
     /// Whether it is still what it was when it was put back: connected, and silent but for news of its settings.

@@ -210,6 +210,7 @@ impl Greeting {
             slots: Slots::default(),
             settings: None,
             schema: 0,
+            place: None,
             said_farewell: false,
             badge: None,
         };

@@ -25,6 +25,7 @@ mod differential;
 mod figures;
 mod leaks;
 mod limits;
+mod limits_shared;
 mod login;
 mod memory;
 mod pgbench;

@@ -191,7 +191,7 @@ fn sighup_is_the_same_as_reload() {
     proxy.edit(|text| text.replace("default_pool_size = 7", "default_pool_size = 9"));
     proxy.hangup(Signal::SIGHUP);
     eventually("SIGHUP has been heeded", secs(10), || setting(&proxy, "default_pool_size") == "9");
-    proxy.edit(|text| text.replace("default_pool_size = 9", "default_pool_size = 0 "));
+    proxy.edit(|text| text.replace("default_pool_size = 9", "default_pool_size = -1"));
     proxy.hangup(Signal::SIGHUP);
     eventually("the mistake is in the log", secs(10), || proxy.log().contains("default_pool_size: expected"));
     assert_eq!(setting(&proxy, "default_pool_size"), "9");

@@ -158,7 +158,7 @@ fn query_wait_notify_tells_a_held_client_why_and_how_long() {
 #[test]
 fn client_login_timeout_ends_a_log_in_that_takes_too_long() {
     let db = Db::new();
-    let proxy = Spec::of(&db).text("client_login_timeout", "300ms").start();
+    let proxy = Spec::of(&db).text("client_login_timeout", "3s").start();
     let mut wire = Wire::open(&proxy.client().addr).unwrap();
     let word = last_words(&mut wire);
     assert_eq!((word.code.as_str(), word.message.as_str()), ("08P01", "client_login_timeout"));
