@@ -78,6 +78,14 @@ impl Caps {
         SharerIx(self.pools.len() - 1)
     }
 
+    /// Gives the number of a pool that is no more, and has no place, to another one.
+    pub fn reuse(&mut self, pool: SharerIx, caps: [CapIx; 2]) {
+        if let Some(sharer) = self.pools.get_mut(pool.0) {
+            debug_assert_eq!(sharer.used, 0, "the number of a pool that has places");
+            *sharer = Sharer { caps, used: 0, gained: Moment(0), turn: None };
+        }
+    }
+
     /// Takes a place, unless a cap is full or the place is due to somebody in line. True: it is taken.
     pub fn take(&mut self, pool: SharerIx, now: Moment) -> bool {
         let Some(sharer) = self.pools.get(pool.0) else { return false };
@@ -185,6 +193,18 @@ impl Caps {
 
     fn is_full(&self, cap: CapIx) -> bool {
         self.caps.get(cap.0).is_none_or(|cap| cap.used >= cap.limit)
+    }
+
+    /// Whether nobody has a place under it.
+    #[must_use]
+    pub fn is_unused(&self, cap: CapIx) -> bool {
+        self.caps.get(cap.0).is_some_and(|cap| cap.used == 0)
+    }
+
+    /// The pools under a cap.
+    pub fn sharers(&self, cap: CapIx) -> impl Iterator<Item = SharerIx> {
+        let all = self.pools.iter().enumerate();
+        all.filter(move |(_, pool)| pool.caps.contains(&cap)).map(|(ix, _)| SharerIx(ix))
     }
 
     fn has_room(&self, sharer: &Sharer) -> bool {

@@ -16,6 +16,7 @@ use crate::auth::credential::{Credential, Keychain};
 use crate::clock::Clock;
 use crate::config::{Config, Database as Entry, Running};
 use crate::server::connect::{Manners, Target};
+use crate::server::names::Names;
 use crate::server::tls::Connector;
 use crate::telemetry::metrics::Recorder;
 
@@ -200,6 +201,7 @@ pub fn target(
         keepalive: config.tcp_keepalive,
         connector: Arc::clone(connector),
         manners: Manners::default(),
+        names: Arc::new(Names::new(config.dns_max_ttl, config.dns_nxdomain_ttl)),
     }
 }
 

@@ -171,7 +171,8 @@ impl Lease {
     /// Why a server that is free now is closed, in PgBouncer's words.
     fn unwanted(&self, server: &Server) -> Option<&'static str> {
         let evicted = || self.pool.asked.to_yield().then_some("evicted");
-        self.pool.unwanted(server).or_else(evicted)
+        let moved = || self.pool.target().has_left(server.link.addr).then_some("database configuration changed");
+        self.pool.unwanted(server).or_else(moved).or_else(evicted)
     }
 
     fn take_awake(&mut self) -> Option<Box<Server>> {

@@ -30,7 +30,8 @@ pub(super) struct Places {
 #[derive(Debug, Default)]
 struct Books {
     caps: Caps,
-    pools: Vec<Weak<Pool>>,
+    /// By number; `None` while one is being made.
+    pools: Vec<Option<Weak<Pool>>>,
     of_database: BTreeMap<String, CapIx>,
     of_user: BTreeMap<String, CapIx>,
 }
@@ -93,20 +94,32 @@ impl Places {
     pub(super) fn enter(&self, database: &str, role: &str, limits: &PoolLimits) -> SharerIx {
         let mut books = self.books();
         let Books { caps, pools, of_database, of_user } = &mut *books;
-        let own = [
-            *of_database.entry(database.to_owned()).or_insert_with(|| caps.add_cap(None)),
-            *of_user.entry(role.to_owned()).or_insert_with(|| caps.add_cap(None)),
-        ];
-        pools.push(Weak::new());
-        let pool = caps.add_pool(own);
+        // Databases that the entry `*` makes come and go: what is left of them is used again.
+        let dead = |number: &usize| {
+            pools.get(*number).is_some_and(|pool| pool.as_ref().is_some_and(|p| p.strong_count() == 0))
+        };
+        let free = (0..pools.len()).find(|number| dead(number) && caps.used(SharerIx(*number)) == 0);
+        let own = [cap_of(of_database, database, caps, pools), cap_of(of_user, role, caps, pools)];
         limit(caps, own, limits);
-        pool
+        match free {
+            Some(number) => {
+                caps.reuse(SharerIx(number), own);
+                if let Some(slot) = pools.get_mut(number) {
+                    *slot = None;
+                }
+                SharerIx(number)
+            }
+            None => {
+                pools.push(None);
+                caps.add_pool(own)
+            }
+        }
     }
 
     /// Who the pool is whose number this is.
     pub(super) fn belongs_to(&self, number: SharerIx, pool: &Arc<Pool>) {
         if let Some(slot) = self.books().pools.get_mut(number.0) {
-            *slot = Arc::downgrade(pool);
+            *slot = Some(Arc::downgrade(pool));
         }
     }
 
@@ -171,7 +184,7 @@ impl Places {
     }
 
     fn pool(&self, number: SharerIx) -> Option<Arc<Pool>> {
-        self.books().pools.get(number.0).and_then(Weak::upgrade)
+        self.books().pools.get(number.0)?.as_ref()?.upgrade()
     }
 
     /// Does what one round can do. Returns when the next is due at the latest; `None`: at the next news.
@@ -207,6 +220,27 @@ impl Places {
         }
         again
     }
+}
+
+/// The cap of a name; for a new name that of one whose pools are all gone, if there is such a one.
+fn cap_of(known: &mut BTreeMap<String, CapIx>, name: &str, caps: &mut Caps, pools: &[Option<Weak<Pool>>]) -> CapIx {
+    if let Some(cap) = known.get(name) {
+        return *cap;
+    }
+    let alive = |number: &SharerIx| {
+        let pool = pools.get(number.0).and_then(Option::as_ref);
+        pool.is_none_or(|pool| pool.strong_count() > 0)
+    };
+    let gone = known.iter().find(|(_, cap)| caps.is_unused(**cap) && !caps.sharers(**cap).any(|one| alive(&one)));
+    let cap = match gone.map(|(name, cap)| (name.clone(), *cap)) {
+        Some((name, cap)) => {
+            known.remove(&name);
+            cap
+        }
+        None => caps.add_cap(None),
+    };
+    known.insert(name.to_owned(), cap);
+    cap
 }
 
 fn limit(caps: &mut Caps, [database, user]: [CapIx; 2], limits: &PoolLimits) {

@@ -12,7 +12,6 @@ use super::recycle::RECONNECT;
 use crate::auth::credential::Credential;
 use crate::config::Config;
 use crate::server::conn::{Rested, Server};
-use crate::server::connect::Target;
 use crate::server::tls::Connector;
 
 impl Databases {
@@ -68,7 +67,7 @@ impl Pool {
         let now = self.target();
         let moved = !now.leads_where(&target);
         let credential = target.keychain.get().or_else(|| now.keychain.get());
-        let target = if moved { Arc::new(target) } else { now };
+        let target = if moved || !now.names.as_patient_as(&target.names) { Arc::new(target) } else { now };
         self.shape.store(Arc::new(Shape { target, mode }));
         // What a client has proved is worth as much as before, where the configuration says nothing.
         if let Some(credential) = credential {

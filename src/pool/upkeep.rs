@@ -19,6 +19,7 @@ impl Database {
                 period.tick().await;
                 let Some(database) = database.upgrade() else { return };
                 for pool in database.pools() {
+                    pool.look_up();
                     pool.close_idle();
                     pool.open_servers();
                 }
@@ -28,12 +29,22 @@ impl Database {
 }
 
 impl Pool {
+    /// Keeps what is known of the host's addresses fresh, while there are servers: see [`names`](crate::server::names).
+    fn look_up(&self) {
+        let counts = self.counts();
+        if counts.idle + counts.lent > 0 {
+            let target = self.target();
+            target.names.refresh(&target.host, self.database.settings().server_connect_timeout);
+        }
+    }
+
     /// Closes idle servers that are dead, too old, or have been idle for too long (those beyond the minimum).
     fn close_idle(&self) {
         let database = &self.database;
         let now = database.clock.now();
         let settings = database.settings.load();
         let idle_timeout = settings.server_idle_timeout;
+        let target = self.target();
         let closed = {
             let mut books = database.books();
             let counts = books.counts(self.ix);
@@ -45,7 +56,8 @@ impl Pool {
                 let server = rested.server();
                 let old = server.expires_at.is_some_and(|at| now >= at);
                 let unused = spare > 0 && idle_timeout.is_some_and(|bound| now.since(server.used_at) >= bound);
-                let close = old || unused || surplus > 0 || !rested.still_fresh();
+                let moved = target.has_left(server.link.addr);
+                let close = old || unused || moved || surplus > 0 || !rested.still_fresh();
                 spare = spare.saturating_sub(usize::from(close));
                 surplus = surplus.saturating_sub(usize::from(close));
                 close

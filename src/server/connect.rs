@@ -17,6 +17,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::cancel::Link;
 use super::conn::{Failure, Rested, Server};
+use super::names::Names;
 use super::parameters::Parameters;
 use super::progress::Progress;
 use super::tls::Connector;
@@ -51,6 +52,8 @@ pub struct Target {
     pub connector: Arc<Connector>,
     /// What was found out about it.
     pub manners: Manners,
+    /// The addresses of `host`.
+    pub names: Arc<Names>,
 }
 
 /// What a server turned out to be able to.
@@ -86,7 +89,7 @@ impl Target {
         } else {
             let dialled = match at {
                 Some(addr) => TcpStream::connect(addr).await,
-                None => TcpStream::connect((self.host.as_str(), self.port)).await,
+                None => self.dial_any().await,
             };
             match dialled {
                 Ok(stream) => Stream::tcp(stream, self.keepalive),
@@ -94,6 +97,31 @@ impl Target {
             }
         };
         dialled.map_err(|error| io::Error::new(error.kind(), format!("{}:{}: {error}", self.host, self.port)))
+    }
+}
+
+impl Target {
+    /// Connects to the first of the host's addresses that answers.
+    async fn dial_any(&self) -> io::Result<TcpStream> {
+        let addresses = self.names.addresses(&self.host, self.port).await?;
+        let mut last = io::Error::other("the name has no address");
+        for address in addresses {
+            let mut attempt = self.names.attempt();
+            match TcpStream::connect(address).await {
+                Ok(stream) => {
+                    attempt.reached();
+                    return Ok(stream);
+                }
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    /// Whether a server at this address is one that the host's name does not stand for any more.
+    #[must_use]
+    pub fn has_left(&self, at: Option<SocketAddr>) -> bool {
+        at.is_some_and(|at| self.names.has_left(at.ip()))
     }
 }
 

@@ -4,6 +4,7 @@ pub mod ask;
 pub mod cancel;
 pub mod conn;
 pub mod connect;
+pub mod names;
 pub mod parameters;
 pub mod progress;
 pub mod recover;

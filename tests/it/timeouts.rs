@@ -201,6 +201,19 @@ fn server_check_query_is_run_on_servers_that_rested() {
 }
 
 #[test]
+fn dns_max_ttl_a_name_is_looked_up_again_and_its_servers_stay_while_it_stands_for_them() {
+    let db = Db::new();
+    // Where the name stands for ::1 as well, nobody listens there.
+    let spec = Spec::of(&db).pool(1).entry(&db, "host", "\"localhost\"").text("dns_max_ttl", "100ms");
+    let proxy = spec.start();
+    let mut wire = proxy.client().login();
+    let server = wire.one("SELECT pg_backend_pid()");
+    // The upkeep looks once a second.
+    crate::support::wait::let_run(ms(2500));
+    assert_eq!(wire.one("SELECT pg_backend_pid()"), server);
+}
+
+#[test]
 fn server_connect_timeout_and_server_login_retry_bound_an_outage() {
     let db = Db::new();
     // Accepts into its backlog and never says a word.
