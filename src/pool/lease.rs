@@ -108,7 +108,7 @@ impl Lease {
         if let Some(reason) = over.or(unsure).or_else(|| self.unwanted(&server)) {
             tracing::debug!(server = server.id.0, reason, "closing server");
             server.farewell();
-        } else if server.dirty || cancel_under_way || server.link.guard.in_doubt() {
+        } else if server.dirty || server.slots.doubtful() || cancel_under_way || server.link.guard.in_doubt() {
             self.stop_running();
             tokio::spawn(self.clean(server));
         } else {

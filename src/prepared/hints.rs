@@ -33,6 +33,8 @@ impl Hints {
     pub const AUTHORIZATION: Self = Self(256);
     /// Settings that have a prefix, by a name that is not in the text: Postgres cannot list them.
     pub const HIDDEN_SETTINGS: Self = Self(512);
+    /// It asks for the last value of a sequence in this session.
+    pub const SEQUENCES: Self = Self(1024);
     /// Whatever code can do.
     pub const ANYTHING: Self = Self(1 + 2 + 4 + 8 + 16 + 32);
 
@@ -69,7 +71,7 @@ impl Hints {
     /// Without those that say nothing alone.
     #[must_use]
     pub const fn residue(self) -> Self {
-        Self(self.0 & !Self::SAYS_TEMP.0)
+        Self(self.0 & !Self::SAYS_TEMP.0 & !Self::SEQUENCES.0)
     }
 
     /// Whether there is none.
@@ -227,40 +229,97 @@ fn arguments(rest: &[u8]) -> Vec<&[u8]> {
     found
 }
 
-const WORD_HINTS: [(&str, Hints); 3] =
-    [("set_config", Hints::SETTINGS), ("advisory", Hints::LOCKS), ("temp", Hints::SAYS_TEMP)];
+const WORD_HINTS: [(&str, Hints); 5] = [
+    ("set_config", Hints::SETTINGS),
+    ("advisory", Hints::LOCKS),
+    ("temp", Hints::SAYS_TEMP),
+    ("currval", Hints::SEQUENCES),
+    ("lastval", Hints::SEQUENCES),
+];
+
+/// A text without these names no statement.
+static VERBS: LazyLock<AhoCorasick> = LazyLock::new(|| automaton(&["deallocate", "execute"]));
 
 /// Never changes; a `const` if the crate could.
-static WORDS: LazyLock<AhoCorasick> = LazyLock::new(|| {
+static WORDS: LazyLock<AhoCorasick> = LazyLock::new(|| automaton(&WORD_HINTS.map(|(word, _)| word)));
+
+fn automaton(words: &[&str]) -> AhoCorasick {
     AhoCorasick::builder()
         .ascii_case_insensitive(true)
         .match_kind(MatchKind::Standard)
         .kind(Some(AhoCorasickKind::DFA))
-        .build(WORD_HINTS.map(|(word, _)| word))
-        .unwrap_or_else(|_| unreachable!("three short words make a small automaton"))
-});
+        .build(words)
+        .unwrap_or_else(|_| unreachable!("a few short words make a small automaton"))
+}
 
-/// A simple query that is one `DEALLOCATE name` or `EXECUTE name ..`: where the name stands in the text, and the name as
-/// Postgres reads it. Such a name may be one that a client has given in the protocol.
+/// Where a text names a prepared statement, and how.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Named {
+    /// The place of the name in the text.
+    pub place: std::ops::Range<usize>,
+    /// The name as Postgres reads it.
+    pub name: Vec<u8>,
+    /// `DEALLOCATE`; otherwise `EXECUTE`.
+    pub ends: bool,
+}
+
+/// The statements of a text that are `DEALLOCATE name` or `EXECUTE name ..`, in their order. Such a name may be one that a
+/// client has given in the protocol. A text whose statements cannot be told apart at a glance has none.
 #[must_use]
-pub fn names_statement(text: &[u8]) -> Option<(std::ops::Range<usize>, Vec<u8>)> {
+pub fn named_statements(text: &[u8]) -> Vec<Named> {
+    let text = text.strip_suffix(&[0]).unwrap_or(text);
+    let mut found = Vec::new();
+    if !VERBS.is_match(text) {
+        return found;
+    }
+    let mut from = 0;
+    for statement in statements(text).unwrap_or_default() {
+        let length = statement.len();
+        if let Some(mut named) = named_statement(statement) {
+            named.place = from + named.place.start..from + named.place.end;
+            found.push(named);
+        }
+        from += length + 1;
+    }
+    found
+}
+
+/// The text cut at its semicolons; `None` where a backslash, a dollar or a comment may hide one.
+fn statements(text: &[u8]) -> Option<Vec<&[u8]>> {
+    let hides = |pair: &[u8]| matches!(pair, b"--" | b"/*");
+    if text.iter().any(|byte| matches!(byte, b'\\' | b'$')) || text.windows(2).any(hides) {
+        return (!text.contains(&b';')).then(|| vec![text]);
+    }
+    let mut quote = None;
+    let cut = |byte: &u8| {
+        match (quote, *byte) {
+            (None, b'\'' | b'"') => quote = Some(*byte),
+            (Some(open), byte) if open == byte => quote = None,
+            _ => {}
+        }
+        quote.is_none() && *byte == b';'
+    };
+    Some(text.split(cut).collect())
+}
+
+fn named_statement(text: &[u8]) -> Option<Named> {
     let mut at = skip_blanks(text, 0);
     let verb = word(text, at);
-    let deallocate = verb.eq_ignore_ascii_case(b"deallocate");
-    if !deallocate && !verb.eq_ignore_ascii_case(b"execute") {
+    let ends = verb.eq_ignore_ascii_case(b"deallocate");
+    if !ends && !verb.eq_ignore_ascii_case(b"execute") {
         return None;
     }
     at = skip_blanks(text, at + verb.len());
-    if deallocate && word(text, at).eq_ignore_ascii_case(b"prepare") {
+    if ends && word(text, at).eq_ignore_ascii_case(b"prepare") {
         at = skip_blanks(text, at + b"prepare".len());
     }
     let (length, name) = identifier(text.get(at..)?)?;
     let rest = text.get(at + length..)?;
     let is_all = length == name.len() && name == b"all";
-    if is_all || (deallocate && !rest.iter().all(|byte| byte.is_ascii_whitespace() || matches!(byte, b';' | 0))) {
+    if is_all || (ends && !rest.iter().all(|byte| byte.is_ascii_whitespace())) {
         return None;
     }
-    Some((at..at + length, name))
+    Some(Named { place: at..at + length, name, ends })
 }
 
 fn skip_blanks(text: &[u8], from: usize) -> usize {
@@ -356,24 +415,29 @@ mod tests {
     #[test]
     fn statements_that_are_named_in_sql() {
         for (text, expected) in [
-            ("DEALLOCATE pdo_stmt_1", Some("pdo_stmt_1")),
-            ("  deallocate PREPARE \"A\"\"b\" ; \0", Some("A\"b")),
-            ("execute S1(1, 'x')", Some("s1")),
-            ("EXECUTE \"all\"", Some("all")),
-            ("deallocate all", None),
-            ("DEALLOCATE prepare all", None),
-            ("deallocate a; select 1", None),
-            ("deallocate 1a", None),
-            ("deallocate \"\"", None),
-            ("deallocate \"a", None),
-            ("explain execute s1", None),
-            ("select 1", None),
-            ("", None),
+            ("DEALLOCATE pdo_stmt_1", vec!["pdo_stmt_1"]),
+            ("  deallocate PREPARE \"A\"\"b\" ; \0", vec!["A\"b"]),
+            ("execute S1(1, 'x;y')", vec!["s1"]),
+            ("EXECUTE \"all\"", vec!["all"]),
+            ("begin; deallocate a; select 'deallocate b'; execute c; rollback", vec!["a", "c"]),
+            ("select '; deallocate a; '", vec![]),
+            ("select $$; deallocate a; $$", vec![]),
+            ("-- ; deallocate a", vec![]),
+            ("deallocate all; deallocate a", vec!["a"]),
+            ("DEALLOCATE prepare all", vec![]),
+            ("deallocate 1a", vec![]),
+            ("deallocate \"\"", vec![]),
+            ("deallocate \"a", vec![]),
+            ("explain execute s1", vec![]),
+            ("select 1", vec![]),
+            ("", vec![]),
         ] {
-            let found = names_statement(text.as_bytes());
-            assert_eq!(found.as_ref().map(|(_, name)| name.as_slice()), expected.map(str::as_bytes), "{text}");
-            if let (Some((range, _)), Some(name)) = (found, expected) {
-                assert!(text[range].to_lowercase().contains(&name.replace('"', "\"\"").to_lowercase()), "{text}");
+            let found = named_statements(text.as_bytes());
+            let names: Vec<&str> = found.iter().map(|named| std::str::from_utf8(&named.name).unwrap()).collect();
+            assert_eq!(names, expected, "{text}");
+            for (named, name) in found.iter().zip(expected) {
+                let place = text[named.place.clone()].to_lowercase();
+                assert!(place.contains(&name.replace('"', "\"\"").to_lowercase()), "{text}: {place}");
             }
         }
     }

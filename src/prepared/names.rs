@@ -141,11 +141,6 @@ impl Names {
         }
     }
 
-    /// `DEALLOCATE name` has gone through.
-    pub fn forget(&mut self, name: &[u8]) {
-        self.settle(name, Ticket(0), Some(None));
-    }
-
     /// `DEALLOCATE ALL` or `DISCARD ALL` has gone through: what is confirmed is gone, what is on its way stands behind it.
     pub fn forget_all(&mut self) {
         self.named.retain(|_, entry| {
@@ -225,7 +220,8 @@ mod tests {
         assert!(matches!(names.find(b"old", 2), Found::Unknown));
         names.confirm(b"new", ticket, Some(bound));
         assert_eq!(id(&names.find(b"new", 3)), Some(2));
-        names.forget(b"new");
+        let ticket = names.undefine(b"new", 3);
+        names.confirm(b"new", ticket, None);
         assert!(names.is_empty());
     }
 

@@ -99,8 +99,8 @@ pub enum Note {
     Unnamed(Option<Unnamed>),
     /// A client's Close of the unnamed statement.
     CloseUnnamed,
-    /// A client's simple query. The statement that it names in SQL; whether it ends an unnamed one.
-    Query(Option<Arc<Bound>>, bool),
+    /// A client's simple query that ends an unnamed statement.
+    Query,
     /// A Parse of ours.
     Prepare(u64),
     /// A Parse or Close of ours for the unnamed statement.
@@ -124,6 +124,8 @@ pub struct Slots {
     closing: HashMap<u64, u64>,
     /// What is on its way.
     pub notes: VecDeque<Note>,
+    /// The `DEALLOCATE`s in texts that were sent: which of the client's statements each of them ends, if it is one of the protocol's.
+    pub deallocates: VecDeque<Option<(Arc<Bound>, Ticket)>>,
     /// The number of the batch that is being sent.
     pub batch: u64,
     /// Changes of the unnamed statement that are on their way.
@@ -204,6 +206,12 @@ impl Slots {
     /// A Parse has failed or was skipped.
     pub fn not_parsed(&mut self, id: u64) {
         self.slots.remove(&id);
+    }
+
+    /// A `DEALLOCATE` for it is on its way.
+    pub fn deallocating(&mut self, id: u64) {
+        self.slots.remove(&id);
+        self.closing.insert(id, self.batch);
     }
 
     /// The server has confirmed a Close.
@@ -312,6 +320,7 @@ impl Slots {
     pub fn abandon(&mut self) {
         self.doubtful |= !self.notes.is_empty();
         self.notes.clear();
+        self.deallocates.clear();
         (self.unnamed, self.unnamed_pending) = (None, 0);
     }
 

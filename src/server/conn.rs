@@ -16,7 +16,7 @@ use super::parameters::Parameters;
 use super::progress::{Boundary, Progress, Status};
 use super::residue::Settings;
 use super::roster::Badge;
-use crate::ids::{Moment, ServerId};
+use crate::ids::{Moment, ServerId, SessionId};
 use crate::net::stream::Stream;
 use crate::prepared::slots::Slots;
 use crate::wire::frame::{self, BadLength, Flow};
@@ -36,6 +36,10 @@ pub struct Server {
     pub flow: Flow,
     /// What it says of its settings.
     pub parameters: Parameters,
+    /// What it said of them at its log-in: RESET leads back to these.
+    pub initial: Arc<Parameters>,
+    /// Which client's requests it has run last.
+    pub client: Option<SessionId>,
     /// How to reach what runs on it from beside: address, process id, cancel key.
     pub link: Arc<Link>,
     /// When it logged in.
@@ -54,6 +58,8 @@ pub struct Server {
     pub schema: u64,
     /// What it takes up elsewhere while it is open; given back by its drop.
     pub place: Option<Box<dyn std::fmt::Debug + Send + Sync>>,
+    /// Notifications that came during an errand of the proxy's own, for a client that listens.
+    pub notifications: BytesMut,
     /// It has sent an error that ends the connection.
     pub said_farewell: bool,
     /// Its place on the list of its pool's servers, if it is a pool's.
@@ -264,6 +270,7 @@ impl Server {
                     answer.tags.push(String::from_utf8_lossy(body.strip_suffix(&[0]).unwrap_or(&body)).into_owned());
                 }
                 tags::server::NOTICE => notice(Report::parse(&body)),
+                tags::server::NOTIFICATION => self.keep_notification(&body),
                 tags::server::ERROR => {
                     let report = Report::parse(&body);
                     if self.progress.broken() {
@@ -278,6 +285,15 @@ impl Server {
                 }
                 _ => {}
             }
+        }
+    }
+
+    fn keep_notification(&mut self, body: &[u8]) {
+        if self.notifications.len() + body.len() <= ERRAND_LIMIT {
+            self.notifications.put_u8(tags::server::NOTIFICATION);
+            // Postgres limits it to 8000 bytes.
+            self.notifications.put_u32(u32::try_from(body.len() + 4).unwrap_or(u32::MAX));
+            self.notifications.put_slice(body);
         }
     }
 

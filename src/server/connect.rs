@@ -229,6 +229,8 @@ impl Greeting {
             stream: self.stream,
             progress,
             flow: Flow::new(self.buf),
+            initial: Arc::new(parameters.clone()),
+            client: None,
             parameters,
             link: Arc::new(Link { target: Arc::clone(target), addr, key, tls, guard: Arc::default() }),
             connected_at: now,
@@ -239,6 +241,7 @@ impl Greeting {
             settings: None,
             schema: 0,
             place: None,
+            notifications: BytesMut::new(),
             said_farewell: false,
             badge: None,
         };

@@ -176,6 +176,12 @@ impl Progress {
         self.ends == 0
     }
 
+    /// Whether requests were sent that no Sync has followed: an implicit transaction may be open.
+    #[must_use]
+    pub const fn is_unsynced(&self) -> bool {
+        self.unsynced
+    }
+
     /// Whether what is sent now is looked at by the server at all: it is not skipping to a Sync, and not reading COPY data.
     #[must_use]
     pub const fn listens(&self) -> bool {

@@ -51,9 +51,10 @@ async fn drain(server: &mut Server) -> Result<(), Failure> {
     if server.progress.in_copy() {
         server.send(client::COPY_FAIL, b"client disconnected\0").await?;
     }
-    // A Sync alone would commit what the client did and never asked to commit. It is what ends the skipping after an
-    // error, where the ROLLBACK is not even read.
-    server.send(client::QUERY, b"ROLLBACK\0").await?;
+    if server.progress.is_unsynced() {
+        // What the client has not ended with a Sync is not to be committed by ours: a statement that nobody has fails it.
+        server.send(client::DESCRIBE, b"Spglull_0\0").await?;
+    }
     server.send(client::SYNC, b"").await?;
     let link = Arc::clone(&server.link);
     while !server.progress.at_rest() {
@@ -87,6 +88,7 @@ pub async fn reset(mut server: Box<Server>, query: &[u8]) -> Result<Rested, Fail
         server.slots.reset();
     }
     server.dirty = false;
+    server.notifications.clear();
     rested(server)
 }
 

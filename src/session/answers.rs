@@ -59,10 +59,6 @@ impl Answers<'_> {
                     digesting.parameters(body);
                     Verdict::Pass
                 }
-                Some(Note::Query(..)) => {
-                    self.query_goes_on(tag, body);
-                    Verdict::Pass
-                }
                 _ => Verdict::Pass,
             };
         }
@@ -94,13 +90,9 @@ impl Answers<'_> {
                 self.slots.unnamed_settled(true);
                 Verdict::Pass
             }
-            Some(Note::CloseUnnamed) => {
+            Some(Note::CloseUnnamed | Note::Query) => {
                 self.names.unnamed = None;
                 self.slots.unnamed_settled(true);
-                Verdict::Pass
-            }
-            Some(Note::Query(_, ends_unnamed)) => {
-                self.query_ends(ends_unnamed);
                 Verdict::Pass
             }
             Some(Note::Prepare(id)) => {
@@ -129,24 +121,6 @@ impl Answers<'_> {
         }
     }
 
-    fn query_goes_on(&mut self, tag: u8, body: &[u8]) {
-        if tag == server::COMMAND_COMPLETE
-            && body.starts_with(b"DEALLOCATE\0")
-            && let Some(Note::Query(named @ Some(_), _)) = self.slots.notes.front_mut()
-            && let Some(bound) = named.take()
-        {
-            self.names.forget(&bound.name);
-            self.slots.not_parsed(bound.statement.id);
-        }
-    }
-
-    fn query_ends(&mut self, ends_unnamed: bool) {
-        if ends_unnamed {
-            self.names.unnamed = None;
-            self.slots.unnamed_settled(true);
-        }
-    }
-
     /// A command that ends prepared statements has gone through.
     pub(super) fn command(&mut self, tag: &[u8]) {
         match tag.strip_suffix(&[0]).unwrap_or(tag) {
@@ -154,7 +128,23 @@ impl Answers<'_> {
                 self.names.forget_all();
                 self.slots.forget_all();
             }
+            b"DEALLOCATE" => {
+                if let Some(Some((bound, ticket))) = self.slots.deallocates.pop_front() {
+                    self.names.confirm(&bound.name, ticket, None);
+                    self.slots.closed(bound.statement.id);
+                }
+            }
             _ => {}
+        }
+    }
+
+    /// Everything is answered: what has not been deallocated by now will not be.
+    pub(super) fn rests(&mut self) {
+        while let Some(ended) = self.slots.deallocates.pop_front() {
+            if let Some((bound, ticket)) = ended {
+                self.names.void(&bound.name, ticket);
+                self.slots.not_closed(bound.statement.id);
+            }
         }
     }
 
@@ -223,11 +213,11 @@ impl Answers<'_> {
                 self.slots.unnamed_settled(failed);
             }
             Note::PrepareUnnamed => self.slots.unnamed_settled(false),
-            Note::Query(_, true) => self.slots.unnamed_settled(false),
+            Note::Query => self.slots.unnamed_settled(false),
             Note::Prepare(id) => self.slots.not_parsed(id),
             Note::Forget(id) => self.slots.not_closed(id),
             Note::Shape(id, _) => self.slots.set_shape(id, Shape::Unknown),
-            Note::Again(_) | Note::Use(_) | Note::Describe(..) | Note::Query(_, false) | Note::Fail(_) => {}
+            Note::Again(_) | Note::Use(_) | Note::Describe(..) | Note::Fail(_) => {}
         }
     }
 }

@@ -44,14 +44,3 @@ pub(super) fn write_target(tag: u8, id: Option<u64>, out: &mut BytesMut) {
     out.put_u8(b'S');
     out.put_slice(&name);
 }
-
-/// The query with our name in the place of the client's.
-pub(super) fn write_query(body: &[u8], place: &std::ops::Range<usize>, id: u64, out: &mut BytesMut) {
-    let name = name_of(id);
-    let name = name.strip_suffix(&[0]).unwrap_or(&name);
-    let (before, after) = (body.get(..place.start).unwrap_or_default(), body.get(place.end..).unwrap_or_default());
-    write_head(client::QUERY, before.len() + name.len() + after.len(), out);
-    out.put_slice(before);
-    out.put_slice(name);
-    out.put_slice(after);
-}

@@ -24,8 +24,7 @@ use crate::net::stream::Stream;
 use crate::pool::database::Pool;
 use crate::prepared::string;
 use crate::server::conn::Server;
-use crate::server::parameters::{Parameters, tracked};
-use crate::server::progress::{Boundary, Status, Unexpected};
+use crate::server::progress::{Boundary, Heard, Status, Unexpected};
 use crate::wire::frame::{BadLength, Flow, Header, Verdict};
 use crate::wire::reply::{Report, sqlstate};
 use crate::wire::tags::{self, Meaning, client as from_client, server as from_server};
@@ -46,6 +45,8 @@ pub(super) enum End {
     Boundary(Boundary),
     /// A client that keeps its server wants to begin its next transaction.
     Wants,
+    /// Before the first request goes out, the server has to forget what other clients' sequences have given.
+    Errand,
     /// The client closed its connection, or it broke.
     ClientGone,
     /// The client said good-bye.
@@ -101,6 +102,8 @@ pub(super) struct Relay<'a> {
     pub(super) statements: Option<usize>,
     pub(super) requested: Instant,
     pub(super) look: Look,
+    /// The client has said good-bye.
+    pub(super) leaving: bool,
 }
 
 impl Relay<'_> {
@@ -139,6 +142,9 @@ impl Relay<'_> {
                 Ok(more) => moved |= more,
                 Err(end) => return Poll::Ready(end),
             }
+            if self.leaving && self.may_leave() {
+                return Poll::Ready(End::ClientLeft);
+            }
             if !moved {
                 return if self.full() {
                     self.look.poll(cx, self.stream).map(|()| End::ClientGone)
@@ -148,6 +154,13 @@ impl Relay<'_> {
             }
             self.look.moves();
         }
+    }
+
+    /// Whether a client that has said good-bye has got all that will come.
+    fn may_leave(&self) -> bool {
+        let progress = &self.server.progress;
+        let nothing_comes = progress.earlier_answered() || progress.in_copy();
+        nothing_comes && self.input.pending().is_empty() && self.server.flow.pending().is_empty()
     }
 
     /// Whether so much of what the client has sent is still here that no more is read.
@@ -201,39 +214,38 @@ impl Relay<'_> {
     }
 
     fn walk_answers(&mut self, counts: &mut Counts) -> Result<(), End> {
-        let Server { flow, progress, parameters, slots, said_farewell, .. } = &mut *self.server;
+        let Server { flow, progress, parameters, initial, slots, said_farewell, .. } = &mut *self.server;
         let (client, clock, requested) = (self.client, self.clock, &mut self.requested);
-        let State { names, wanted, traces, .. } = &mut *self.state;
-        let mut answers = Answers { names, slots };
-        let (rows, timing) = (&mut self.rows, &self.pool.metrics.query);
+        let (state, rows, timing) = (&mut *self.state, &mut self.rows, &self.pool.metrics.query);
         let (single, refused) = (self.single, &mut self.refused);
         flow.walk(|head, body, out| {
-            answers.own(progress, out);
+            Answers { names: &mut state.names, slots }.own(progress, out);
             if body.len() < head.body && is_judged_whole(head, progress.next_is_noted()) {
                 return Ok(Verdict::Whole);
             }
+            let mut verdict = Verdict::Pass;
             match head.tag {
                 from_server::PARAMETER_STATUS => {
                     parameters.report(body);
-                    note_setting(body, wanted, client);
+                    verdict = state.reported(body, initial, client, out);
                 }
                 from_server::DATA_ROW | from_server::ROW_DESCRIPTION => *rows = true,
-                from_server::COMMAND_COMPLETE => {
-                    traces.command(body, std::mem::take(rows));
-                    answers.command(body);
-                }
+                from_server::COMMAND_COMPLETE => state.command(body, std::mem::take(rows)),
                 from_server::ERROR => *said_farewell |= is_fatal(body),
+                from_server::READY_FOR_QUERY => state.batch_ends(client, out),
                 _ => {}
             }
-            let verdict = match progress.received(head.tag, body) {
-                Ok(heard) => answers.judge(heard, (head, body), out),
+            let mut answers = Answers { names: &mut state.names, slots };
+            match progress.received(head.tag, body) {
+                Ok(Heard::Plain) => {}
+                Ok(heard) => verdict = answers.judge(heard, (head, body), out),
                 // The server's farewell to a client that has asked nothing: it is to read it, as it would directly.
-                Err(_) if head.tag == from_server::ERROR => {
-                    *said_farewell = true;
-                    Verdict::Pass
-                }
+                Err(_) if head.tag == from_server::ERROR => *said_farewell = true,
                 Err(unexpected) => return Err(End::ServerBroken(unexpected)),
-            };
+            }
+            if head.tag == from_server::COMMAND_COMPLETE {
+                answers.command(body);
+            }
             if head.tag == from_server::READY_FOR_QUERY {
                 let now = Instant::now();
                 let took = now.duration_since(*requested);
@@ -243,8 +255,11 @@ impl Relay<'_> {
                 *requested = now;
                 if !progress.at_rest() {
                     client.goes_on(clock.moment(now));
-                } else if progress.status() != Status::Idle {
-                    client.rests_in_transaction(clock.moment(now));
+                } else {
+                    answers.rests();
+                    if progress.status() != Status::Idle {
+                        client.rests_in_transaction(clock.moment(now));
+                    }
                 }
             }
             *refused |= single && head.tag == from_server::READY_FOR_QUERY && progress.status() != Status::Idle;
@@ -256,11 +271,11 @@ impl Relay<'_> {
     /// Client to server. The client is read only when everything before is written: back-pressure is TCP's.
     fn requests(&mut self, cx: &mut Context<'_>, counts: &mut Counts) -> Result<bool, End> {
         let mut moved = false;
-        if self.input.pending().is_empty() {
+        if !self.leaving && self.input.pending().is_empty() {
             // What is in the buffer may have been stopped before; look again before more is read.
             moved |= self.walk_requests(counts)?;
         }
-        if !self.full() {
+        if !self.leaving && !self.full() {
             match self.stream.poll_read_into(cx, &mut self.input.buf, READ) {
                 Poll::Ready(Ok(0)) | Poll::Ready(Err(_)) => return Err(End::ClientGone),
                 Poll::Ready(Ok(n)) => {
@@ -277,10 +292,11 @@ impl Relay<'_> {
 
     /// Returns whether it has let anything through.
     fn walk_requests(&mut self, counts: &mut Counts) -> Result<bool, End> {
-        let Server { progress, slots, .. } = &mut *self.server;
+        let Server { progress, slots, client: owner, .. } = &mut *self.server;
         let (client, database, running) = (self.client, &self.pool.database, self.running);
         let (clock, requested, began) = (self.clock, &mut self.requested, &mut self.began);
-        let State { names, traces, catalog, .. } = &mut *self.state;
+        let State { names, traces, catalog, asks_sequences, .. } = &mut *self.state;
+        let (leaving, errand) = (&mut self.leaving, &mut false);
         let limit = self.statements;
         let before = self.input.unread().len();
         self.input.walk(|head, body, out| {
@@ -295,7 +311,9 @@ impl Relay<'_> {
                 }
             }
             if head.tag == from_client::TERMINATE {
-                return Err(End::ClientLeft);
+                // What it has sent before is answered first, as Postgres would.
+                *leaving = true;
+                return Ok(Verdict::Stop);
             }
             let text = text_of(head.tag, body);
             if text.is_some_and(<[u8]>::is_empty) && body.len() < head.body {
@@ -307,8 +325,21 @@ impl Relay<'_> {
                     let leaves = &mut traces.leaves;
                     let statements = &mut counts.statements;
                     let client = client.id;
-                    Translate { names, slots, progress, catalog, client, limit, leaves, counts: statements }
-                        .judge(head, body, out)
+                    let fresh = *owner != Some(client);
+                    let mut translate = Translate {
+                        names,
+                        slots,
+                        progress,
+                        catalog,
+                        client,
+                        limit,
+                        leaves,
+                        counts: statements,
+                        fresh,
+                        asks_sequences: *asks_sequences,
+                        errand,
+                    };
+                    translate.judge(head, body, out)
                 }
                 None => {
                     progress.sent(head.tag);
@@ -319,9 +350,13 @@ impl Relay<'_> {
             *began |= begins && !progress.at_rest();
             if !matches!(verdict, Verdict::Whole | Verdict::Stop) {
                 note_request((first, text), client, (clock, requested));
+                *owner = if begins { Some(client.id) } else { *owner };
             }
             Ok(verdict)
         })?;
+        if *errand {
+            return Err(End::Errand);
+        }
         Ok(self.input.unread().len() != before)
     }
 }
@@ -370,19 +405,6 @@ fn note_request((first, text): (bool, Option<&[u8]>), client: &Client, (clock, r
             *requested = now;
         }
         client.requests(text, clock.moment(now));
-    }
-}
-
-/// A setting that the client changed, or that Postgres changed for it, follows it from now on.
-fn note_setting(body: &[u8], wanted: &mut Parameters, client: &Client) {
-    let Some(end) = body.iter().position(|&byte| byte == 0) else { return };
-    let (name, value) = (body.get(..end).unwrap_or_default(), body.get(end + 1..).unwrap_or_default());
-    let value = value.strip_suffix(&[0]).unwrap_or(value);
-    if let Some(name) = tracked(name) {
-        wanted.set(name.as_bytes(), value);
-        if name == "application_name" {
-            client.set_application_name(value);
-        }
     }
 }
 

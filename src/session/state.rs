@@ -3,14 +3,20 @@
 
 use std::sync::Arc;
 
+use bytes::BytesMut;
+
 use super::asked::Asked;
+use crate::clients::Client;
 use crate::prepared::catalog::Catalog;
 use crate::prepared::hints::{Hints, Leaves};
 use crate::prepared::names::Names;
+use crate::prepared::string;
 use crate::server::conn::{Failure, Server};
-use crate::server::parameters::Parameters;
+use crate::server::parameters::{Parameters, tracked};
 use crate::server::recover;
 use crate::server::residue::{self, Residue, Settings};
+use crate::wire::frame::Verdict;
+use crate::wire::reply;
 
 /// See the module's text.
 #[derive(Debug)]
@@ -20,7 +26,15 @@ pub(super) struct State {
     /// What all clients have prepared.
     pub(super) catalog: Arc<Catalog>,
     /// The settings that Postgres reports.
-    pub(super) wanted: Parameters,
+    wanted: Arc<Parameters>,
+    /// The same as they were at the log-in: RESET leads back to these.
+    home: Arc<Parameters>,
+    /// A RESET has gone through, and its reports are on their way.
+    resetting: bool,
+    /// The same for DISCARD ALL.
+    wiping: bool,
+    /// The client asks for the last values of sequences.
+    pub(super) asks_sequences: bool,
     /// The settings that it does not report, if there are any.
     pub(super) settings: Option<Arc<Settings>>,
     /// Those among them that it asked for at its log-in: a session that is made new has them again.
@@ -34,10 +48,22 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(catalog: Arc<Catalog>, Asked { tracked: wanted, others: first }: Asked) -> Self {
-        let (traces, keeps, settings) = (Traces::default(), Hints::default(), first.clone());
-        let hidden = hidden(first.as_deref());
-        Self { names: Names::default(), catalog, wanted, settings, first, hidden, traces, keeps }
+    pub(super) fn new(catalog: Arc<Catalog>, Asked { tracked, others: first }: Asked) -> Self {
+        let wanted = Arc::new(tracked);
+        Self {
+            names: Names::default(),
+            catalog,
+            home: Arc::clone(&wanted),
+            wanted,
+            resetting: false,
+            wiping: false,
+            asks_sequences: false,
+            settings: first.clone(),
+            hidden: hidden(first.as_deref()),
+            first,
+            traces: Traces::default(),
+            keeps: Hints::default(),
+        }
     }
 
     /// Whether Postgres has to be asked what is on the server before it may go to another client.
@@ -54,9 +80,76 @@ impl State {
         residue::apply(server, self.settings.as_ref()).await?;
         if let Some(sql) = self.wanted.difference(&server.parameters) {
             server.query_within(&sql, recover::BOUND).await?;
-            self.wanted.adopt(&server.parameters);
+            let at_home = Arc::ptr_eq(&self.wanted, &self.home);
+            Arc::make_mut(&mut self.wanted).adopt(&server.parameters);
+            if at_home {
+                self.home = Arc::clone(&self.wanted);
+            }
         }
         Ok(())
+    }
+
+    /// Whether a server that the client keeps has other settings than the client.
+    pub(super) fn differs(&self, server: &Server) -> bool {
+        self.wanted.difference(&server.parameters).is_some()
+    }
+
+    /// A command has ended.
+    pub(super) fn command(&mut self, tag: &[u8], rows: bool) {
+        self.traces.command(tag, rows);
+        self.wiping |= tag == b"DISCARD ALL\0";
+        self.resetting |= self.wiping || tag == b"RESET\0";
+        self.asks_sequences |= self.traces.leaves.hints.any_of(Hints::SEQUENCES);
+    }
+
+    /// A setting was changed, by the client or by Postgres for it: it follows the client from now on. What `RESET` leads back
+    /// to on the server is the proxy's; the client is told, and gets, what it had at its log-in.
+    pub(super) fn reported(
+        &mut self,
+        body: &[u8],
+        initial: &Parameters,
+        client: &Client,
+        out: &mut BytesMut,
+    ) -> Verdict {
+        let Some(name) = string(body) else { return Verdict::Pass };
+        let Some(value) = body.get(name.len() + 1..).and_then(string) else { return Verdict::Pass };
+        let Some(known) = tracked(name) else { return Verdict::Pass };
+        let back = self.resetting && initial.value(name).is_some_and(|initial| initial == value);
+        let home = self.home.value(known.as_bytes()).filter(|home| back && *home != value).cloned();
+        let real = home.as_deref().unwrap_or(value);
+        let told = self.wanted.value(known.as_bytes()).is_some_and(|told| told == real);
+        if !told {
+            Arc::make_mut(&mut self.wanted).set(known.as_bytes(), real);
+            if known == "application_name" {
+                client.set_application_name(real);
+            }
+        }
+        match (&home, told) {
+            // Nothing new to the client: on the server it was something else in between.
+            (_, true) => Verdict::Drop,
+            (None, false) => Verdict::Pass,
+            (Some(home), false) => {
+                reply::parameter_status(name, home, out);
+                Verdict::Drop
+            }
+        }
+    }
+
+    /// The answers to a batch are over. What `DISCARD ALL` has led back without a report of the server's is reported here.
+    pub(super) fn batch_ends(&mut self, client: &Client, out: &mut BytesMut) {
+        self.resetting = false;
+        if !std::mem::take(&mut self.wiping) || self.wanted == self.home {
+            return;
+        }
+        for (name, value) in self.home.iter() {
+            if self.wanted.value(name) != Some(value) {
+                reply::parameter_status(name, value, out);
+                if name == "application_name" {
+                    client.set_application_name(value);
+                }
+            }
+        }
+        self.wanted = Arc::clone(&self.home);
     }
 
     /// At a boundary: finds out what the traces have come to. **Not cancel-safe.**

@@ -27,6 +27,7 @@ use crate::pool::wait::Begun;
 use crate::prepared::hints::Hints;
 use crate::server::conn::Failure;
 use crate::server::progress::Boundary;
+use crate::server::recover::BOUND;
 use crate::telemetry::metrics::Connected;
 use crate::wire::frame::{Flow, Verdict};
 use crate::wire::reply::{Report, Severity, sqlstate};
@@ -114,6 +115,7 @@ impl Session {
 
     /// One turn: gets leave and a server, and serves until the transaction is over.
     async fn transaction(&mut self) -> Life<()> {
+        let kept = self.kept.is_some();
         let mut lease = match self.kept.take() {
             None => match self.admit(Need::Server).await? {
                 Some(lease) => lease,
@@ -130,8 +132,24 @@ impl Session {
         if !self.presence.client().begins(&server.link, now) {
             return self.cancelled(lease).await;
         }
-        let end = self.relay(&mut lease, true).await;
+        if kept && self.state.differs(server) && !matches!(self.tune(&mut lease).await, Ok(true)) {
+            return Err(End::ServerGone(std::io::Error::other("the settings of the client were refused"), false));
+        }
+        let end = loop {
+            match self.relay(&mut lease, true).await {
+                End::Errand => self.forget_sequences(&mut lease).await?,
+                end => break end,
+            }
+        };
         self.after(lease, end, began).await
+    }
+
+    /// Makes the server forget what the sequences have given to other clients.
+    async fn forget_sequences(&self, lease: &mut Lease) -> Life<()> {
+        let Some(server) = lease.server() else { return Err(End::ClientGone) };
+        let done = server.query_within(b"DISCARD SEQUENCES", BOUND).await;
+        server.client = Some(self.presence.client().id);
+        done.map(|_| ()).map_err(|failure| End::ServerGone(std::io::Error::other(failure.to_string()), false))
     }
 
     /// The request was cancelled while its server was made ready: nothing of it has reached that.
@@ -210,9 +228,13 @@ impl Session {
             self.state.keeps = Hints::default();
         }
         client.set_keeps(self.state.keeps);
+        let missed = std::mem::take(&mut server.notifications);
         if self.state.keeps.is_empty() {
             self.release(lease, boundary);
         } else {
+            if !missed.is_empty() && self.state.keeps.any_of(Hints::CHANNELS) {
+                server.flow.insert(&missed);
+            }
             client.rests(self.front.clock.now());
             lease.rest(boundary);
             self.kept = Some(lease);
@@ -430,6 +452,7 @@ impl Session {
             statements: carried.then(|| self.pool.database.settings().max_prepared_statements),
             requested: Instant::now(),
             look: Look::default(),
+            leaving: false,
         };
         let end = relay.run().await;
         client.statements.store(u64::try_from(self.state.names.len()).unwrap_or(u64::MAX), Ordering::Relaxed);

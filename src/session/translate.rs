@@ -8,10 +8,10 @@
 
 use bytes::{BufMut, BytesMut};
 
-use super::messages::{write_bind_front, write_head, write_parse_front, write_query, write_target};
+use super::messages::{write_bind_front, write_head, write_parse_front, write_target};
 use crate::ids::SessionId;
 use crate::prepared::catalog::{Catalog, Statement};
-use crate::prepared::hints::{Hints, Leaves, names_statement};
+use crate::prepared::hints::{Hints, Leaves, named_statements};
 use crate::prepared::names::{Found, Names, Unnamed};
 use crate::prepared::slots::{self, Note, Shape, Slots, State};
 use crate::prepared::{Digest, Digesting, string};
@@ -44,6 +44,12 @@ pub(super) struct Translate<'a> {
     pub(super) limit: usize,
     pub(super) leaves: &'a mut Leaves,
     pub(super) counts: &'a mut Counts,
+    /// Nothing of this client's was sent to this server since another client had it.
+    pub(super) fresh: bool,
+    /// The client has asked for such things before.
+    pub(super) asks_sequences: bool,
+    /// Set where the server first has to forget what such a client may have left.
+    pub(super) errand: &'a mut bool,
 }
 
 /// Whether what a request refers to is on the server.
@@ -98,14 +104,28 @@ impl Translate<'_> {
         }
         let rest = body.get(name.len() + 1..).unwrap_or_default();
         if name.is_empty() {
+            let leaves = if complete { of_body(rest) } else { Leaves::anything() };
+            if self.is_foreign(&leaves) {
+                return Verdict::Stop;
+            }
+            let text = if complete { string(rest).unwrap_or_default() } else { b"" };
+            let Some(renamed) = self.rename(text, out) else { return Verdict::Stop };
             let unnamed = complete.then(|| Unnamed { body: rest.into(), told: None });
-            self.leaves.add(&if complete { of_body(rest) } else { Leaves::anything() });
+            self.leaves.add(&leaves);
             self.counts.client_parses += 1;
             self.counts.server_parses += 1;
             self.names.version += 1;
             self.slots.sent_unnamed(self.client, self.names.version, false);
             self.pass_noted(head.tag, Note::Unnamed(unnamed));
-            return Verdict::Pass;
+            if renamed.is_empty() {
+                return Verdict::Pass;
+            }
+            let types = rest.get(text.len()..).unwrap_or_default();
+            write_head(head.tag, 1 + renamed.len() + types.len(), out);
+            out.put_u8(0);
+            out.put_slice(&renamed);
+            out.put_slice(types);
+            return Verdict::Without(HEADER + head.body);
         }
         if !complete || self.limit == 0 {
             // It stays under its own name, on this server only.
@@ -186,6 +206,7 @@ impl Translate<'_> {
             Found::Unsettled => return Verdict::Stop,
             Found::Unknown if slots::is_ours(name) => (slots::NOBODY, None),
             Found::Unknown => return self.pass(head.tag),
+            Found::Known(bound) if self.is_foreign(&bound.statement.leaves) => return Verdict::Stop,
             Found::Known(bound) => match self.ready(&bound.statement, bound.told(), out) {
                 Ready::Wait => return Verdict::Stop,
                 Ready::Changed => return self.fail(changed(), out),
@@ -270,31 +291,69 @@ impl Translate<'_> {
             return Verdict::Whole;
         }
         let leaves = if complete { Leaves::of_text(body) } else { Leaves::anything() };
-        let named = if complete { names_statement(body) } else { None };
-        let found = named.map(|(place, name)| (self.names.find(&name, self.slots.batch), place));
-        let named = match found {
-            Some((Found::Unsettled, _)) => return Verdict::Stop,
-            Some((Found::Known(bound), place)) => match self.ready(&bound.statement, None, out) {
-                Ready::Yes => Some((bound, place)),
-                Ready::Wait | Ready::Changed => return Verdict::Stop,
-            },
-            Some((Found::Unknown, _)) | None => None,
-        };
+        if self.is_foreign(&leaves) {
+            return Verdict::Stop;
+        }
+        let Some(text) = self.rename(if complete { body } else { b"" }, out) else { return Verdict::Stop };
         self.leaves.add(&leaves);
         let ends_unnamed = self.names.unnamed.is_some() || self.slots.unnamed_moves();
-        let mut verdict = Verdict::Pass;
-        if let Some((bound, place)) = &named {
-            write_query(body, place, bound.statement.id, out);
-            verdict = Verdict::Without(HEADER + head.body);
-        }
-        if named.is_some() || ends_unnamed {
-            self.pass_noted(head.tag, Note::Query(named.map(|(bound, _)| bound), ends_unnamed));
+        if ends_unnamed {
+            self.pass_noted(head.tag, Note::Query);
         } else {
             self.progress.sent(head.tag);
         }
         self.slots.sent_query(ends_unnamed);
         self.slots.batch += 1;
-        verdict
+        if text.is_empty() {
+            return Verdict::Pass;
+        }
+        write_head(client::QUERY, text.len(), out);
+        out.put_slice(&text);
+        Verdict::Without(HEADER + head.body)
+    }
+
+    /// The text with our names where it names statements of the protocol; empty if it does not. `None`: ask again later.
+    fn rename(&mut self, text: &[u8], out: &mut BytesMut) -> Option<BytesMut> {
+        let mut found = Vec::new();
+        for named in named_statements(text) {
+            match self.names.find(&named.name, self.slots.batch) {
+                Found::Unsettled => return None,
+                Found::Unknown => found.push((named, None)),
+                Found::Known(bound) => {
+                    if !matches!(self.ready(&bound.statement, None, out), Ready::Yes) {
+                        return None;
+                    }
+                    found.push((named, Some(bound)));
+                }
+            }
+        }
+        let (mut renamed, mut from) = (BytesMut::new(), 0);
+        for (named, bound) in found {
+            if let Some(bound) = &bound {
+                renamed.put_slice(text.get(from..named.place.start).unwrap_or_default());
+                slots::write_name(bound.statement.id, &mut renamed);
+                from = named.place.end;
+            }
+            if named.ends {
+                let ended = bound.map(|bound| {
+                    self.slots.deallocating(bound.statement.id);
+                    let ticket = self.names.undefine(&named.name, self.slots.batch);
+                    (bound, ticket)
+                });
+                self.slots.deallocates.push_back(ended);
+            }
+        }
+        if from > 0 {
+            renamed.put_slice(text.get(from..).unwrap_or_default());
+        }
+        Some(renamed)
+    }
+
+    /// Whether it asks for what another client may have left in this session, and nothing of this one's is there yet.
+    fn is_foreign(&mut self, leaves: &Leaves) -> bool {
+        let foreign = self.fresh && (self.asks_sequences || leaves.hints.any_of(Hints::SEQUENCES));
+        *self.errand |= foreign;
+        foreign
     }
 
     /// Sees to it that the server has a statement, in the shape that the client was told if it was told any.
@@ -338,6 +397,10 @@ impl Translate<'_> {
 
     /// Sees to it that the unnamed statement on the server is this client's.
     fn use_unnamed(&mut self, check: bool, out: &mut BytesMut) -> Verdict {
+        let leaves = self.names.unnamed.as_ref().map(|unnamed| of_body(&unnamed.body)).unwrap_or_default();
+        if self.is_foreign(&leaves) {
+            return Verdict::Stop;
+        }
         match self.slots.unnamed_state(self.client, self.names.version) {
             State::Unsettled => return Verdict::Stop,
             State::Ready => {}
@@ -361,9 +424,7 @@ impl Translate<'_> {
             }
         }
         let unnamed = self.names.unnamed.as_ref();
-        if let Some(unnamed) = unnamed {
-            self.leaves.add(&of_body(&unnamed.body));
-        }
+        self.leaves.add(&leaves);
         // What the client has sent here itself Postgres watches over.
         let told = unnamed.filter(|_| check && self.slots.unnamed_is_ours()).and_then(|unnamed| unnamed.told);
         match self.shape(None, told, out) {

@@ -89,6 +89,9 @@ impl Pair {
             limit: self.limit,
             leaves: &mut self.leaves,
             counts: &mut self.counts,
+            fresh: false,
+            asks_sequences: false,
+            errand: &mut false,
         }
         .judge(Header { tag, body: body.len() }, &body, &mut out);
         let whole = message(tag, &body);
@@ -150,6 +153,10 @@ impl Pair {
             bytes = &bytes[HEADER + head.body..];
         }
         text
+    }
+
+    fn rests(&mut self) {
+        Answers { names: &mut self.names, slots: &mut self.slots }.rests();
     }
 
     fn own(&mut self) -> usize {
@@ -367,6 +374,34 @@ fn trap_18_sql_may_name_what_the_protocol_has_prepared() {
     pair.sends("Qdeallocate\tall");
     pair.gets("CDEALLOCATE+ALL ZI");
     assert!(pair.names.is_empty() && pair.slots.is_empty());
+}
+
+#[test]
+fn trap_18_in_a_list_and_in_the_extended_protocol_too() {
+    let mut pair = pair();
+    pair.sends("Pa:one Pb:two S");
+    pair.gets("1 1 ZI");
+    let sent = pair.sends("Qbegin;deallocate\ta;deallocate\tother;select\t'deallocate\tb'");
+    assert_eq!(sent, "Qbegin;deallocate\tpglull_1;deallocate\tother;select\t'deallocate\tb'");
+    assert_eq!(pair.gets("CBEGIN CDEALLOCATE E26000 ZE"), "CCE26000 Z");
+    pair.rests();
+    assert_eq!((pair.names.len(), pair.slots.len()), (1, 1));
+    pair.sends("Qrollback");
+    pair.gets("CROLLBACK ZI");
+    assert_eq!(pair.sends("P:deallocate\tb B E S"), "P:deallocate\tpglull_2 B E S");
+    pair.gets("1 2 CDEALLOCATE ZI");
+    assert!(pair.names.is_empty());
+    // All in one batch, and with the name given again.
+    assert_eq!(
+        pair.sends("Pc:three P:deallocate\tc B E Pc:three Bc S"),
+        "Ppglull_3:three P:deallocate\tpglull_3 B E Ppglull_3:three Bpglull_3 S"
+    );
+    assert_eq!(pair.gets("1 1 2 CDEALLOCATE 1 2 ZI"), "112C12Z");
+    // One that was not reached: the name stays, and the server's is prepared anew.
+    assert_eq!(pair.sends("Bnosuch P:deallocate\tc B E S"), "Bnosuch P:deallocate\tpglull_3 B E S");
+    pair.gets("E26000 ZI");
+    pair.rests();
+    assert_eq!(pair.sends("Bc S"), "Cpglull_3 Ppglull_3:three Bpglull_3 S");
 }
 
 #[test]
