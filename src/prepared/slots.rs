@@ -130,6 +130,8 @@ pub struct Slots {
     pub batch: u64,
     /// Changes of the unnamed statement that are on their way.
     unnamed_pending: usize,
+    /// What it is if all of them are skipped.
+    unnamed_before: Option<UnnamedSlot>,
     tick: u64,
     /// Not all that the server has is known.
     doubtful: bool,
@@ -269,6 +271,7 @@ impl Slots {
     /// A change of the unnamed statement has been sent, which makes it this client's.
     /// `ours`: the client has sent it to another server.
     pub fn sent_unnamed(&mut self, client: SessionId, version: u64, ours: bool) {
+        self.unnamed_moves_on();
         self.unnamed_pending += 1;
         self.unnamed =
             Some(UnnamedSlot { client, version, stage: Stage::Sent(self.batch), shape: Shape::Unknown, ours });
@@ -282,20 +285,47 @@ impl Slots {
 
     /// A simple query that may end the unnamed statement has been sent.
     pub fn sent_query(&mut self, ends_unnamed: bool) {
+        self.unnamed_moves_on();
         self.unnamed_pending += usize::from(ends_unnamed);
         self.unnamed = None;
     }
 
-    /// The server has dealt with a change of the unnamed statement; false: it has skipped it.
-    pub fn unnamed_settled(&mut self, done: bool) {
-        self.unnamed_pending = self.unnamed_pending.saturating_sub(1);
-        if !done {
-            self.unnamed = None;
-        } else if self.unnamed_pending == 0
-            && let Some(slot) = &mut self.unnamed
-        {
-            slot.stage = Stage::There;
+    fn unnamed_moves_on(&mut self) {
+        if self.unnamed_pending == 0 {
+            self.unnamed_before = self.unnamed.take();
         }
+    }
+
+    /// The server has dealt with a change of the unnamed statement.
+    pub fn unnamed_done(&mut self) {
+        self.unnamed_pending = self.unnamed_pending.saturating_sub(1);
+        if let Some(slot) = &mut self.unnamed {
+            if self.unnamed_pending == 0 {
+                slot.stage = Stage::There;
+            }
+            let UnnamedSlot { client, version, ours, .. } = *slot;
+            let (stage, shape) = (Stage::There, Shape::Unknown);
+            self.unnamed_before = Some(UnnamedSlot { client, version, stage, shape, ours });
+        } else {
+            self.unnamed_before = None;
+        }
+    }
+
+    /// The server has skipped a change of the unnamed statement: if it was the last, it has the one of before, which the
+    /// client now counts as `version`.
+    pub fn unnamed_skipped(&mut self, version: u64) {
+        self.unnamed_pending = self.unnamed_pending.saturating_sub(1);
+        if self.unnamed_pending == 0 {
+            let skipped = self.unnamed.take().map(|slot| slot.client);
+            let before = self.unnamed_before.take().filter(|slot| Some(slot.client) == skipped);
+            self.unnamed = before.map(|slot| UnnamedSlot { version, ..slot });
+        }
+    }
+
+    /// The server has refused or skipped what we have given it in a client's name.
+    pub fn unnamed_lost(&mut self) {
+        self.unnamed_pending = self.unnamed_pending.saturating_sub(1);
+        (self.unnamed, self.unnamed_before) = (None, None);
     }
 
     /// The server has forgotten all that was confirmed.
@@ -425,7 +455,7 @@ mod tests {
     fn the_unnamed_statement_is_one_clients() {
         let mut slots = Slots::default();
         slots.sent_unnamed(SessionId(1), 7, false);
-        slots.unnamed_settled(true);
+        slots.unnamed_done();
         assert_eq!(slots.unnamed_state(SessionId(1), 7), State::Ready);
         assert_eq!(slots.unnamed_state(SessionId(1), 8), State::Absent);
         assert_eq!(slots.unnamed_state(SessionId(2), 7), State::Absent);

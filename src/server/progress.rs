@@ -101,6 +101,8 @@ pub struct Progress {
     early: usize,
     /// So many of them may be answered all the same: the COPY failed, perhaps before the server had read them.
     surplus: usize,
+    /// A simple query or function call was sent before a Sync had ended the requests before it.
+    mixed: bool,
     /// The client sent something whose effect on the replies we cannot predict: never a boundary again.
     tainted: bool,
     broken: bool,
@@ -118,6 +120,7 @@ impl Progress {
             copy_in: false,
             early: 0,
             surplus: 0,
+            mixed: false,
             tainted: false,
             broken: false,
         };
@@ -154,6 +157,13 @@ impl Progress {
     #[must_use]
     pub const fn may_say_more(&self) -> bool {
         self.surplus > 0
+    }
+
+    /// Whether a simple query or function call has come amid requests without a Sync. Postgres 18 itself loses track then: the next
+    /// client would get "unexpected state STARTED" (`StartTransactionCommand` in `xact.c`).
+    #[must_use]
+    pub const fn was_mixed(&self) -> bool {
+        self.mixed
     }
 
     /// Whether the server waits for COPY data.
@@ -268,6 +278,7 @@ impl Progress {
     }
 
     fn request(&mut self, expect: Expect, noted: bool) {
+        self.mixed |= self.unsynced;
         self.unsynced = false;
         self.push(expect, noted);
     }

@@ -1,8 +1,9 @@
-//! Requests with our names for statements in them, written for a server. Pure.
+//! Requests about statements: read as a client sends them, written with our names for a server. Pure.
 
 use bytes::{BufMut, BytesMut};
 
-use crate::prepared::slots;
+use crate::prepared::hints::Leaves;
+use crate::prepared::{slots, string};
 use crate::wire::frame::Header;
 use crate::wire::tags::client;
 
@@ -43,4 +44,30 @@ pub(super) fn write_target(tag: u8, id: Option<u64>, out: &mut BytesMut) {
     write_head(tag, 1 + name.len(), out);
     out.put_u8(b'S');
     out.put_slice(&name);
+}
+
+/// What a Describe or Close is about.
+pub(super) enum Target<'a> {
+    Statement(&'a [u8]),
+    /// A portal, or something that Postgres will refuse.
+    Other,
+    More,
+}
+
+/// Reads one.
+pub(super) fn target(head: Header, body: &[u8]) -> Target<'_> {
+    if body.len() < head.body {
+        return Target::More;
+    }
+    match body.split_first() {
+        Some((b'S', rest)) if string(rest).is_some_and(|name| name.len() + 1 == rest.len()) => {
+            Target::Statement(string(rest).unwrap_or_default())
+        }
+        _ => Target::Other,
+    }
+}
+
+/// What a Parse, behind the name, may leave on a server.
+pub(super) fn of_body(body: &[u8]) -> Leaves {
+    Leaves::of_text(string(body).unwrap_or(body))
 }

@@ -6,7 +6,10 @@ use std::sync::Arc;
 use bytes::BytesMut;
 
 use super::asked::Asked;
+use super::relay::End;
 use crate::clients::Client;
+use crate::ids::SessionId;
+use crate::pool::lease::Lease;
 use crate::prepared::catalog::Catalog;
 use crate::prepared::hints::{Hints, Leaves};
 use crate::prepared::names::Names;
@@ -201,6 +204,14 @@ fn hidden(settings: Option<&Settings>) -> Leaves {
     let names = settings.into_iter().flat_map(Settings::iter).map(|(name, _)| name);
     let settings = names.filter(|name| name.contains(&b'.')).map(|name| name.as_ref().into()).collect();
     Leaves { settings, ..Leaves::default() }
+}
+
+/// Makes a server forget what the sequences have given to the clients before this one. **Not cancel-safe.**
+pub(super) async fn forget_sequences(lease: &mut Lease, client: SessionId) -> Result<(), End> {
+    let Some(server) = lease.server() else { return Err(End::ClientGone) };
+    server.client = Some(client);
+    let done = server.query_within(b"DISCARD SEQUENCES", recover::BOUND).await;
+    done.map(|_| ()).map_err(|failure| End::ServerGone(std::io::Error::other(failure.to_string()), false))
 }
 
 /// What is known from texts and tags alone, since the last boundary.

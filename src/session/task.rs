@@ -15,7 +15,7 @@ use super::front::Front;
 use super::look::Look;
 use super::reject::reject;
 use super::relay::{End, Relay, check};
-use super::state::State;
+use super::state::{State, forget_sequences};
 use super::wait::{Waited, Waiting, cancelled};
 use crate::clients::{Doing, Presence, Told};
 use crate::config::PoolMode;
@@ -27,7 +27,6 @@ use crate::pool::wait::Begun;
 use crate::prepared::hints::Hints;
 use crate::server::conn::Failure;
 use crate::server::progress::Boundary;
-use crate::server::recover::BOUND;
 use crate::telemetry::metrics::Connected;
 use crate::wire::frame::{Flow, Verdict};
 use crate::wire::reply::{Report, Severity, sqlstate};
@@ -137,19 +136,11 @@ impl Session {
         }
         let end = loop {
             match self.relay(&mut lease, true).await {
-                End::Errand => self.forget_sequences(&mut lease).await?,
+                End::Errand => forget_sequences(&mut lease, self.presence.client().id).await?,
                 end => break end,
             }
         };
         self.after(lease, end, began).await
-    }
-
-    /// Makes the server forget what the sequences have given to other clients.
-    async fn forget_sequences(&self, lease: &mut Lease) -> Life<()> {
-        let Some(server) = lease.server() else { return Err(End::ClientGone) };
-        let done = server.query_within(b"DISCARD SEQUENCES", BOUND).await;
-        server.client = Some(self.presence.client().id);
-        done.map(|_| ()).map_err(|failure| End::ServerGone(std::io::Error::other(failure.to_string()), false))
     }
 
     /// The request was cancelled while its server was made ready: nothing of it has reached that.

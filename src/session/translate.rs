@@ -8,7 +8,7 @@
 
 use bytes::{BufMut, BytesMut};
 
-use super::messages::{write_bind_front, write_head, write_parse_front, write_target};
+use super::messages::{Target, of_body, target, write_bind_front, write_head, write_parse_front, write_target};
 use crate::ids::SessionId;
 use crate::prepared::catalog::{Catalog, Statement};
 use crate::prepared::hints::{Hints, Leaves, named_statements};
@@ -448,30 +448,6 @@ impl Translate<'_> {
         self.pass_noted(client::DESCRIBE, Note::Fail(Box::new(report)));
         Verdict::Drop
     }
-}
-
-/// What a Describe or Close is about.
-enum Target<'a> {
-    Statement(&'a [u8]),
-    /// A portal, or something that Postgres will refuse.
-    Other,
-    More,
-}
-
-fn target(head: Header, body: &[u8]) -> Target<'_> {
-    if body.len() < head.body {
-        return Target::More;
-    }
-    match body.split_first() {
-        Some((b'S', rest)) if string(rest).is_some_and(|name| name.len() + 1 == rest.len()) => {
-            Target::Statement(string(rest).unwrap_or_default())
-        }
-        _ => Target::Other,
-    }
-}
-
-fn of_body(body: &[u8]) -> Leaves {
-    Leaves::of_text(string(body).unwrap_or(body))
 }
 
 /// Postgres' own words. Source: `RevalidateCachedQuery` in `plancache.c`.

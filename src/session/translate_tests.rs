@@ -314,7 +314,20 @@ fn a_skipped_unnamed_parse_leaves_the_one_before() {
     pair.sends("Bnosuch P:two S");
     assert_eq!(pair.send("B"), ["..."]);
     pair.gets("E26000:x ZI");
+    assert_eq!(pair.sends("B S"), "B S", "the server has it still");
+    pair.gets("2 ZI");
+    pair.moves();
     assert_eq!(pair.sends("B S"), "P:one B S");
+}
+
+#[test]
+fn in_a_failed_transaction_the_unnamed_statement_of_before_is_not_given_again() {
+    let mut pair = pair();
+    pair.sends("Qbegin");
+    pair.gets("CBEGIN ZT");
+    pair.sends("P:one Dnosuch P:two P:three S");
+    pair.gets("1 E26000:x ZE");
+    assert_eq!(pair.sends("D S"), "D S");
 }
 
 #[test]
