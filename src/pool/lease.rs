@@ -105,7 +105,8 @@ impl Lease {
         server.used_at = now;
         let over = server.expires_at.is_some_and(|moment| now >= moment).then_some("server lifetime over");
         let unsure = server.progress.may_say_more().then_some("an answer may still come");
-        if let Some(reason) = over.or(unsure).or_else(|| self.unwanted(&server)) {
+        let lost = (server.progress.was_mixed() && server.is_18_or_newer()).then_some("it may have lost its place");
+        if let Some(reason) = over.or(unsure).or(lost).or_else(|| self.unwanted(&server)) {
             tracing::debug!(server = server.id.0, reason, "closing server");
             server.farewell();
         } else if server.dirty || server.slots.doubtful() || cancel_under_way || server.link.guard.in_doubt() {

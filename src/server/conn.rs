@@ -315,6 +315,14 @@ impl Server {
         }
     }
 
+    /// Whether it says that it is Postgres 18 or newer.
+    #[must_use]
+    pub fn is_18_or_newer(&self) -> bool {
+        let version = self.parameters.value(b"server_version").map_or(&b""[..], |version| version);
+        let major = version.iter().take_while(|byte| byte.is_ascii_digit());
+        major.fold(0_u32, |number, digit| number.saturating_mul(10).saturating_add(u32::from(digit - b'0'))) >= 18
+    }
+
     /// The proof that it is clean, if it is.
     #[must_use]
     pub fn boundary(&self) -> Option<Boundary> {

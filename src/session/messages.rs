@@ -5,6 +5,7 @@ use bytes::{BufMut, BytesMut};
 use crate::prepared::hints::Leaves;
 use crate::prepared::{slots, string};
 use crate::wire::frame::Header;
+use crate::wire::reply::{Report, sqlstate};
 use crate::wire::tags::client;
 
 /// Tag and length; so many bytes follow.
@@ -70,4 +71,16 @@ pub(super) fn target(head: Header, body: &[u8]) -> Target<'_> {
 /// What a Parse, behind the name, may leave on a server.
 pub(super) fn of_body(body: &[u8]) -> Leaves {
     Leaves::of_text(string(body).unwrap_or(body))
+}
+
+/// Postgres' own words. Source: `RevalidateCachedQuery` in `plancache.c`.
+pub(super) fn changed() -> Report {
+    Report::new(sqlstate::FEATURE_NOT_SUPPORTED, "cached plan must not change result type")
+}
+
+/// There is no room for another statement.
+pub(super) fn full() -> Report {
+    Report::new("53200", "too many prepared statements")
+        .detail("The memory for the statements that clients have prepared is used up.")
+        .hint("Close statements that are not needed, or raise prepared_statement_memory.")
 }

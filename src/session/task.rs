@@ -192,10 +192,8 @@ impl Session {
 
     fn release(&self, mut lease: Lease, boundary: Boundary) {
         let cancel_under_way = self.presence.client().ends(self.front.clock.now());
-        if self.pool.database.settings().reset_always
-            && let Some(server) = lease.server()
-        {
-            server.dirty = true;
+        if let Some(server) = lease.server() {
+            server.dirty |= self.pool.database.settings().reset_always;
         }
         lease.release(boundary, cancel_under_way);
     }

@@ -8,7 +8,9 @@
 
 use bytes::{BufMut, BytesMut};
 
-use super::messages::{Target, of_body, target, write_bind_front, write_head, write_parse_front, write_target};
+use super::messages::{
+    Target, changed, full, of_body, target, write_bind_front, write_head, write_parse_front, write_target,
+};
 use crate::ids::SessionId;
 use crate::prepared::catalog::{Catalog, Statement};
 use crate::prepared::hints::{Hints, Leaves, named_statements};
@@ -17,7 +19,7 @@ use crate::prepared::slots::{self, Note, Shape, Slots, State};
 use crate::prepared::{Digest, Digesting, string};
 use crate::server::progress::{Progress, Status};
 use crate::wire::frame::{HEADER, Header, Verdict};
-use crate::wire::reply::{Report, sqlstate};
+use crate::wire::reply::Report;
 use crate::wire::tags::client;
 
 /// The longest statement that is remembered. A longer one that has a name keeps its client on its server.
@@ -448,17 +450,6 @@ impl Translate<'_> {
         self.pass_noted(client::DESCRIBE, Note::Fail(Box::new(report)));
         Verdict::Drop
     }
-}
-
-/// Postgres' own words. Source: `RevalidateCachedQuery` in `plancache.c`.
-fn changed() -> Report {
-    Report::new(sqlstate::FEATURE_NOT_SUPPORTED, "cached plan must not change result type")
-}
-
-fn full() -> Report {
-    Report::new("53200", "too many prepared statements")
-        .detail("The memory for the statements that clients have prepared is used up.")
-        .hint("Close statements that are not needed, or raise prepared_statement_memory.")
 }
 
 #[cfg(test)]

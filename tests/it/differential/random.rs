@@ -196,19 +196,27 @@ fn extended(rng: &mut Rng, names: &[&str], whole: bool) -> String {
         if whole {
             words.push(format!("P \"{sql}\""));
         }
+        let mut bound_here = false;
         for _ in 0..rng.below(6) {
             let name = pick(rng, names);
-            let portal = pick(rng, &["", "", "p1"]);
+            let mut portal = pick(rng, &["", "", "p1"]);
+            if !bound_here {
+                // Postgres 15 crashes where the portal that a failed simple query has left is executed.
+                portal = "p1";
+            }
             words.push(match rng.below(12) {
                 0..=2 => {
                     (sql, count) = pick(rng, PARAMETERS);
                     format!("P {name} \"{sql}\"")
                 }
-                3..=5 => format!("B {portal}/{name} {}", bound(rng, count)),
+                3..=5 => {
+                    bound_here = true;
+                    format!("B /{name} {}", bound(rng, count))
+                }
                 6..=7 => format!("E {portal}"),
                 8 => format!("E \"{portal}\" {}", 1 + rng.below(3)),
                 9 => format!("DP {portal}"),
-                10 if whole => format!("B {portal}/ {}", bound(rng, count)),
+                10 if whole => format!("B p1/ {}", bound(rng, count)),
                 10 => format!("DS {name}"),
                 _ if whole => format!("CP {portal}"),
                 _ => format!("{} {name}", pick(rng, &["CS", "CP"])),
