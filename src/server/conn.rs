@@ -281,11 +281,33 @@ impl Server {
                 // Nobody is there to give or take COPY data: end it, the server says the rest.
                 tags::server::COPY_IN => self.send(tags::client::COPY_FAIL, b"not possible here\0").await?,
                 tags::server::READY_FOR_QUERY => {
+                    self.take_news().await?;
                     return refused.map_or(Ok(answer), |report| Err(Failure::Refused(report)));
                 }
                 _ => {}
             }
         }
+    }
+
+    /// Takes what has come behind the answer: news only, which may come at any time.
+    async fn take_news(&mut self) -> Result<(), Failure> {
+        while !self.flow.buf.is_empty() {
+            match frame::take(&mut self.flow.buf, ERRAND_LIMIT)? {
+                Some((tags::server::NOTIFICATION, body)) => self.keep_notification(&body),
+                Some((tags::server::PARAMETER_STATUS, body)) => {
+                    self.parameters.report(&body);
+                }
+                Some((tags::server::NOTICE, _)) => {}
+                Some((tag, _)) => {
+                    return Err(Failure::Protocol(format!("message type {tag:#04x} that nobody asked for")));
+                }
+                None if self.stream.read_buf(&mut self.flow.buf).await? == 0 => {
+                    return Err(Failure::Lost(io::ErrorKind::UnexpectedEof.into()));
+                }
+                None => {}
+            }
+        }
+        Ok(())
     }
 
     fn keep_notification(&mut self, body: &[u8]) {

@@ -6,13 +6,14 @@
 //! whether a transaction is open: a pipeline cannot slip past, and no batch is split.
 
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::AsyncWrite;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 
 use super::answers::{self, Answers};
 use super::look::Look;
@@ -37,6 +38,10 @@ const READ_BULK: usize = 64 << 10;
 const WHOLE_MAX: usize = 64 << 10;
 /// The same for descriptions and errors: longer than any description of 1600 columns.
 const DESCRIPTION_MAX: usize = 1 << 20;
+
+/// What a client has asked for before it said good-bye is finished if it takes no longer than this. Postgres would go on for
+/// as long as it takes; a server of a pool does not work for nobody.
+const LEAVING: Duration = Duration::from_secs(1);
 
 /// How a relay ended.
 #[derive(Debug)]
@@ -102,8 +107,8 @@ pub(super) struct Relay<'a> {
     pub(super) statements: Option<usize>,
     pub(super) requested: Instant,
     pub(super) look: Look,
-    /// The client has said good-bye.
-    pub(super) leaving: bool,
+    /// The client has said good-bye, and will not be waited for longer than this.
+    pub(super) leaving: Option<Pin<Box<Sleep>>>,
 }
 
 impl Relay<'_> {
@@ -142,7 +147,7 @@ impl Relay<'_> {
                 Ok(more) => moved |= more,
                 Err(end) => return Poll::Ready(end),
             }
-            if self.leaving && self.may_leave() {
+            if self.poll_left(cx) {
                 return Poll::Ready(End::ClientLeft);
             }
             if !moved {
@@ -156,11 +161,13 @@ impl Relay<'_> {
         }
     }
 
-    /// Whether a client that has said good-bye has got all that will come.
-    fn may_leave(&self) -> bool {
+    /// Whether a client that has said good-bye has got all that will come, or has been waited for long enough.
+    fn poll_left(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(grace) = &mut self.leaving else { return false };
         let progress = &self.server.progress;
         let nothing_comes = progress.earlier_answered() || progress.in_copy();
-        nothing_comes && self.input.pending().is_empty() && self.server.flow.pending().is_empty()
+        let all_out = self.input.pending().is_empty() && self.server.flow.pending().is_empty();
+        (nothing_comes && all_out) || grace.as_mut().poll(cx).is_ready()
     }
 
     /// Whether so much of what the client has sent is still here that no more is read.
@@ -271,11 +278,11 @@ impl Relay<'_> {
     /// Client to server. The client is read only when everything before is written: back-pressure is TCP's.
     fn requests(&mut self, cx: &mut Context<'_>, counts: &mut Counts) -> Result<bool, End> {
         let mut moved = false;
-        if !self.leaving && self.input.pending().is_empty() {
+        if self.leaving.is_none() && self.input.pending().is_empty() {
             // What is in the buffer may have been stopped before; look again before more is read.
             moved |= self.walk_requests(counts)?;
         }
-        if !self.leaving && !self.full() {
+        if self.leaving.is_none() && !self.full() {
             match self.stream.poll_read_into(cx, &mut self.input.buf, READ) {
                 Poll::Ready(Ok(0)) | Poll::Ready(Err(_)) => return Err(End::ClientGone),
                 Poll::Ready(Ok(n)) => {
@@ -312,7 +319,7 @@ impl Relay<'_> {
             }
             if head.tag == from_client::TERMINATE {
                 // What it has sent before is answered first, as Postgres would.
-                *leaving = true;
+                leaving.get_or_insert_with(|| Box::pin(tokio::time::sleep(LEAVING)));
                 return Ok(Verdict::Stop);
             }
             let text = text_of(head.tag, body);
@@ -431,7 +438,7 @@ fn write(stream: &mut Stream, cx: &mut Context<'_>, flow: &mut Flow) -> io::Resu
 }
 
 fn poll_write(stream: &mut Stream, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-    let n = ready!(std::pin::Pin::new(stream).poll_write(cx, bytes))?;
+    let n = ready!(Pin::new(stream).poll_write(cx, bytes))?;
     Poll::Ready(Ok(n))
 }
 

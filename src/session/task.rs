@@ -441,7 +441,7 @@ impl Session {
             statements: carried.then(|| self.pool.database.settings().max_prepared_statements),
             requested: Instant::now(),
             look: Look::default(),
-            leaving: false,
+            leaving: None,
         };
         let end = relay.run().await;
         client.statements.store(u64::try_from(self.state.names.len()).unwrap_or(u64::MAX), Ordering::Relaxed);
