@@ -53,6 +53,10 @@ func rows(db *sql.DB, command string) ([]map[string]interface{}, error) {
 }
 
 func figure(value interface{}) error {
+	// lib/pq gives a numeric as its text, and the exporter parses that.
+	if text, is := value.([]byte); is {
+		value = string(text)
+	}
 	if _, err := strconv.ParseFloat(fmt.Sprintf("%s%v", "", value), 64); value != nil && err != nil {
 		return fmt.Errorf("%v (%T) is not a figure", value, value)
 	}
