@@ -38,7 +38,7 @@ fn tables() -> Vec<(&'static str, String, String, &'static str)> {
             "ssiiiiiiiiiiiiiss",
             "cl_held paused",
         ),
-        plain("CLIENTS", SOCKET, SOCKET_TYPES, "held transaction_ms"),
+        plain("CLIENTS", SOCKET, SOCKET_TYPES, "held transaction_ms pinned"),
         plain("SERVERS", SOCKET, SOCKET_TYPES, ""),
         ("SOCKETS", format!("{SOCKET} {BUFFERS}"), format!("{SOCKET_TYPES}iiiiiii"), ""),
         ("ACTIVE_SOCKETS", format!("{SOCKET} {BUFFERS}"), format!("{SOCKET_TYPES}iiiiiii"), ""),

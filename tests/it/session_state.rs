@@ -105,6 +105,10 @@ fn traps_18_22_23_24_what_cannot_be_moved_keeps_its_client_until_it_is_gone() {
         let (mut a, mut b) = (proxy.client().login(), proxy.client().login());
         a.ok(make);
         let mine = pid(&mut a);
+        let clients = proxy.admin("SHOW CLIENTS").maps();
+        let pinned: Vec<&str> =
+            clients.iter().map(|row| row["pinned"].as_str()).filter(|why| !why.is_empty()).collect();
+        assert_eq!(pinned, [*why], "{make}");
         for _ in 0..3 {
             assert_ne!(pid(&mut b), mine, "{make}: the server was given away");
             assert!(a.query(show).is_ok(), "{show}");

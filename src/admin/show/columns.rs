@@ -122,7 +122,7 @@ const SOCKET: [Column; 21] = [
     int("id"),
 ];
 
-const CLIENT_OURS: [Column; 2] = [int("held").ours(), long("transaction_ms").ours()];
+const CLIENT_OURS: [Column; 3] = [int("held").ours(), long("transaction_ms").ours(), text("pinned").ours()];
 
 const BUFFERS: [Column; 7] = [
     int("recv_pos"),

@@ -27,6 +27,9 @@ pub(super) fn databases(env: &Env) -> Table {
     let clients = env.front.clients.list();
     for database in env.front.databases.list() {
         let Some(entry) = config.database(&database.name) else { continue };
+        // As PgBouncer does: 0 is no limit.
+        let limits = config.pool_limits(entry, "");
+        let (most_clients, _) = config.client_caps(&database.name, "");
         let load_balance_hosts: Option<String> = None;
         table.rows.push(row![
             database.name.clone(),
@@ -36,13 +39,13 @@ pub(super) fn databases(env: &Env) -> Table {
             entry.user.clone(),
             entry.pool_size.unwrap_or(config.default_pool_size),
             entry.min_pool_size.unwrap_or(config.min_pool_size),
-            0_u8,
+            limits.reserve,
             config.server_lifetime.map(|lifetime| lifetime.as_secs()).unwrap_or_default(),
             mode(entry.pool_mode),
             load_balance_hosts,
-            0_u8,
+            limits.database_servers.unwrap_or_default(),
             servers(database.pools().iter()),
-            0_u8,
+            most_clients.unwrap_or_default(),
             clients.iter().filter(|client| client.database == database.name).count(),
             database.is_shut(),
             database.is_disabled(),
@@ -56,6 +59,7 @@ pub(super) fn users(env: &Env) -> Table {
     let pools = all_pools(env);
     let clients = env.front.clients.list();
     let config = env.front.config();
+    let nowhere = crate::config::Database::default();
     for name in config.users.keys() {
         let own = config.user_overrides.get(name);
         let pool_size = own.and_then(|own| own.pool_size).map(|size| size.to_string());
@@ -64,9 +68,9 @@ pub(super) fn users(env: &Env) -> Table {
             pool_size.unwrap_or_default(),
             "",
             mode(own.and_then(|own| own.pool_mode)),
-            0_u8,
+            config.pool_limits(&nowhere, name).user_servers.unwrap_or_default(),
             servers(pools.iter().filter(|pool| pool.user == *name)),
-            0_u8,
+            config.client_caps("", name).1.unwrap_or_default(),
             clients.iter().filter(|client| client.user == *name).count(),
         ]);
     }

@@ -14,6 +14,7 @@ use crate::clock::rfc3339;
 use crate::ids::{Moment, SessionId, millis};
 use crate::pool::database::Pool;
 use crate::server::cancel::Link;
+use crate::server::residue;
 use crate::server::roster::Listed;
 
 pub(super) fn all_pools(env: &Env) -> Vec<Arc<Pool>> {
@@ -228,13 +229,15 @@ pub(super) fn clients(env: &Env) -> Table {
         let mut row = client_row(client, view, &census, (state, env));
         row.push(census.is_held(client).into());
         row.push(view.transaction.map(|since| millis(census.now.since(since))).unwrap_or_default().into());
+        // Why it keeps its server between transactions; empty if it does not.
+        row.push(residue::words(client.keeps()).into());
         table.rows.push(row);
     }
     for operator in env.front.clients.operators().list() {
         // Whoever looks is at work.
         let view = View { state: State::Active, ..operator.view() };
         let mut row = client_row(&operator, &view, &census, ("active", env));
-        row.extend(row![0_u8, 0_u8]);
+        row.extend(row![0_u8, 0_u8, ""]);
         table.rows.push(row);
     }
     table
