@@ -1,5 +1,5 @@
 //! Prepared statements that follow a client from server to server: what is the same statement ([`catalog`]), which names a
-//! client has given ([`names`]), what a server has ([`slots`]), and what a text may leave behind ([`hints`]).
+//! client has given ([`names`]), what a server has ([`slots`], [`unnamed`]), and what a text may leave behind ([`hints`]).
 //!
 //! Pure: `session::translate` drives them with the messages of a relay. A client's name stands for a statement, a
 //! statement has one name of ours on every server, and a server is given a statement when a client first needs it there.
@@ -10,6 +10,7 @@ pub mod catalog;
 pub mod hints;
 pub mod names;
 pub mod slots;
+pub mod unnamed;
 
 use std::hash::{DefaultHasher, Hasher as _};
 

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Digest;
 use super::catalog::Statement;
+use super::hints::Leaves;
 
 /// Postgres looks statements up by so many bytes of their names (`NAMEDATALEN` - 1; `prepared_queries` in `prepare.c`).
 const NAME_MAX: usize = 63;
@@ -41,6 +42,8 @@ impl Bound {
 pub struct Unnamed {
     /// A Parse behind the name.
     pub body: Box<[u8]>,
+    /// What it may leave on a server.
+    pub leaves: Leaves,
     /// What the client was last told of its shape.
     pub told: Option<Digest>,
 }

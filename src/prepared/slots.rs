@@ -12,9 +12,9 @@ use std::sync::Arc;
 use bytes::BytesMut;
 
 use super::catalog::Statement;
-use super::names::{Bound, Ticket, Unnamed};
+use super::names::{Bound, Ticket, Unnamed as ClientsUnnamed};
+use super::unnamed::Unnamed;
 use super::{Digest, Digesting};
-use crate::ids::SessionId;
 use crate::wire::reply::Report;
 
 /// The beginning of our names for statements; a number follows.
@@ -61,16 +61,6 @@ struct Slot {
     shape: Shape,
 }
 
-/// The unnamed statement on the server.
-#[derive(Debug)]
-struct UnnamedSlot {
-    client: SessionId,
-    version: u64,
-    stage: Stage,
-    shape: Shape,
-    ours: bool,
-}
-
 /// Whether the server has a statement.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum State {
@@ -96,7 +86,7 @@ pub enum Note {
     /// A client's Describe; `None`: of the unnamed statement.
     Describe(Option<Arc<Bound>>, Digesting),
     /// A client's Parse of the unnamed statement; `None`: too long to be remembered.
-    Unnamed(Option<Unnamed>),
+    Unnamed(Option<ClientsUnnamed>),
     /// A client's Close of the unnamed statement.
     CloseUnnamed,
     /// A client's simple query that ends an unnamed statement.
@@ -117,7 +107,8 @@ pub enum Note {
 #[derive(Debug, Default)]
 pub struct Slots {
     slots: HashMap<u64, Slot>,
-    unnamed: Option<UnnamedSlot>,
+    /// The unnamed statement.
+    pub unnamed: Unnamed,
     /// What the server may have and nobody wants.
     unwanted: Vec<u64>,
     /// What it was told to forget, with the number of the batch.
@@ -128,10 +119,6 @@ pub struct Slots {
     pub deallocates: VecDeque<Option<(Arc<Bound>, Ticket)>>,
     /// The number of the batch that is being sent.
     pub batch: u64,
-    /// Changes of the unnamed statement that are on their way.
-    unnamed_pending: usize,
-    /// What it is if all of them are skipped.
-    unnamed_before: Option<UnnamedSlot>,
     tick: u64,
     /// Not all that the server has is known.
     doubtful: bool,
@@ -230,14 +217,21 @@ impl Slots {
     /// What is known of the shape; `None`: of the unnamed statement.
     #[must_use]
     pub fn shape(&self, id: Option<u64>) -> Shape {
-        let known = match id {
-            Some(id) => self.slots.get(&id).map(|slot| slot.shape),
-            None => self.unnamed.as_ref().map(|slot| slot.shape),
-        };
-        known.unwrap_or(Shape::Unknown)
+        match id {
+            Some(id) => self.slots.get(&id).map_or(Shape::Unknown, |slot| slot.shape),
+            None => self.unnamed.shape(),
+        }
     }
 
-    /// Notes the shape.
+    /// We are about to ask for the shape.
+    pub fn ask_shape(&mut self, id: Option<u64>) {
+        match id {
+            Some(_) => self.set_shape(id, Shape::Asked),
+            None => self.unnamed.ask_shape(),
+        }
+    }
+
+    /// The server has answered, or will not answer, a question for the shape.
     pub fn set_shape(&mut self, id: Option<u64>, shape: Shape) {
         match id {
             Some(id) => {
@@ -245,87 +239,8 @@ impl Slots {
                     slot.shape = shape;
                 }
             }
-            None => {
-                if let Some(slot) = &mut self.unnamed {
-                    slot.shape = shape;
-                }
-            }
+            None => self.unnamed.set_shape(shape),
         }
-    }
-
-    /// Whether the unnamed statement on the server is this one.
-    #[must_use]
-    pub fn unnamed_state(&self, client: SessionId, version: u64) -> State {
-        match &self.unnamed {
-            Some(slot) if slot.client == client && slot.version == version => self.stage(slot.stage),
-            _ => State::Absent,
-        }
-    }
-
-    /// Whether a change of the unnamed statement is on its way.
-    #[must_use]
-    pub const fn unnamed_moves(&self) -> bool {
-        self.unnamed_pending > 0
-    }
-
-    /// A change of the unnamed statement has been sent, which makes it this client's.
-    /// `ours`: the client has sent it to another server.
-    pub fn sent_unnamed(&mut self, client: SessionId, version: u64, ours: bool) {
-        self.unnamed_moves_on();
-        self.unnamed_pending += 1;
-        self.unnamed =
-            Some(UnnamedSlot { client, version, stage: Stage::Sent(self.batch), shape: Shape::Unknown, ours });
-    }
-
-    /// Whether the unnamed statement was put there by us, in a client's name.
-    #[must_use]
-    pub fn unnamed_is_ours(&self) -> bool {
-        self.unnamed.as_ref().is_some_and(|slot| slot.ours)
-    }
-
-    /// A simple query that may end the unnamed statement has been sent.
-    pub fn sent_query(&mut self, ends_unnamed: bool) {
-        self.unnamed_moves_on();
-        self.unnamed_pending += usize::from(ends_unnamed);
-        self.unnamed = None;
-    }
-
-    fn unnamed_moves_on(&mut self) {
-        if self.unnamed_pending == 0 {
-            self.unnamed_before = self.unnamed.take();
-        }
-    }
-
-    /// The server has dealt with a change of the unnamed statement.
-    pub fn unnamed_done(&mut self) {
-        self.unnamed_pending = self.unnamed_pending.saturating_sub(1);
-        if let Some(slot) = &mut self.unnamed {
-            if self.unnamed_pending == 0 {
-                slot.stage = Stage::There;
-            }
-            let UnnamedSlot { client, version, ours, .. } = *slot;
-            let (stage, shape) = (Stage::There, Shape::Unknown);
-            self.unnamed_before = Some(UnnamedSlot { client, version, stage, shape, ours });
-        } else {
-            self.unnamed_before = None;
-        }
-    }
-
-    /// The server has skipped a change of the unnamed statement: if it was the last, it has the one of before, which the
-    /// client now counts as `version`.
-    pub fn unnamed_skipped(&mut self, version: u64) {
-        self.unnamed_pending = self.unnamed_pending.saturating_sub(1);
-        if self.unnamed_pending == 0 {
-            let skipped = self.unnamed.take().map(|slot| slot.client);
-            let before = self.unnamed_before.take().filter(|slot| Some(slot.client) == skipped);
-            self.unnamed = before.map(|slot| UnnamedSlot { version, ..slot });
-        }
-    }
-
-    /// The server has refused or skipped what we have given it in a client's name.
-    pub fn unnamed_lost(&mut self) {
-        self.unnamed_pending = self.unnamed_pending.saturating_sub(1);
-        (self.unnamed, self.unnamed_before) = (None, None);
     }
 
     /// The server has forgotten all that was confirmed.
@@ -338,7 +253,7 @@ impl Slots {
     pub fn schema_changed(&mut self) {
         let ids = self.slots.drain().map(|(id, _)| id);
         self.unwanted.extend(ids);
-        self.unnamed = None;
+        self.unnamed.forget();
     }
 
     /// What the server has is not known any more: it has to forget all before anybody else uses it.
@@ -351,7 +266,7 @@ impl Slots {
         self.doubtful |= !self.notes.is_empty();
         self.notes.clear();
         self.deallocates.clear();
-        (self.unnamed, self.unnamed_pending) = (None, 0);
+        self.unnamed.forget();
     }
 
     /// Whether it is not known what the server has.
@@ -366,7 +281,7 @@ impl Slots {
         self.unwanted.clear();
         self.closing.clear();
         self.notes.clear();
-        (self.unnamed, self.unnamed_pending) = (None, 0);
+        self.unnamed.forget();
         self.doubtful = false;
     }
 
@@ -449,16 +364,6 @@ mod tests {
         slots.sent(&all[1]);
         slots.forget_all();
         assert_eq!((slots.state(&all[0]), slots.state(&all[1])), (State::Absent, State::Ready));
-    }
-
-    #[test]
-    fn the_unnamed_statement_is_one_clients() {
-        let mut slots = Slots::default();
-        slots.sent_unnamed(SessionId(1), 7, false);
-        slots.unnamed_done();
-        assert_eq!(slots.unnamed_state(SessionId(1), 7), State::Ready);
-        assert_eq!(slots.unnamed_state(SessionId(1), 8), State::Absent);
-        assert_eq!(slots.unnamed_state(SessionId(2), 7), State::Absent);
     }
 
     #[test]

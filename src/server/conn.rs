@@ -259,7 +259,7 @@ impl Server {
         body.put_u8(0);
         self.send(tags::client::QUERY, &body).await?;
         // A simple query ends the unnamed statement, whoever's it is.
-        self.slots.sent_query(false);
+        self.slots.unnamed.sent_query(false, self.slots.batch);
         let mut answer = Answer::default();
         let mut refused = None;
         loop {

@@ -87,12 +87,12 @@ impl Answers<'_> {
             }
             Some(Note::Unnamed(unnamed)) => {
                 self.names.unnamed = unnamed;
-                self.slots.unnamed_done();
+                self.slots.unnamed.done();
                 Verdict::Pass
             }
             Some(Note::CloseUnnamed | Note::Query) => {
                 self.names.unnamed = None;
-                self.slots.unnamed_done();
+                self.slots.unnamed.done();
                 Verdict::Pass
             }
             Some(Note::Prepare(id)) => {
@@ -100,7 +100,7 @@ impl Answers<'_> {
                 Verdict::Drop
             }
             Some(Note::PrepareUnnamed) => {
-                self.slots.unnamed_done();
+                self.slots.unnamed.done();
                 Verdict::Drop
             }
             Some(Note::Forget(id)) => {
@@ -209,13 +209,13 @@ impl Answers<'_> {
                 // Postgres ends the unnamed statement before it looks at the new one (`exec_parse_message`).
                 if failed {
                     self.names.unnamed = None;
-                    self.slots.unnamed_done();
+                    self.slots.unnamed.done();
                 } else {
-                    self.slots.unnamed_skipped(self.names.version);
+                    self.slots.unnamed.skipped(self.names.version);
                 }
             }
-            Note::PrepareUnnamed => self.slots.unnamed_lost(),
-            Note::Query => self.slots.unnamed_skipped(self.names.version),
+            Note::PrepareUnnamed => self.slots.unnamed.lost(),
+            Note::Query => self.slots.unnamed.skipped(self.names.version),
             Note::Prepare(id) => self.slots.not_parsed(id),
             Note::Forget(id) => self.slots.not_closed(id),
             Note::Shape(id, _) => self.slots.set_shape(id, Shape::Unknown),

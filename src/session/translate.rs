@@ -107,17 +107,17 @@ impl Translate<'_> {
         let rest = body.get(name.len() + 1..).unwrap_or_default();
         if name.is_empty() {
             let leaves = if complete { of_body(rest) } else { Leaves::anything() };
-            if self.is_foreign(&leaves) {
+            if self.is_foreign(leaves.hints) {
                 return Verdict::Stop;
             }
             let text = if complete { string(rest).unwrap_or_default() } else { b"" };
             let Some(renamed) = self.rename(text, out) else { return Verdict::Stop };
-            let unnamed = complete.then(|| Unnamed { body: rest.into(), told: None });
             self.leaves.add(&leaves);
+            let unnamed = complete.then(|| Unnamed { body: rest.into(), leaves, told: None });
             self.counts.client_parses += 1;
             self.counts.server_parses += 1;
             self.names.version += 1;
-            self.slots.sent_unnamed(self.client, self.names.version, false);
+            self.slots.unnamed.sent((self.client, self.names.version), false, self.slots.batch);
             self.pass_noted(head.tag, Note::Unnamed(unnamed));
             if renamed.is_empty() {
                 return Verdict::Pass;
@@ -208,7 +208,7 @@ impl Translate<'_> {
             Found::Unsettled => return Verdict::Stop,
             Found::Unknown if slots::is_ours(name) => (slots::NOBODY, None),
             Found::Unknown => return self.pass(head.tag),
-            Found::Known(bound) if self.is_foreign(&bound.statement.leaves) => return Verdict::Stop,
+            Found::Known(bound) if self.is_foreign(bound.statement.leaves.hints) => return Verdict::Stop,
             Found::Known(bound) => match self.ready(&bound.statement, bound.told(), out) {
                 Ready::Wait => return Verdict::Stop,
                 Ready::Changed => return self.fail(changed(), out),
@@ -265,7 +265,7 @@ impl Translate<'_> {
         };
         if name.is_empty() {
             self.names.version += 1;
-            self.slots.sent_unnamed(self.client, self.names.version, false);
+            self.slots.unnamed.sent((self.client, self.names.version), false, self.slots.batch);
             self.pass_noted(head.tag, Note::CloseUnnamed);
             return Verdict::Pass;
         }
@@ -293,18 +293,18 @@ impl Translate<'_> {
             return Verdict::Whole;
         }
         let leaves = if complete { Leaves::of_text(body) } else { Leaves::anything() };
-        if self.is_foreign(&leaves) {
+        if self.is_foreign(leaves.hints) {
             return Verdict::Stop;
         }
         let Some(text) = self.rename(if complete { body } else { b"" }, out) else { return Verdict::Stop };
         self.leaves.add(&leaves);
-        let ends_unnamed = self.names.unnamed.is_some() || self.slots.unnamed_moves();
+        let ends_unnamed = self.names.unnamed.is_some() || self.slots.unnamed.moves();
         if ends_unnamed {
             self.pass_noted(head.tag, Note::Query);
         } else {
             self.progress.sent(head.tag);
         }
-        self.slots.sent_query(ends_unnamed);
+        self.slots.unnamed.sent_query(ends_unnamed, self.slots.batch);
         self.slots.batch += 1;
         if text.is_empty() {
             return Verdict::Pass;
@@ -352,8 +352,8 @@ impl Translate<'_> {
     }
 
     /// Whether it asks for what another client may have left in this session, and nothing of this one's is there yet.
-    fn is_foreign(&mut self, leaves: &Leaves) -> bool {
-        let foreign = self.fresh && (self.asks_sequences || leaves.hints.any_of(Hints::SEQUENCES));
+    fn is_foreign(&mut self, hints: Hints) -> bool {
+        let foreign = self.fresh && (self.asks_sequences || hints.any_of(Hints::SEQUENCES));
         *self.errand |= foreign;
         foreign
     }
@@ -388,7 +388,7 @@ impl Translate<'_> {
             Shape::Asked => Ready::Wait,
             Shape::Unknown => {
                 write_target(client::DESCRIBE, id, out);
-                self.slots.set_shape(id, Shape::Asked);
+                self.slots.ask_shape(id);
                 self.pass_noted(client::DESCRIBE, Note::Shape(id, Digesting::default()));
                 out.put_slice(&[client::FLUSH, 0, 0, 0, 4]);
                 self.progress.sent(client::FLUSH);
@@ -399,16 +399,16 @@ impl Translate<'_> {
 
     /// Sees to it that the unnamed statement on the server is this client's.
     fn use_unnamed(&mut self, check: bool, out: &mut BytesMut) -> Verdict {
-        let leaves = self.names.unnamed.as_ref().map(|unnamed| of_body(&unnamed.body)).unwrap_or_default();
-        if self.is_foreign(&leaves) {
+        let hints = self.names.unnamed.as_ref().map(|unnamed| unnamed.leaves.hints).unwrap_or_default();
+        if self.is_foreign(hints) {
             return Verdict::Stop;
         }
-        match self.slots.unnamed_state(self.client, self.names.version) {
+        match self.slots.unnamed.state(self.client, self.names.version, self.slots.batch) {
             State::Unsettled => return Verdict::Stop,
             State::Ready => {}
-            State::Absent if self.slots.unnamed_moves() => return Verdict::Stop,
+            State::Absent if self.slots.unnamed.moves() => return Verdict::Stop,
             State::Absent => {
-                self.slots.sent_unnamed(self.client, self.names.version, true);
+                self.slots.unnamed.sent((self.client, self.names.version), true, self.slots.batch);
                 let tag = match &self.names.unnamed {
                     Some(unnamed) => {
                         write_head(client::PARSE, 1 + unnamed.body.len(), out);
@@ -426,9 +426,11 @@ impl Translate<'_> {
             }
         }
         let unnamed = self.names.unnamed.as_ref();
-        self.leaves.add(&leaves);
+        if let Some(unnamed) = unnamed {
+            self.leaves.add(&unnamed.leaves);
+        }
         // What the client has sent here itself Postgres watches over.
-        let told = unnamed.filter(|_| check && self.slots.unnamed_is_ours()).and_then(|unnamed| unnamed.told);
+        let told = unnamed.filter(|_| check && self.slots.unnamed.is_ours()).and_then(|unnamed| unnamed.told);
         match self.shape(None, told, out) {
             Ready::Yes => Verdict::Pass,
             Ready::Wait => Verdict::Stop,
