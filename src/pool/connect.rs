@@ -221,7 +221,7 @@ impl Attempt {
     async fn run(mut self, place: Place) {
         let pool = Arc::clone(&self.pool);
         let now = pool.database.clock.now();
-        let settings = pool.database.settings();
+        let settings = Arc::clone(&pool.database.settings());
         let id = pool.next_server();
         let badge = pool.roster.enter(id, now);
         let result = connect::connect(&pool.target(), id, now, settings.server_connect_timeout).await;

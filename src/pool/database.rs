@@ -194,10 +194,10 @@ impl Database {
         self.schema.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// The settings that its pools share, as they are now.
+    /// The settings that its pools share, as they are now. For a look; what is kept over an await is an `Arc` of its own.
     #[must_use]
-    pub fn settings(&self) -> Arc<Settings> {
-        self.settings.load_full()
+    pub fn settings(&self) -> arc_swap::Guard<Arc<Settings>> {
+        self.settings.load()
     }
 
     /// Whether the configuration has forgotten it: nobody may log in to it any more.

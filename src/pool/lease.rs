@@ -72,7 +72,8 @@ impl Lease {
             return true;
         }
         let Held::Rested(rested) = std::mem::replace(&mut self.held, Held::Gone) else { return false };
-        match recover::reset(rested.wake(), &self.pool.database.settings().server_check_query).await {
+        let query = self.pool.database.settings().server_check_query.clone();
+        match recover::reset(rested.wake(), &query).await {
             Ok(rested) => {
                 self.held = Held::Rested(rested);
                 true
@@ -140,7 +141,7 @@ impl Lease {
 
     /// Waits until no cancel is on its way to the server any more, and makes it forget its client.
     async fn clean(mut self, mut server: Box<Server>) {
-        let settings = self.pool.database.settings();
+        let settings = Arc::clone(&self.pool.database.settings());
         let id = server.id;
         if server.link.guard.in_doubt() {
             let link = Arc::clone(&server.link);

@@ -35,6 +35,8 @@ impl Hints {
     pub const HIDDEN_SETTINGS: Self = Self(512);
     /// It asks for the last value of a sequence in this session.
     pub const SEQUENCES: Self = Self(1024);
+    /// It may name a prepared statement: [`named_statements`] is to be asked.
+    pub const NAMES: Self = Self(2048);
     /// Whatever code can do.
     pub const ANYTHING: Self = Self(1 + 2 + 4 + 8 + 16 + 32);
 
@@ -71,7 +73,7 @@ impl Hints {
     /// Without those that say nothing alone.
     #[must_use]
     pub const fn residue(self) -> Self {
-        Self(self.0 & !Self::SAYS_TEMP.0 & !Self::SEQUENCES.0)
+        Self(self.0 & !Self::SAYS_TEMP.0 & !Self::SEQUENCES.0 & !Self::NAMES.0)
     }
 
     /// Whether there is none.
@@ -136,15 +138,15 @@ impl Leaves {
     #[must_use]
     pub fn of_text(text: &[u8]) -> Self {
         let mut leaves = Self::default();
+        leaves.set(text);
         for found in WORDS.find_overlapping_iter(text) {
+            let behind = || text.get(found.end()..).unwrap_or_default();
             match WORD_HINTS.get(found.pattern().as_usize()) {
-                Some((_, Hints::SETTINGS)) => leaves.call(text.get(found.end()..).unwrap_or_default()),
+                Some((_, Hints::SETTINGS)) => leaves.call(behind()),
+                Some((SEMICOLON, _)) => leaves.set(behind()),
                 Some((_, hint)) => leaves.hints = leaves.hints.with(*hint),
                 None => leaves.hints = Hints::ANYTHING,
             }
-        }
-        for statement in text.split(|&byte| byte == b';') {
-            leaves.set(statement);
         }
         leaves
     }
@@ -176,7 +178,7 @@ impl Leaves {
         }
     }
 
-    /// A statement that begins with SET: the tag of the command gives the hint, the name stands only here.
+    /// A text whose first statement may be SET: the tag of the command gives the hint, the name stands only here.
     fn set(&mut self, statement: &[u8]) {
         let mut at = skip_blanks(statement, 0);
         if !word(statement, at).eq_ignore_ascii_case(b"set") {
@@ -229,28 +231,29 @@ fn arguments(rest: &[u8]) -> Vec<&[u8]> {
     found
 }
 
-const WORD_HINTS: [(&str, Hints); 5] = [
+const SEMICOLON: &str = ";";
+
+const WORD_HINTS: [(&str, Hints); 8] = [
     ("set_config", Hints::SETTINGS),
     ("advisory", Hints::LOCKS),
     ("temp", Hints::SAYS_TEMP),
     ("currval", Hints::SEQUENCES),
     ("lastval", Hints::SEQUENCES),
+    ("deallocate", Hints::NAMES),
+    ("execute", Hints::NAMES),
+    // Another statement begins.
+    (SEMICOLON, Hints(0)),
 ];
 
-/// A text without these names no statement.
-static VERBS: LazyLock<AhoCorasick> = LazyLock::new(|| automaton(&["deallocate", "execute"]));
-
 /// Never changes; a `const` if the crate could.
-static WORDS: LazyLock<AhoCorasick> = LazyLock::new(|| automaton(&WORD_HINTS.map(|(word, _)| word)));
-
-fn automaton(words: &[&str]) -> AhoCorasick {
+static WORDS: LazyLock<AhoCorasick> = LazyLock::new(|| {
     AhoCorasick::builder()
         .ascii_case_insensitive(true)
         .match_kind(MatchKind::Standard)
         .kind(Some(AhoCorasickKind::DFA))
-        .build(words)
+        .build(WORD_HINTS.map(|(word, _)| word))
         .unwrap_or_else(|_| unreachable!("a few short words make a small automaton"))
-}
+});
 
 /// Where a text names a prepared statement, and how.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -264,15 +267,11 @@ pub struct Named {
 }
 
 /// The statements of a text that are `DEALLOCATE name` or `EXECUTE name ..`, in their order. Such a name may be one that a
-/// client has given in the protocol. A text whose statements cannot be told apart at a glance has none.
+/// client has given in the protocol. Only a text with the hint [`NAMES`](Hints::NAMES) has any. A text whose statements cannot be told apart at a glance has none.
 #[must_use]
 pub fn named_statements(text: &[u8]) -> Vec<Named> {
     let text = text.strip_suffix(&[0]).unwrap_or(text);
-    let mut found = Vec::new();
-    if !VERBS.is_match(text) {
-        return found;
-    }
-    let mut from = 0;
+    let (mut found, mut from) = (Vec::new(), 0);
     for statement in statements(text).unwrap_or_default() {
         let length = statement.len();
         if let Some(mut named) = named_statement(statement) {
@@ -374,6 +373,13 @@ mod tests {
             ("select set_config('a' || 'b', '', true), set_config('work_mem', 'x', false)", Hints::SETTINGS),
         ] {
             assert_eq!(Leaves::of_text(text.as_bytes()).hints, expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_text_that_may_name_a_statement_says_so() {
+        for (text, names) in [("DEALLOCATE a", true), ("select 1; Execute b", true), ("select 1", false)] {
+            assert_eq!(Leaves::of_text(text.as_bytes()).hints.any_of(Hints::NAMES), names, "{text}");
         }
     }
 

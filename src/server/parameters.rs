@@ -55,19 +55,8 @@ impl Parameters {
     /// The statement that gives `server` the tracked values that `self`, a client, has; `None` if they agree.
     #[must_use]
     pub fn difference(&self, server: &Self) -> Option<Bytes> {
-        let mut sql = BytesMut::new();
-        for (name, value) in self.iter() {
-            if server.value(name) == Some(value) || tracked(name).is_none() {
-                continue;
-            }
-            sql.put_slice(if sql.is_empty() { b"SELECT " } else { b", " });
-            sql.put_slice(b"pg_catalog.set_config(");
-            quote(name, &mut sql);
-            sql.put_slice(b", ");
-            quote(value, &mut sql);
-            sql.put_slice(b", false)");
-        }
-        (!sql.is_empty()).then(|| sql.freeze())
+        let differs = |name: &Bytes, value: &Bytes| server.value(name) != Some(value) && tracked(name).is_some();
+        set_config(self.iter().filter(|(name, value)| differs(name, value)))
     }
 
     /// Takes over the server's values of the tracked settings that this client has.
@@ -80,6 +69,20 @@ impl Parameters {
             }
         }
     }
+}
+
+/// The statement that gives a session these settings, in this order; `None` if there are none.
+pub(super) fn set_config<'a>(settings: impl Iterator<Item = (&'a Bytes, &'a Bytes)>) -> Option<Bytes> {
+    let mut sql = BytesMut::new();
+    for (name, value) in settings {
+        sql.put_slice(if sql.is_empty() { b"SELECT " } else { b", " });
+        sql.put_slice(b"pg_catalog.set_config(");
+        quote(name, &mut sql);
+        sql.put_slice(b", ");
+        quote(value, &mut sql);
+        sql.put_slice(b", false)");
+    }
+    (!sql.is_empty()).then(|| sql.freeze())
 }
 
 /// A dollar-quoted literal: it needs no escapes, whatever `standard_conforming_strings` is.

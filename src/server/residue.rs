@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::conn::{Failure, Server};
-use super::parameters::{TRACKED, quote};
+use super::parameters::{TRACKED, quote, set_config};
 use super::recover::BOUND;
 use crate::prepared::hints::Hints;
 
@@ -46,18 +46,9 @@ impl Settings {
     /// The statement that gives them to a session that has none of its own; `None` if there is nothing to give.
     #[must_use]
     pub fn statement(&self) -> Option<Bytes> {
-        let mut sql = BytesMut::new();
         // The role last: it may not be allowed to set the others.
         let (roles, others): (Vec<_>, Vec<_>) = self.0.iter().partition(|(name, _)| name == "role");
-        for (name, value) in others.into_iter().chain(roles) {
-            sql.put_slice(if sql.is_empty() { b"SELECT " } else { b", " });
-            sql.put_slice(b"pg_catalog.set_config(");
-            quote(name, &mut sql);
-            sql.put_slice(b", ");
-            quote(value, &mut sql);
-            sql.put_slice(b", false)");
-        }
-        (!sql.is_empty()).then(|| sql.freeze())
+        set_config(others.into_iter().chain(roles).map(|(name, value)| (name, value)))
     }
 
     /// Whether there are none.

@@ -201,7 +201,7 @@ impl Session {
     /// The transaction may have left something on its server, or may have ended what keeps the client there: asks, and parts
     /// with the server or keeps it.
     async fn settle(&mut self, mut lease: Lease) -> Life<()> {
-        let settings = self.pool.database.settings();
+        let settings = Arc::clone(&self.pool.database.settings());
         let client = Arc::clone(self.presence.client());
         let Some(server) = lease.server() else { return Ok(()) };
         if !settings.reset_always

@@ -111,7 +111,7 @@ impl Translate<'_> {
                 return Verdict::Stop;
             }
             let text = if complete { string(rest).unwrap_or_default() } else { b"" };
-            let Some(renamed) = self.rename(text, out) else { return Verdict::Stop };
+            let Some(renamed) = self.rename(leaves.hints, text, out) else { return Verdict::Stop };
             self.leaves.add(&leaves);
             let unnamed = complete.then(|| Unnamed { body: rest.into(), leaves, told: None });
             self.counts.client_parses += 1;
@@ -296,7 +296,9 @@ impl Translate<'_> {
         if self.is_foreign(leaves.hints) {
             return Verdict::Stop;
         }
-        let Some(text) = self.rename(if complete { body } else { b"" }, out) else { return Verdict::Stop };
+        let Some(text) = self.rename(leaves.hints, if complete { body } else { b"" }, out) else {
+            return Verdict::Stop;
+        };
         self.leaves.add(&leaves);
         let ends_unnamed = self.names.unnamed.is_some() || self.slots.unnamed.moves();
         if ends_unnamed {
@@ -315,7 +317,10 @@ impl Translate<'_> {
     }
 
     /// The text with our names where it names statements of the protocol; empty if it does not. `None`: ask again later.
-    fn rename(&mut self, text: &[u8], out: &mut BytesMut) -> Option<BytesMut> {
+    fn rename(&mut self, hints: Hints, text: &[u8], out: &mut BytesMut) -> Option<BytesMut> {
+        if !hints.any_of(Hints::NAMES) {
+            return Some(BytesMut::new());
+        }
         let mut found = Vec::new();
         for named in named_statements(text) {
             match self.names.find(&named.name, self.slots.batch) {
