@@ -55,6 +55,7 @@ const PURE: &[(&str, &[&str])] = &[
     ("wire/*.rs", &[]),
     ("prepared/*.rs", &[]),
     ("session/translate*.rs", &["prepared", "server"]),
+    ("session/translate/*.rs", &["prepared"]),
     ("session/answers.rs", &["prepared", "server"]),
     ("session/messages.rs", &["prepared"]),
     ("window/plan.rs", &[]),

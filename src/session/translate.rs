@@ -6,6 +6,8 @@
 //! told is Postgres' own: an error that only we know of is caused on the server too, so that its transaction fails as
 //! the client's does.
 
+mod rename;
+
 use bytes::{BufMut, BytesMut};
 
 use super::messages::{
@@ -13,7 +15,7 @@ use super::messages::{
 };
 use crate::ids::SessionId;
 use crate::prepared::catalog::{Catalog, Statement};
-use crate::prepared::hints::{Hints, Leaves, named_statements};
+use crate::prepared::hints::{Hints, Leaves};
 use crate::prepared::names::{Found, Names, Unnamed};
 use crate::prepared::slots::{self, Note, Shape, Slots, State};
 use crate::prepared::{Digest, Digesting, string};
@@ -314,46 +316,6 @@ impl Translate<'_> {
         write_head(client::QUERY, text.len(), out);
         out.put_slice(&text);
         Verdict::Without(HEADER + head.body)
-    }
-
-    /// The text with our names where it names statements of the protocol; empty if it does not. `None`: ask again later.
-    fn rename(&mut self, hints: Hints, text: &[u8], out: &mut BytesMut) -> Option<BytesMut> {
-        if !hints.any_of(Hints::NAMES) {
-            return Some(BytesMut::new());
-        }
-        let mut found = Vec::new();
-        for named in named_statements(text) {
-            match self.names.find(&named.name, self.slots.batch) {
-                Found::Unsettled => return None,
-                Found::Unknown => found.push((named, None)),
-                Found::Known(bound) => {
-                    if !matches!(self.ready(&bound.statement, None, out), Ready::Yes) {
-                        return None;
-                    }
-                    found.push((named, Some(bound)));
-                }
-            }
-        }
-        let (mut renamed, mut from) = (BytesMut::new(), 0);
-        for (named, bound) in found {
-            if let Some(bound) = &bound {
-                renamed.put_slice(text.get(from..named.place.start).unwrap_or_default());
-                slots::write_name(bound.statement.id, &mut renamed);
-                from = named.place.end;
-            }
-            if named.ends {
-                let ended = bound.map(|bound| {
-                    self.slots.deallocating(bound.statement.id);
-                    let ticket = self.names.undefine(&named.name, self.slots.batch);
-                    (bound, ticket)
-                });
-                self.slots.deallocates.push_back(ended);
-            }
-        }
-        if from > 0 {
-            renamed.put_slice(text.get(from..).unwrap_or_default());
-        }
-        Some(renamed)
     }
 
     /// Whether it asks for what another client may have left in this session, and nothing of this one's is there yet.
