@@ -62,6 +62,8 @@ const PURE: &[(&str, &[&str])] = &[
     ("window/event.rs", &[]),
     ("window/machine.rs", &[]),
     ("window/receipt.rs", &[]),
+    // The classes are rules of the configuration.
+    ("window/preflight.rs", &["config"]),
     ("pool/gate.rs", &[]),
     ("pool/caps.rs", &[]),
     ("pool/ledger*.rs", &[]),
@@ -69,12 +71,15 @@ const PURE: &[(&str, &[&str])] = &[
     ("config/text.rs", &[]),
     ("config/types.rs", &[]),
     ("config/limits.rs", &[]),
+    ("config/classes.rs", &[]),
+    ("config/hours.rs", &[]),
     ("config/userlist.rs", &[]),
     ("config/hba.rs", &[]),
     ("config/ident.rs", &[]),
     ("config/tokens.rs", &[]),
     // Durations and policies are written alike in a command and in the config, and read by the same function.
-    ("admin/command.rs", &["config"]),
+    // What `force` passes over is read into the window's own value.
+    ("admin/command.rs", &["config", "window"]),
 ];
 
 /// The rooms that every pure file may name.

@@ -12,6 +12,7 @@ mod lexer;
 mod tests;
 
 use crate::config::Stragglers;
+use crate::window::plan::Force;
 use lexer::{Kind, Lexer};
 use std::fmt;
 use std::time::Duration;
@@ -240,8 +241,8 @@ pub struct WindowOptions {
     pub stragglers: Option<Stragglers>,
     /// The id of the window: 1 to 64 letters, digits and `_ - . :`.
     pub id: Option<String>,
-    /// Start although the preflight advises against it.
-    pub force: bool,
+    /// What is passed over of what preflight has against a start.
+    pub force: Force,
 }
 
 /// Why a text is no command.
@@ -278,7 +279,7 @@ Console usage
 	SHOW STATS|STATS_TOTALS|STATS_AVERAGES|TOTALS|LISTS|STATE|MEM
 	SHOW SOCKETS|ACTIVE_SOCKETS|FDS|PEERS|PEER_POOLS|DNS_HOSTS|DNS_ZONES
 	SHOW WINDOWS | SHOW WINDOW id | SHOW HELD [db] | SHOW BLOCKERS [db]
-	WINDOW APPLY db [WITH (drain='2s', apply='4s', hold='10s', tenure='25s', stragglers='abort', id='..')] AS $$ SQL $$
+	WINDOW APPLY db [WITH (drain='2s', apply='4s', hold='10s', tenure='25s', stragglers='abort', id='..', force='sessions')] AS $$ SQL $$
 	WINDOW OPEN db [WITH (..)]
 	WINDOW RENEW|CLOSE id TOKEN '..'
 	WINDOW ABORT id [TOKEN '..']

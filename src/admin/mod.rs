@@ -9,6 +9,7 @@ pub mod averages;
 pub mod command;
 pub mod console;
 mod extended;
+mod findings;
 mod operator;
 pub mod reload;
 mod show;

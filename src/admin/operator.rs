@@ -57,6 +57,13 @@ impl Operator {
         self.send(&out).await
     }
 
+    /// Sends a warning now.
+    pub(super) async fn warning(&mut self, text: String) -> Result<(), Problem> {
+        let mut out = BytesMut::new();
+        Report::new("01000", text).write(Severity::Warning, &mut out);
+        self.send(&out).await
+    }
+
     /// Sends bytes.
     pub(super) async fn send(&mut self, bytes: &[u8]) -> Result<(), Problem> {
         Ok(self.stream.write_all(bytes).await?)

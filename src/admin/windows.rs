@@ -7,12 +7,12 @@ use super::command::{Command, WindowOptions};
 use super::console::{Answer, Env, Problem};
 use super::operator::{Interrupt, Operator};
 use super::table::{Column, Table, long, row, text};
-use super::verbs;
+use super::{findings, verbs};
 use crate::config::WindowDefaults;
 use crate::pool::database::Database;
 use crate::window::event::{Outcome, Reason};
 use crate::window::machine::Phase;
-use crate::window::plan::{Bounds, Form};
+use crate::window::plan::{Bounds, Force, Form};
 use crate::window::registry::{Denied, Handle, Refusal, Request, Status};
 use crate::wire::reply::{Report, sqlstate};
 
@@ -92,7 +92,7 @@ fn request(
         stragglers: options.stragglers.unwrap_or(defaults.stragglers).into(),
         max_held: max_held(defaults, env),
     };
-    Request { id: options.id, databases, form, sql, bounds, owner: operator.name.clone() }
+    Request { id: options.id, databases, form, sql, bounds, force: options.force, owner: operator.name.clone() }
 }
 
 fn max_held(defaults: &WindowDefaults, env: &Env) -> u64 {
@@ -135,11 +135,14 @@ async fn follow(
     operator: &mut Operator,
     enough: impl Fn(&Status) -> bool,
 ) -> Result<Status, Problem> {
-    let (mut told, mut cancelled) = (0, false);
+    let (mut told, mut found, mut cancelled) = (0, false, false);
     let tenure = handle.status.borrow().window.bounds.tenure.unwrap_or(Duration::from_secs(3600));
     let mut renewal = tokio::time::interval((tenure / 3).max(Duration::from_millis(10)));
     loop {
         let status = handle.status.borrow().clone();
+        if !status.preflight.is_empty() && !std::mem::replace(&mut found, true) {
+            findings::tell(&handle.id, &status.preflight, operator).await.inspect_err(|_| handle.owner_gone())?;
+        }
         for (at, phase) in status.edges.iter().skip(told) {
             let after = at.since(status.window.times.started).as_millis();
             operator
@@ -301,7 +304,8 @@ fn begin_pauses(names: Vec<String>, owner: &str, env: &Env) -> Result<Vec<Arc<Ha
     let mut begun: Vec<Arc<Handle>> = Vec::new();
     for name in names {
         let (bounds, owner) = (bounds.clone(), owner.to_owned());
-        let request = Request { id: None, databases: vec![name], form: Form::Pause, sql: None, bounds, owner };
+        let force = Force::Nothing;
+        let request = Request { id: None, databases: vec![name], form: Form::Pause, sql: None, bounds, force, owner };
         match begin(request, env) {
             Ok(handle) => begun.push(handle),
             Err(problem) => {

@@ -6,8 +6,10 @@
 mod auth_files;
 mod build;
 mod check;
+mod classes;
 mod convert;
 mod hba;
+mod hours;
 mod ident;
 mod include;
 mod ini;
@@ -31,7 +33,9 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+pub use classes::{Class, Classes, Who};
 pub use hba::{Hba, Method, Names, Net, Over, Rule};
+pub use hours::Hours;
 pub use ident::IdentMaps;
 pub use limits::{ClientLimits, PoolLimits};
 pub use mistake::Mistake;

@@ -3,7 +3,9 @@
 //!
 //! Pure, plain data. Nothing here reads a file; see `build.rs` for how entries become a [`Config`].
 
+use super::classes::Classes;
 use super::hba::Hba;
+use super::hours::Hours;
 use super::ident::IdentMaps;
 use super::mistake::quoted;
 use super::tls::{TlsProtocols, TlsSide};
@@ -270,6 +272,18 @@ section!(
         max_held: usize = Count("0");
         /// What happens to transactions still open at the drain bound: abort, cancel or terminate.
         stragglers: Stragglers = Choice("abort");
+        /// How single users and applications are treated, through pglull and beside it; the first rule that fits decides.
+        classes: Classes = Parsed("");
+        /// A window is not started while a transaction is older than this, through pglull or beside it.
+        long_transaction: Duration = Bound("15s");
+        /// How many standbys must be streaming for a window to start.
+        standbys: usize = Count("0");
+        /// How far a standby may be behind for a window to start, in time; 0 is any.
+        max_lag: Option<Duration> = Timeout("60s");
+        /// The same, in bytes of WAL.
+        max_lag_bytes: usize = Bytes("64MB");
+        /// When windows may be started: days and times of the week in UTC; "" is always. At other times a window needs force.
+        windows: Hours = Parsed("");
     }
 );
 

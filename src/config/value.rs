@@ -225,6 +225,14 @@ impl SslMode {
     }
 }
 
+/// A value that is read from a text of its own kind.
+pub(crate) trait Parsed {
+    /// Takes the text, or says what was expected.
+    fn read(&mut self, text: &str) -> Result<(), &'static str>;
+    /// The text that it can be read back from.
+    fn text(&self) -> String;
+}
+
 /// A typed place for one value.
 pub(crate) enum Slot<'a> {
     Text(&'a mut String),
@@ -252,6 +260,7 @@ pub(crate) enum Slot<'a> {
     Address(&'a mut Option<SocketAddr>),
     Level(&'a mut String),
     Choice(&'a mut dyn Choice),
+    Parsed(&'a mut dyn Parsed),
     Protocols(&'a mut TlsProtocols),
     OptPoolMode(&'a mut Option<PoolMode>),
 }
@@ -281,6 +290,7 @@ impl Slot<'_> {
             Self::Address(place) => *place = address(text)?,
             Self::Level(place) => *place = level(text)?,
             Self::Choice(place) => place.choose(text)?,
+            Self::Parsed(place) => place.read(text)?,
             Self::Protocols(place) => *place = TlsProtocols::parse(text)?,
             Self::OptPoolMode(place) => *place = Some(PoolMode::parse(text)?),
         }
@@ -316,6 +326,7 @@ impl Slot<'_> {
             Self::Mode(place) => format!("{place:04o}"),
             Self::Address(place) => place.map_or_else(String::new, |address| address.to_string()),
             Self::Choice(place) => place.word().to_owned(),
+            Self::Parsed(place) => place.text(),
             Self::Protocols(place) => place.to_string(),
             Self::OptPoolMode(place) => place.map_or("", PoolMode::as_str).to_owned(),
         }

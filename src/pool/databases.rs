@@ -54,7 +54,8 @@ impl Databases {
     }
 
     /// The configuration as it is now.
-    pub(super) fn config(&self) -> Arc<Config> {
+    #[must_use]
+    pub fn config(&self) -> Arc<Config> {
         self.running.get()
     }
 

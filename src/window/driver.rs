@@ -11,14 +11,14 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 
-use super::apply::{self, Change};
+use super::apply::Change;
 use super::event::{Effect, Event, Outcome, Reason, Verdict};
+use super::facts::{Looked, Wanted, look};
 use super::machine::{Phase, step};
 use super::people::{blockers, held, in_transaction};
 use super::plan::{Form, Stragglers};
 use super::receipt::{Blocker, Took, shorten};
 use super::registry::{self, Channels, Registry, Status};
-use super::script;
 use crate::clients::{Cancel, State};
 use crate::ids::Epoch;
 use crate::pool::gate::Gate;
@@ -195,8 +195,9 @@ impl Driver {
             self.book(&mut next);
         }
         self.status.send_modify(|status| {
-            // Postgres may have said something in the meantime.
+            // What others write may have come in the meantime.
             next.notices = std::mem::take(&mut status.notices);
+            next.preflight = std::mem::take(&mut status.preflight);
             *status = next;
         });
     }
@@ -263,30 +264,22 @@ impl Driver {
 
     /// Checks that it is safe to start. Nobody is held meanwhile.
     fn preflight(&self) {
-        let (events, sql, change) = (self.events.clone(), Arc::clone(&self.sql), Arc::clone(&self.change));
-        if self.handle.form != Form::Apply {
+        let events = self.events.clone();
+        if self.handle.form == Form::Pause {
             let _ = events.send(Event::Passed);
             return;
         }
-        let objection = script::objection(&sql);
-        let target = self.handle.databases.first().map(|database| self.registry.target(database));
-        let clock = self.registry.clock;
+        let (registry, handle) = (Arc::clone(&self.registry), Arc::clone(&self.handle));
+        let (status, change) = (self.status.clone(), Arc::clone(&self.change));
+        let (sql, force) = (Arc::clone(&self.sql), handle.force.clone());
+        let stragglers = status.borrow().window.bounds.stragglers;
         tokio::spawn(async move {
-            let ready = async {
-                if let Some(objection) = objection {
-                    return Err(objection);
-                }
-                let target = target.unwrap_or_else(|| Err("no database".to_owned()))?;
-                apply::prepare(target, clock, sql).await
-            };
-            let event = match ready.await {
-                Ok(ready) => {
-                    *change.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(ready);
-                    Event::Passed
-                }
-                Err(why) => Event::Refused(why),
-            };
-            let _ = events.send(event);
+            let wanted = Wanted { form: handle.form, sql, force, stragglers };
+            let Looked { lines, refusal, change: ready } = look(&registry, &handle.databases, &wanted).await;
+            status.send_modify(|status| status.preflight = lines);
+            *change.lock().unwrap_or_else(std::sync::PoisonError::into_inner) =
+                ready.filter(|_| handle.form == Form::Apply);
+            let _ = events.send(refusal.map_or(Event::Passed, Event::Refused));
         });
     }
 

@@ -10,7 +10,7 @@ use crate::config;
 use crate::pool::databases::Databases;
 use crate::server::tls::Connector;
 use crate::telemetry::metrics;
-use crate::window::plan::Bounds;
+use crate::window::plan::{Bounds, Force};
 use crate::window::registry::{Denied, Refusal, Request};
 
 fn registry() -> Arc<Registry> {
@@ -35,7 +35,7 @@ fn request(id: &str) -> Request {
         max_held: 10,
     };
     let (id, databases, owner) = (Some(id.to_owned()), vec!["d".to_owned()], "o".to_owned());
-    Request { id, databases, form: Form::Pause, sql: None, bounds, owner }
+    Request { id, databases, form: Form::Pause, sql: None, bounds, force: Force::Nothing, owner }
 }
 
 /// A window without any bound: the watchdog would never open its gate.

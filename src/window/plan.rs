@@ -36,6 +36,30 @@ pub enum Stragglers {
     Terminate,
 }
 
+/// What the operator passes over of what preflight has against a start.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub enum Force {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// These checks.
+    Checks(Vec<String>),
+    /// All that can be passed over.
+    Everything,
+}
+
+impl Force {
+    /// Whether it passes over this check.
+    #[must_use]
+    pub fn passes(&self, check: &str) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Checks(checks) => checks.iter().any(|named| named == check),
+            Self::Everything => true,
+        }
+    }
+}
+
 /// The bounds of a window. Source of the defaults: DESIGN section 5, `docs`.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Bounds {

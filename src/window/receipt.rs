@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::event::Outcome;
 use super::machine::{Times, Window};
+use super::preflight::Line;
 use crate::ids::{Moment, millis};
 
 /// Who keeps a drain from finishing.
@@ -140,6 +141,7 @@ pub struct Receipt {
     pub took: Took,
     #[serde(flatten)]
     pub held: Held,
+    pub preflight: Vec<Line>,
     pub blockers: Vec<Blocker>,
     pub notices: Vec<String>,
 }

@@ -10,7 +10,8 @@ use tokio::sync::{mpsc, watch};
 
 use super::event::{Effect, Event};
 use super::machine::{Phase, Window};
-use super::plan::{Bounds, Form};
+use super::plan::{Bounds, Force, Form};
+use super::preflight::Line;
 use super::receipt::{Blocker, Held, Receipt, Took};
 use super::{driver, people};
 use crate::auth::users::Users;
@@ -36,6 +37,8 @@ pub struct Request {
     pub sql: Option<String>,
     /// Its bounds.
     pub bounds: Bounds,
+    /// What is passed over of what preflight has against it.
+    pub force: Force,
     /// Who asks: user and address.
     pub owner: String,
 }
@@ -47,6 +50,8 @@ pub struct Status {
     pub window: Window,
     /// The phases it has been in, with their beginnings.
     pub edges: Vec<(Moment, &'static str)>,
+    /// What preflight has found.
+    pub preflight: Vec<Line>,
     /// Those who kept the drain from finishing.
     pub blockers: Vec<Blocker>,
     /// What Postgres had to say while the change ran.
@@ -70,6 +75,8 @@ pub struct Handle {
     pub token: String,
     /// How it changes the schema.
     pub form: Form,
+    /// What is passed over of what preflight has against it.
+    pub force: Force,
     /// The databases that it covers.
     pub databases: Vec<Arc<Database>>,
     /// How it stands; changes with each step.
@@ -202,6 +209,7 @@ impl Registry {
         let status = Status {
             edges: vec![(now, window.phase.as_str())],
             window,
+            preflight: Vec::new(),
             blockers: Vec::new(),
             notices: Vec::new(),
             cut: 0,
@@ -215,6 +223,7 @@ impl Registry {
             token: random_hex(16),
             owner: request.owner,
             form: request.form,
+            force: request.force,
             databases,
             status,
             started_at,
@@ -382,6 +391,7 @@ impl Handle {
             reason: status.reason,
             took: Took::of(&status.window, now),
             held,
+            preflight: status.preflight,
             blockers: status.blockers,
             notices: status.notices,
         }

@@ -51,6 +51,8 @@ pub enum Severity {
     Error,
     /// The connection ends.
     Fatal,
+    /// Something that is not as it should be; the command goes on.
+    Warning,
     /// News.
     Notice,
 }
@@ -60,6 +62,7 @@ impl Severity {
         match self {
             Self::Error => "ERROR",
             Self::Fatal => "FATAL",
+            Self::Warning => "WARNING",
             Self::Notice => "NOTICE",
         }
     }
@@ -140,11 +143,11 @@ impl Report {
         out.put_slice(b"\n\0");
     }
 
-    /// Writes this as an ErrorResponse or, for [`Severity::Notice`], a NoticeResponse.
+    /// Writes this as an ErrorResponse or, for what is no error, a NoticeResponse.
     pub fn write(&self, severity: Severity, out: &mut BytesMut) {
         let fields = self.fields(severity);
         match severity {
-            Severity::Notice => put(&NoticeResponse::new(fields), out),
+            Severity::Warning | Severity::Notice => put(&NoticeResponse::new(fields), out),
             Severity::Error | Severity::Fatal => put(&ErrorResponse::new(fields), out),
         }
     }

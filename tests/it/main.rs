@@ -51,3 +51,4 @@ mod window;
 mod window_by_hand;
 mod window_faults;
 mod window_load;
+mod window_preflight;

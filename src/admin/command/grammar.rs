@@ -7,6 +7,8 @@ use super::cursor::{Cursor, Parse};
 use super::lexer::Kind;
 use super::{Command, Show, Shutdown, WindowOptions};
 use crate::config::{Stragglers, parse_duration};
+use crate::window::plan::Force;
+use crate::window::preflight::CHECKS;
 use std::time::Duration;
 
 /// What a command begins with.
@@ -283,15 +285,23 @@ impl Cursor<'_> {
         Ok(())
     }
 
-    /// `force`, `force = true` or `force = false`.
-    fn force(&mut self) -> Parse<bool> {
+    /// `force`, `force = true`, `force = false`, or `force = 'sessions, transactions'`.
+    fn force(&mut self) -> Parse<Force> {
+        const EXPECTED: &str = "true, false, or checks of preflight such as 'sessions,transactions'";
         if !self.symbol('=') {
-            return Ok(true);
+            return Ok(Force::Everything);
         }
-        match self.value("true or false")?.to_ascii_lowercase().as_str() {
-            "true" | "on" | "1" => Ok(true),
-            "false" | "off" | "0" => Ok(false),
-            _ => Err(self.expected_last("true or false")),
+        let text = self.value(EXPECTED)?.to_ascii_lowercase();
+        match text.as_str() {
+            "true" | "on" | "1" | "all" => return Ok(Force::Everything),
+            "false" | "off" | "0" => return Ok(Force::Nothing),
+            _ => {}
+        }
+        let checks: Vec<String> = text.split(',').map(|check| check.trim().to_owned()).collect();
+        if checks.iter().all(|check| CHECKS.contains(&check.as_str())) {
+            Ok(Force::Checks(checks))
+        } else {
+            Err(self.expected_last(EXPECTED).hinting(&format!("the checks are {}", CHECKS.join(", "))))
         }
     }
 

@@ -1,6 +1,7 @@
 //! Tables of console texts: what they mean, what is wrong with them and where.
 
 use super::*;
+use crate::window::plan::Force;
 use proptest::prelude::*;
 
 fn name(text: &str) -> Option<String> {
@@ -65,7 +66,7 @@ fn windows() {
         tenure: secs(25),
         stragglers: Some(Stragglers::Cancel),
         id: name("w-1"),
-        force: true,
+        force: Force::Everything,
     };
     let a = || vec!["a".to_owned()];
     let id = || "w-1".to_owned();
@@ -83,6 +84,13 @@ fn windows() {
             Command::WindowOpen {
                 databases: vec!["a".into(), "B c".into()],
                 options: WindowOptions { drain: secs(0), ..plain() },
+            },
+        ),
+        (
+            "WINDOW OPEN a WITH (force = 'sessions, hours')",
+            Command::WindowOpen {
+                databases: a(),
+                options: WindowOptions { force: Force::Checks(vec!["sessions".into(), "hours".into()]), ..plain() },
             },
         ),
         ("WINDOW RENEW w-1 TOKEN 't k'", Command::WindowRenew { id: id(), token: token() }),

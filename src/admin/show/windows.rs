@@ -80,6 +80,7 @@ pub(super) fn window(id: &str, env: &Env) -> Result<Table, Problem> {
         ("stall_p50_ms", held.stall_p50_ms.to_string()),
         ("stall_p99_ms", held.stall_p99_ms.to_string()),
         ("stall_max_ms", held.stall_max_ms.to_string()),
+        ("preflight", json(serde_json::to_string(&receipt.preflight))),
         ("blockers", json(serde_json::to_string(&current_blockers(&receipt.blockers, &handle, closed, env)))),
         ("receipt", if closed { json(serde_json::to_string(&receipt)) } else { String::new() }),
     ] {

@@ -1,0 +1,257 @@
+//! Looks before a window starts: collects the facts that `preflight` judges, on the connection of the change itself.
+//!
+//! Nobody is held meanwhile. A session beside us that is in a transaction for a moment only is looked at twice: what counts
+//! is what lasts.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::apply::{self, Change};
+use super::people::in_transaction;
+use super::plan::{Force, Form, Stragglers};
+use super::preflight::{Facts, Line, MOMENTARY, Open, Policy, Prepared, Session, Standby, decide, judge};
+use super::registry::Registry;
+use super::script;
+use crate::clients::{State, Statement};
+use crate::ids::millis;
+use crate::pool::database::Database;
+use crate::server::conn::{Failure, Server};
+
+/// How long one question may take.
+const ASK: Duration = Duration::from_secs(3);
+
+/// What is to be started.
+#[derive(Clone, Debug)]
+pub(super) struct Wanted {
+    /// How it changes the schema.
+    pub(super) form: Form,
+    /// The change; empty for none.
+    pub(super) sql: Arc<str>,
+    /// What the operator passes over.
+    pub(super) force: Force,
+    /// What the operator wants done with stragglers.
+    pub(super) stragglers: Stragglers,
+}
+
+/// What a look has come to.
+pub(super) struct Looked {
+    /// All findings.
+    pub(super) lines: Vec<Line>,
+    /// Why the window does not start; `None` if it does.
+    pub(super) refusal: Option<String>,
+    /// The change, ready to run, if there is one.
+    pub(super) change: Option<Change>,
+}
+
+/// Looks at all databases that a window is to cover.
+pub(super) async fn look(registry: &Registry, databases: &[Arc<Database>], wanted: &Wanted) -> Looked {
+    let by_hand = wanted.form == Form::Open;
+    let (mut lines, mut change) = (Vec::new(), None);
+    for database in databases {
+        let policy = policy(registry, wanted.stragglers);
+        let (facts, ready) = gather(registry, database, wanted).await;
+        let mut found = judge(&facts, &policy);
+        if databases.len() > 1 {
+            found.iter_mut().for_each(|line| line.subject = format!("{} {}", database.name, line.subject));
+        }
+        lines.append(&mut found);
+        change = ready;
+        if by_hand && let Some(looked) = change.take() {
+            looked.server.farewell();
+        }
+    }
+    let refusal = decide(&mut lines, &wanted.force, by_hand);
+    if refusal.is_some()
+        && let Some(looked) = change.take()
+    {
+        looked.server.farewell();
+    }
+    Looked { lines, refusal, change }
+}
+
+fn policy(registry: &Registry, stragglers: Stragglers) -> Policy {
+    let config = registry.databases.config();
+    let window = &config.window;
+    Policy {
+        classes: window.classes.clone(),
+        long_transaction: window.long_transaction,
+        standbys: window.standbys,
+        max_lag: window.max_lag,
+        max_lag_bytes: u64::try_from(window.max_lag_bytes).unwrap_or(u64::MAX),
+        hours: window.windows.as_str().to_owned(),
+        stragglers,
+    }
+}
+
+async fn gather(registry: &Registry, database: &Arc<Database>, wanted: &Wanted) -> (Facts, Option<Change>) {
+    let objection = if wanted.form == Form::Open { None } else { script::objection(&wanted.sql) };
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let mut facts = Facts {
+        database: database.name.clone(),
+        objection,
+        hours_until: registry.databases.config().window.windows.until(now.as_secs()),
+        ..Facts::default()
+    };
+    let ready = match registry.target(database) {
+        Ok(target) => apply::prepare(target, registry.clock, Arc::clone(&wanted.sql)).await,
+        Err(why) if wanted.form == Form::Open => {
+            facts.unasked.push(("database", why));
+            facts.open = open_transactions(registry, database);
+            return (facts, None);
+        }
+        Err(why) => Err(why),
+    };
+    let mut ready = match ready {
+        Ok(ready) => ready,
+        Err(why) => {
+            facts.unreachable = Some(why);
+            facts.open = open_transactions(registry, database);
+            return (facts, None);
+        }
+    };
+    if let Err(failure) = ask(&mut ready.server, database, &mut facts).await {
+        facts.unreachable = Some(format!("cannot ask the database: {failure}"));
+    }
+    facts.open = open_transactions(registry, database);
+    (facts, Some(ready))
+}
+
+/// Clients of ours with open transactions, the oldest first.
+fn open_transactions(registry: &Registry, database: &Arc<Database>) -> Vec<Open> {
+    let now = registry.clock.now();
+    let mut open: Vec<Open> = in_transaction(registry, std::slice::from_ref(database))
+        .into_iter()
+        .filter_map(|client| {
+            let view = client.view();
+            let state = if view.state == State::IdleInTransaction { "idle in transaction" } else { "active" };
+            Some(Open {
+                id: client.id.0,
+                user: client.user.clone(),
+                application: client.application_name(),
+                age_ms: millis(now.since(view.transaction?)),
+                doing: format!("{state}, last statement: {}", view.statement.show()),
+            })
+        })
+        .collect();
+    open.sort_by_key(|open| std::cmp::Reverse(open.age_ms));
+    open
+}
+
+/// Asks the database.
+async fn ask(server: &mut Server, database: &Arc<Database>, facts: &mut Facts) -> Result<(), Failure> {
+    let answer = rows(server, TARGET).await?;
+    let first = answer.first().ok_or_else(|| Failure::Protocol("no row".to_owned()))?;
+    facts.in_recovery = first.flag(0);
+    facts.read_only = first.text(1) != "off";
+    let sees_all = first.flag(2);
+    facts.sessions = sessions(server, database).await?;
+    let passing = |session: &Session| match session.transaction_ms {
+        Some(age) => age < millis(MOMENTARY),
+        None => !session.locks.is_empty(),
+    };
+    if facts.sessions.iter().any(passing) {
+        tokio::time::sleep(MOMENTARY).await;
+        facts.sessions = sessions(server, database).await?;
+    }
+    let hidden = |session: &Session| session.state.is_empty() && !session.user.is_empty();
+    facts.short_sighted = (!sees_all && facts.sessions.iter().any(hidden)).then(|| first.text(3));
+    let prepared = |row: &Row| Prepared { gid: row.text(0), owner: row.text(1), age_ms: row.number(2).unwrap_or(0) };
+    facts.prepared = rows(server, PREPARED).await?.iter().map(prepared).collect();
+    if !facts.in_recovery {
+        standbys(server, facts).await?;
+    }
+    Ok(())
+}
+
+async fn standbys(server: &mut Server, facts: &mut Facts) -> Result<(), Failure> {
+    let found = match rows(server, STANDBYS).await {
+        Ok(found) => found,
+        // Where Postgres is not quite Postgres.
+        Err(Failure::Refused(report)) if !server.progress.broken() => {
+            facts.unasked.push(("standbys", report.message));
+            return Ok(());
+        }
+        Err(failure) => return Err(failure),
+    };
+    if found.iter().any(|row| row.text(3).is_empty()) {
+        let why = "the role may not see them: GRANT pg_read_all_stats to it".to_owned();
+        facts.unasked.push(("standbys", why));
+        return Ok(());
+    }
+    let standby = |row: &Row| Standby { name: row.text(0), lag_ms: row.number(1), lag_bytes: row.number(2) };
+    facts.standbys = found.iter().map(standby).collect();
+    Ok(())
+}
+
+/// The sessions of this database that are none of ours.
+async fn sessions(server: &mut Server, database: &Arc<Database>) -> Result<Vec<Session>, Failure> {
+    let servers = database.pools().into_iter().flat_map(|pool| pool.roster.list());
+    let pids: Vec<String> = servers.filter_map(|listed| Some(listed.account()?.link.key.pid.to_string())).collect();
+    let sql = SESSIONS.replace("$OURS", &pids.join(","));
+    let session = |row: &Row| {
+        let statement = row.text(7);
+        let hidden = statement == "<insufficient privilege>";
+        Session {
+            pid: row.text(0).parse().unwrap_or(0),
+            user: row.text(1),
+            application: row.text(2),
+            backend: row.text(3),
+            state: row.text(4),
+            connected_ms: row.number(5).unwrap_or(0),
+            transaction_ms: row.number(6),
+            statement: if hidden { String::new() } else { Statement::new(statement.as_bytes()).show() },
+            locks: row.text(8),
+        }
+    };
+    Ok(rows(server, &sql).await?.iter().map(session).collect())
+}
+
+const TARGET: &str = "SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('default_transaction_read_only'), \
+     pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE'), current_user";
+
+const SESSIONS: &str = "SELECT a.pid, a.usename, a.application_name, a.backend_type, a.state, \
+     pg_catalog.floor(extract(epoch FROM pg_catalog.clock_timestamp() - a.backend_start) * 1000), \
+     pg_catalog.floor(extract(epoch FROM pg_catalog.clock_timestamp() - a.xact_start) * 1000), \
+     pg_catalog.left(a.query, 500), pg_catalog.left(h.locks, 200) \
+     FROM pg_catalog.pg_stat_activity a LEFT JOIN ( \
+       SELECT l.pid, pg_catalog.string_agg(DISTINCT l.mode || ' on ' || coalesce(c.relname, l.relation::text), ', ') AS locks \
+       FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_class c ON c.oid = l.relation \
+       WHERE l.locktype = 'relation' AND l.granted AND l.relation >= 16384 \
+       AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()) \
+       AND (c.relkind IS NULL OR c.relkind IN ('r', 'p', 'v', 'm', 'f')) GROUP BY l.pid) h ON h.pid = a.pid \
+     WHERE a.datname = pg_catalog.current_database() AND a.pid <> pg_catalog.pg_backend_pid() \
+     AND coalesce(a.backend_type, 'client backend') IN ('client backend', 'autovacuum worker') \
+     AND a.pid <> ALL ('{$OURS}'::pg_catalog.int4[]) ORDER BY a.xact_start NULLS LAST, a.pid";
+
+const PREPARED: &str = "SELECT gid, owner, \
+     pg_catalog.floor(extract(epoch FROM pg_catalog.clock_timestamp() - prepared) * 1000) \
+     FROM pg_catalog.pg_prepared_xacts WHERE database = pg_catalog.current_database() ORDER BY prepared";
+
+const STANDBYS: &str = "SELECT application_name, pg_catalog.floor(extract(epoch FROM replay_lag) * 1000), \
+     pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), replay_lsn), state \
+     FROM pg_catalog.pg_stat_replication WHERE state = 'streaming' OR state IS NULL";
+
+/// One row, as text.
+struct Row(Vec<Option<bytes::Bytes>>);
+
+impl Row {
+    /// A value; empty for NULL.
+    fn text(&self, column: usize) -> String {
+        let value = self.0.get(column).and_then(Option::as_ref);
+        value.map(|value| String::from_utf8_lossy(value).into_owned()).unwrap_or_default()
+    }
+
+    fn flag(&self, column: usize) -> bool {
+        self.text(column) == "t"
+    }
+
+    /// A whole number; below 0, as clocks that were set back can give, is 0.
+    fn number(&self, column: usize) -> Option<u64> {
+        let text = self.text(column);
+        text.parse::<i64>().ok().map(|number| u64::try_from(number).unwrap_or(0))
+    }
+}
+
+async fn rows(server: &mut Server, sql: &str) -> Result<Vec<Row>, Failure> {
+    Ok(server.query_within(sql.as_bytes(), ASK).await?.rows.into_iter().map(Row).collect())
+}
