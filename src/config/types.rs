@@ -102,7 +102,7 @@ section!(
         /// Role that looks up users that are not in auth_file; its own secret is there. "" is no look-up.
         auth_user: Option<String> = OptText("");
         /// Query of the look-up: one row of user and secret for the name $1. Only the name is bound, and nothing else of the client gets there.
-        auth_query: String = Text("SELECT rolname, CASE WHEN rolvaliduntil < now() THEN NULL ELSE rolpassword END FROM pg_authid WHERE rolname=$1 AND rolcanlogin");
+        auth_query: String = Text("SELECT rolname, CASE WHEN rolvaliduntil OPERATOR(pg_catalog.<) pg_catalog.now() THEN NULL ELSE rolpassword END FROM pg_catalog.pg_authid WHERE rolname OPERATOR(pg_catalog.=) $1 AND rolcanlogin");
         /// Entry of a database in which users are looked up; "" is the one that the client asks for.
         auth_dbname: Option<String> = OptText("");
         /// How long the result of a look-up is used again; 0 is not at all. A user that was not found is looked up again after 2s.

@@ -142,6 +142,33 @@ fn trap_45_the_settings_of_a_client_do_not_reach_the_look_up() {
     assert_eq!(seen, [[Some("\"$user\", public".to_owned()), Some("pglull".to_owned())]]);
 }
 
+/// Trap 45: who owns a database chooses its search_path; that makes nobody another role, nor runs anything as the looker.
+#[test]
+fn trap_45_the_search_path_of_a_database_does_not_lead_the_look_up_astray() {
+    let db = Db::new();
+    db.sql(&format!(
+        "CREATE SCHEMA evil;
+         CREATE TABLE evil.pg_authid (rolname name, rolpassword text, rolvaliduntil timestamptz, rolcanlogin bool);
+         INSERT INTO evil.pg_authid VALUES ('{0}', 'guessed', NULL, true), ('ghost', 'guessed', NULL, true);
+         CREATE TABLE evil.ran (what text);
+         CREATE FUNCTION evil.now() RETURNS timestamptz LANGUAGE sql AS
+           $$ INSERT INTO evil.ran VALUES ('now'); SELECT '-infinity'::timestamptz $$;
+         CREATE FUNCTION evil.same(name, text) RETURNS bool LANGUAGE sql AS
+           $$ INSERT INTO evil.ran VALUES ('='); SELECT true $$;
+         CREATE OPERATOR evil.= (LEFTARG = name, RIGHTARG = text, FUNCTION = evil.same);
+         GRANT ALL ON SCHEMA evil TO PUBLIC; GRANT ALL ON ALL TABLES IN SCHEMA evil TO PUBLIC;
+         ALTER DATABASE {1} SET search_path = evil, pg_catalog",
+        db.user, db.name
+    ));
+    let proxy = spec(&db).start();
+    assert_eq!(proxy.client().login().one("SELECT current_user"), db.user);
+    for user in [db.user.as_str(), "ghost"] {
+        let client = Target { user: user.to_owned(), password: "guessed".to_owned(), ..proxy.client() };
+        assert_eq!(refused(&client).code, "28P01", "{user}");
+    }
+    assert_eq!(db.one("SELECT count(*) FROM evil.ran"), "0");
+}
+
 #[test]
 fn trap_45_one_look_up_for_each_name_and_its_result_is_used_again() {
     let db = Db::new();
