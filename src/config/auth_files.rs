@@ -17,6 +17,7 @@ pub(super) fn all(draft: &mut Draft<'_>, read: Reader<'_>) {
     auth_file(draft, read);
     ident_file(draft, read);
     hba_file(draft, read);
+    certificates(draft);
     look_ups(draft);
     forced_users(draft);
 }
@@ -148,6 +149,28 @@ fn look_ups(draft: &mut Draft<'_>) {
     }
     if draft.config.auth_query.is_empty() {
         draft.mistake(&Place::Main, "auth_query", "a query", "nothing");
+    }
+}
+
+/// A client that is not asked for a certificate has none to show.
+fn certificates(draft: &mut Draft<'_>) {
+    let mode = draft.config.client_tls_sslmode;
+    if mode.verifies() || !draft.sound(&Place::Main, &["client_tls_sslmode", "auth_type"]) {
+        return;
+    }
+    let of_rules = draft.config.hba.rules.iter().any(|rule| rule.method == Method::Cert);
+    match draft.config.auth_type {
+        AuthType::Cert => {
+            let given = draft.given(&Place::Main, "client_tls_sslmode");
+            let line = draft.line(&Place::Main, if given { "client_tls_sslmode" } else { "auth_type" });
+            let expected = "verify-ca or verify-full, for auth_type = cert";
+            draft.mistakes.add(line, "client_tls_sslmode", expected, mode.to_string());
+        }
+        AuthType::Hba if of_rules => {
+            let text = "method cert in auth_hba_file lets nobody in: clients show certificates with client_tls_sslmode = verify-ca or verify-full";
+            draft.warn(text);
+        }
+        _ => {}
     }
 }
 

@@ -8,6 +8,7 @@
 mod adversary_relay;
 mod adversary_window;
 mod auth;
+mod auth_cert;
 mod auth_hba;
 mod auth_query;
 mod autodb;
