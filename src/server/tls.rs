@@ -34,7 +34,9 @@ impl Target {
             }
             // As libpq: TLS that both sides have and that does not come about is as good as none.
             Err(error) => {
-                tracing::warn!(host = %self.host, port = self.port, %error, "TLS to the server failed: going on without");
+                if let Some(left_out) = self.connector.fallbacks.turn() {
+                    tracing::warn!(host = %self.host, port = self.port, %error, left_out, "TLS to the server failed: going on without");
+                }
                 self.dial(at).await
             }
         }

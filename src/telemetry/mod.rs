@@ -7,5 +7,6 @@
 
 pub mod http;
 pub mod metrics;
+pub mod seldom;
 pub mod sink;
 pub mod trace;

@@ -77,6 +77,12 @@ fn a_handshake_that_fails() {
     // He hangs up on the ClientHello; what comes next is in the clear.
     assert_eq!(sealed(&proxy), Ok("f".to_owned()));
     assert!(proxy.log().contains("going on without"), "{}", proxy.log());
+    // Each connection does so, and the log says it once a minute.
+    for _ in 0..3 {
+        proxy.admin("RECONNECT");
+        assert_eq!(sealed(&proxy), Ok("f".to_owned()));
+    }
+    assert_eq!(proxy.log().matches("going on without").count(), 1, "{}", proxy.log());
     assert!(sealed(&through(&db, &between, "require")).is_err());
 }
 

@@ -15,10 +15,13 @@ use tokio_rustls::TlsConnector;
 
 use super::{BadTls, Encrypted, cert, provider, versions};
 use crate::config::{Config, SslMode, TlsSide};
+use crate::telemetry::seldom::Seldom;
 
 /// How Postgres is asked for TLS. Made whole from a configuration; by default it is not asked.
 #[derive(Default)]
 pub struct Connector {
+    /// For the log: connections that went on without TLS, because it did not come about.
+    pub fallbacks: Seldom,
     side: TlsSide,
     tls: Option<TlsConnector>,
 }
@@ -39,7 +42,7 @@ impl Connector {
     pub fn new(config: &Config) -> Result<Self, BadTls> {
         let side = config.server_tls.clone();
         if side.sslmode == SslMode::Disable {
-            return Ok(Self { side, tls: None });
+            return Ok(Self { side, ..Self::default() });
         }
         let bad = |why: Error| BadTls::new(SIDE, why);
         let builder = ClientConfig::builder_with_provider(provider());
@@ -50,7 +53,7 @@ impl Connector {
             None => builder.with_no_client_auth(),
         };
         config.resumption = Resumption::disabled();
-        Ok(Self { side, tls: Some(TlsConnector::from(Arc::new(config))) })
+        Ok(Self { side, tls: Some(TlsConnector::from(Arc::new(config))), ..Self::default() })
     }
 
     /// When TLS is used.
