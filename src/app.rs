@@ -31,6 +31,7 @@ use crate::session::lookup::Lookups;
 use crate::session::overdue;
 use crate::telemetry::http::{self, Readiness, Sources};
 use crate::telemetry::metrics::{self, ProxyMetrics, Recorder, Totals, publish};
+use crate::telemetry::seldom::Seldom;
 use crate::telemetry::trace::Logs;
 use crate::window::registry::Registry;
 use crate::window::watchdog::Watchdog;
@@ -96,7 +97,7 @@ pub async fn run(config: Config, outside: Outside) -> Result<(), StartError> {
         catalog: Arc::new(Catalog::new(config.prepared_statement_memory)),
         metrics: Arc::new(ProxyMetrics::new(&recorder)),
         guests: Arc::new(Semaphore::new(guest_places(config.max_client_conn))),
-        door: Arc::new(Door { acceptor, closing: AtomicBool::new(false) }),
+        door: Arc::new(Door { acceptor, closing: AtomicBool::new(false), crowd: Seldom::default() }),
     };
     let registry = Registry::new(databases, clients, users, clock);
     let (shutdown, ending) = watch::channel(Ending::Run);
@@ -131,7 +132,7 @@ fn bind(config: &Config) -> io::Result<Vec<(Listener, Via)>> {
     let mut listeners = Vec::new();
     for name in &config.listen_addr {
         for addr in resolve(name, config.listen_port)? {
-            listeners.push((Listener::tcp(addr)?, Via::Listener));
+            listeners.push((Listener::tcp(addr, config.listen_backlog)?, Via::Listener));
         }
     }
     if let Some(dir) = &config.unix_socket_dir {
@@ -174,7 +175,7 @@ async fn accept(listener: Listener, via: Via, env: Env, mut ending: watch::Recei
         tokio::select! {
             biased;
             () = stop => return,
-            accepted = listener.accept(env.front.config().tcp_keepalive) => match accepted {
+            accepted = listener.accept(|| env.front.config().tcp_watch()) => match accepted {
                 Ok(stream) => drop(tokio::spawn(serve(stream, via, env.clone()))),
                 Err(error) => {
                     tracing::warn!(%error, on = %listener.describe(), "cannot accept a connection");
@@ -191,8 +192,7 @@ async fn serve(stream: crate::net::stream::Stream, via: Via, env: Env) {
         // The console's own socket is always answered: it is where an operator sees who takes the places.
         let place = Arc::clone(&env.front.guests).try_acquire_owned();
         if place.is_err() && via == Via::Listener {
-            tracing::debug!(free = env.front.guests.available_permits(), "too many connections that are not logged in");
-            return;
+            return turned_away(&env.front);
         }
         // Boxed: a log-in needs much more room than a session that is idle.
         Box::pin(greet(stream, &env.front, via)).await
@@ -204,6 +204,15 @@ async fn serve(stream: crate::net::stream::Stream, via: Via, env: Env) {
             drop(env);
             session.run().await;
         }
+    }
+}
+
+/// So many connections are logging in, or do nothing at all, that there is no room for one more. It is not told: who cannot be
+/// waited for cannot be talked to.
+fn turned_away(front: &Front) {
+    front.metrics.login_failed("too_many_clients");
+    if let Some(left_out) = front.door.crowd.turn() {
+        tracing::warn!(left_out, "no more connections allowed (max_client_conn): too many that are not logged in");
     }
 }
 
@@ -325,6 +334,7 @@ async fn signals(env: &Env, mut ending: watch::Receiver<Ending>, mut heard: Sign
 async fn close(env: &Env, mut ending: watch::Receiver<Ending>) {
     let _ = ending.wait_for(|ending| *ending > Ending::Run).await;
     tracing::info!(how = ?*ending.borrow(), "shutting down");
+    let since = env.front.clock.now();
     env.notify.stopping();
     env.front.door.closing.store(true, Ordering::Release);
     env.registry.shut_down().await;
@@ -332,8 +342,16 @@ async fn close(env: &Env, mut ending: watch::Receiver<Ending>) {
     loop {
         period.tick().await;
         let how = *ending.borrow();
-        if env.front.clients.count() == 0 {
+        let left = env.front.clients.count();
+        if left == 0 {
             return;
+        }
+        let waited = env.front.clock.now().since(since);
+        if env.front.config().shutdown_timeout.is_some_and(|bound| waited >= bound) {
+            tracing::warn!(clients = left, "shutdown_timeout: ending although clients are connected");
+            env.shutdown.send_replace(Ending::Now);
+            // What that means is seen to elsewhere.
+            return std::future::pending().await;
         }
         if how == Ending::WaitForServers {
             // Those between transactions go now; the others at their next boundary.

@@ -4,7 +4,7 @@
 //! `types.rs`; what concerns several keys at once is in `check.rs`.
 
 use super::check;
-use super::mistake::{Mistake, Mistakes, quoted, suggestion};
+use super::mistake::{Mistake, Mistakes, one_line, quoted, suggestion};
 use super::pgbouncer;
 use super::text::{self, Entry, Format, Parsed, Place};
 use super::types::{Config, Database, Key, Section, UserOverride};
@@ -101,13 +101,13 @@ impl<'a> Draft<'a> {
 
     /// Notes what is not wrong but should be known.
     pub(super) fn warn(&mut self, warning: &str) {
-        self.config.warnings.push(format!("{}: {}", self.file.display(), warning.escape_debug()));
+        self.config.warnings.push(format!("{}: {}", self.file.display(), one_line(warning)));
     }
 
     /// The same, of a line.
     pub(super) fn warn_at(&mut self, line: usize, warning: &str) {
         let (file, line) = self.mistakes.place(line);
-        self.config.warnings.push(format!("{}:{line}: {}", file.display(), warning.escape_debug()));
+        self.config.warnings.push(format!("{}:{line}: {}", file.display(), one_line(warning)));
     }
 
     /// What is not in the file is as it is in PgBouncer.

@@ -38,6 +38,21 @@ pub struct ClientLimits {
     pub query_timeout: Option<Duration>,
 }
 
+/// How a TCP connection notices that its peer is gone without a word. `None` is the kernel's choice.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct TcpWatch {
+    /// `tcp_keepalive`: is a silent peer probed?
+    pub keepalive: bool,
+    /// `tcp_keepidle`.
+    pub idle: Option<Duration>,
+    /// `tcp_keepintvl`.
+    pub interval: Option<Duration>,
+    /// `tcp_keepcnt`.
+    pub probes: Option<u32>,
+    /// `tcp_user_timeout`.
+    pub user_timeout: Option<Duration>,
+}
+
 const fn unless_zero(count: usize) -> Option<usize> {
     if count == 0 { None } else { Some(count) }
 }
@@ -45,6 +60,18 @@ const fn unless_zero(count: usize) -> Option<usize> {
 impl Config {
     fn user(&self, name: &str) -> Option<&UserOverride> {
         self.user_overrides.get(name)
+    }
+
+    /// How TCP connections to clients and servers are watched.
+    #[must_use]
+    pub fn tcp_watch(&self) -> TcpWatch {
+        TcpWatch {
+            keepalive: self.tcp_keepalive,
+            idle: self.tcp_keepidle,
+            interval: self.tcp_keepintvl,
+            probes: unless_zero(self.tcp_keepcnt).and_then(|count| u32::try_from(count).ok()),
+            user_timeout: self.tcp_user_timeout,
+        }
     }
 
     /// For how long clients keep their server.

@@ -33,6 +33,19 @@ impl fmt::Display for Mistake {
 
 impl std::error::Error for Mistake {}
 
+/// A text with its control characters escaped, so that it stays one line.
+pub(crate) fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() {
+            line.extend(c.escape_debug());
+        } else {
+            line.push(c);
+        }
+    }
+    line
+}
+
 /// Where the lines of a text come from that was put together from several files.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Origins(Vec<(Rc<Path>, usize)>);

@@ -37,7 +37,7 @@ pub use classes::{Class, Classes, Who};
 pub use hba::{Hba, Method, Names, Net, Over, Rule};
 pub use hours::Hours;
 pub use ident::IdentMaps;
-pub use limits::{ClientLimits, PoolLimits};
+pub use limits::{ClientLimits, PoolLimits, TcpWatch};
 pub use mistake::Mistake;
 pub use reference::reference;
 pub use running::Running;

@@ -18,14 +18,12 @@ pub(super) const DEFAULTS: &[(&str, &str)] = &[
     ("metrics_addr", ""),
 ];
 
-const SOON: &str = "it has no effect here yet";
 const RUSTLS: &str = "rustls offers safe ciphers and curves only";
 const RESOLVER: &str = "names are looked up by the system's resolver";
 const BUFFERS: &str = "buffers have the size that they need, and data is relayed piece by piece";
 const LDAP_PAM: &str = "log-in through LDAP or PAM is not supported";
 const SYSLOG: &str = "logs go to standard error (under systemd: the journal) and to logfile";
 const WINDOWS: &str = "it is for Windows only";
-const STARTUP: &str = "clients get the settings that they ask for, or those of the role and database in Postgres";
 
 /// Keys of `[pgbouncer]`, each with its word.
 const MAIN: &[(&str, &str)] = &[
@@ -39,10 +37,9 @@ const MAIN: &[(&str, &str)] = &[
     ("disable_pqexec", "simple queries are never refused"),
     ("dns_zone_check_period", RESOLVER),
     ("job_name", WINDOWS),
-    ("listen_backlog", "1024 connections may wait to be accepted"),
-    ("load_balance_hosts", "a database has one host"),
+    ("load_balance_hosts", "a database has one host; all addresses that its name stands for are tried in turn"),
     ("log_pooler_errors", "errors of the pooler are always logged"),
-    ("login_notify_message", SOON),
+    ("login_notify_message", "clients are sent no notice when they log in"),
     ("max_packet_size", BUFFERS),
     ("peer_id", "there are no peers: one process uses all processors (worker_threads)"),
     ("pkt_buf", BUFFERS),
@@ -60,21 +57,14 @@ const MAIN: &[(&str, &str)] = &[
     ("syslog_facility", SYSLOG),
     ("syslog_ident", SYSLOG),
     ("tcp_defer_accept", "a client may be silent at first, so connections are accepted at once"),
-    ("tcp_keepcnt", "the kernel's value is used"),
-    ("tcp_keepidle", "the kernel's value is used"),
-    ("tcp_keepintvl", "the kernel's value is used"),
     ("tcp_socket_buffer", "the kernel sizes its buffers itself"),
-    ("tcp_user_timeout", SOON),
-    ("track_extra_parameters", SOON),
+    ("track_extra_parameters", "all settings of a session follow their client, not listed ones only"),
 ];
 
 /// Keys of a connection string under `[databases]`.
 const DATABASE: &[(&str, &str)] = &[
-    ("application_name", STARTUP),
-    ("client_encoding", STARTUP),
-    ("datestyle", STARTUP),
-    ("load_balance_hosts", "a database has one host"),
-    ("timezone", STARTUP),
+    ("application_name", "a server has its client's application_name, and is \"pglull\" before it had one"),
+    ("load_balance_hosts", "a database has one host; all addresses that its name stands for are tried in turn"),
 ];
 
 /// Keys of a line under `[users]`.

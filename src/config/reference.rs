@@ -26,7 +26,7 @@ const USER: &str = "
 [users.reporting]
 ";
 /// Values of keys that have no default, or whose default would not let the file be loaded as it is.
-const EXAMPLES: [(&str, &str); 21] = [
+const EXAMPLES: [(&str, &str); 24] = [
     ("auth_file", "users.example"),
     ("host", "127.0.0.1"),
     ("port", "5433"),
@@ -43,6 +43,9 @@ const EXAMPLES: [(&str, &str); 21] = [
     ("max_user_client_connections", "500"),
     ("query_wait_timeout", "30s"),
     ("server_lifetime", "3600s"),
+    ("timezone", "UTC"),
+    ("datestyle", "ISO, MDY"),
+    ("client_encoding", "UTF8"),
     ("connect_query", "SET search_path = app"),
     ("client_idle_timeout", "1h"),
     ("idle_transaction_timeout", "60s"),

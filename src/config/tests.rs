@@ -243,7 +243,11 @@ pkt_buf = 4096
 client_tls_ciphers = default
 server_tls_protocols = legacy
 server_lifetime = 0
+tcp_socket_buffer = 0
 tcp_keepalive=0
+tcp_keepidle=30
+tcp_keepcnt=0
+tcp_user_timeout=12500
 [pglull.window]
 hold = 11
 ";
@@ -254,17 +258,21 @@ hold = 11
     assert_eq!(config.database("anything").map(|d| d.host.as_str()), Some("/run/pg"));
     assert_eq!(config.listen_addr, ["127.0.0.1", "::1"]);
     assert_eq!(config.window.hold, Duration::from_secs(11));
-    assert!(!config.tcp_keepalive);
+    let watch = config.tcp_watch();
+    assert_eq!((watch.keepalive, watch.idle, watch.probes), (false, Some(Duration::from_secs(30)), None));
+    // PgBouncer has this one in milliseconds.
+    assert_eq!(watch.user_timeout, Some(Duration::from_millis(12_500)));
     assert_eq!(config.pool_mode_of(&config.databases["bench"], "app"), PoolMode::Session);
     assert_eq!(config.pool_mode_of(&config.databases["odd \"name"], "x"), PoolMode::Transaction);
     let warnings: Vec<_> = config.warnings.iter().map(|w| w.trim_start_matches("c/pglull.toml:")).collect();
     let soon = |line: &str| warnings.iter().any(|w| w.starts_with(line));
     assert!(soon("6: [peers]: ignored: there are no peers"), "{warnings:?}");
-    assert!(soon("3: databases.bench.timezone: ignored: clients get the settings that they ask for"), "{warnings:?}");
+    assert_eq!(config.databases["bench"].timezone.as_deref(), Some("x"));
     assert!(soon("15: pkt_buf: ignored: buffers have the size that they need"), "{warnings:?}");
     assert!(soon("16: client_tls_ciphers: ignored: rustls offers safe ciphers and curves only"), "{warnings:?}");
     assert!(soon(" TLS 1.0 and 1.1 are not spoken"), "{warnings:?}");
     assert!(soon(" server_lifetime = 0 is no limit here; in PgBouncer each server is used once"), "{warnings:?}");
+    assert!(soon("19: tcp_socket_buffer: ignored: the kernel sizes its buffers itself"), "{warnings:?}");
     assert_eq!(warnings.len(), 6, "{warnings:?}");
     // What is not there is as in PgBouncer.
     assert_eq!((config.pool_mode, config.auth_type, config.max_client_conn), (PoolMode::Session, AuthType::Md5, 100));

@@ -79,6 +79,8 @@ section!(
         listen_addr: Vec<String> = Listen("127.0.0.1");
         /// TCP port, and the number in the name of the Unix socket.
         listen_port: u16 = Port("6432");
+        /// How many connections may wait to be accepted, as far as the kernel allows.
+        listen_backlog: usize = Size("1024");
         /// Folder of the clients' Unix socket `.s.PGSQL.PORT`; "" is none.
         unix_socket_dir: Option<PathBuf> = Path("");
         /// File mode of that socket, in octal digits.
@@ -174,6 +176,8 @@ section!(
         transaction_timeout: Option<Duration> = Timeout("0");
         /// A client whose query runs longer is disconnected, and the query is cancelled; 0 is never.
         query_timeout: Option<Duration> = Timeout("0");
+        /// How long SIGTERM, SIGINT and SHUTDOWN wait for clients or servers, before the process ends all the same; 0 is for ever.
+        shutdown_timeout: Option<Duration> = Timeout("0");
         /// How long a cancel request may wait for its connection; 0 is for ever.
         cancel_wait_timeout: Option<Duration> = Timeout("10s");
         /// TLS of clients: disable, allow or prefer (as they wish), require, verify-ca or verify-full (they need a certificate).
@@ -204,6 +208,14 @@ section!(
         application_name_add_host: bool = Flag("false");
         /// TCP keepalive on clients and servers.
         tcp_keepalive: bool = Flag("true");
+        /// How long a connection is silent before it is probed; 0 is the kernel's value, here and in the next two.
+        tcp_keepidle: Option<Duration> = Timeout("60s");
+        /// How long after a probe without an answer the next one is sent.
+        tcp_keepintvl: Option<Duration> = Timeout("10s");
+        /// How many probes without an answer end a connection.
+        tcp_keepcnt: usize = Count("3");
+        /// How long sent data may stay without an acknowledgement before the connection ends; a bare number is milliseconds, 0 is the kernel's choice.
+        tcp_user_timeout: Option<Duration> = Millis("0");
         /// Shape of log lines: text or json.
         log_format: LogFormat = Choice("text");
         /// Least important log lines that are written: error, warn, info, debug or trace.
@@ -324,6 +336,12 @@ section!(
         query_wait_timeout: Option<Option<Duration>> = OptTimeout("");
         /// The age at which a server is closed; by default the global server_lifetime.
         server_lifetime: Option<Option<Duration>> = OptTimeout("");
+        /// Time zone of clients that ask for none; by default that of the role and database in Postgres.
+        timezone: Option<String> = OptText("");
+        /// DateStyle of clients that ask for none; likewise.
+        datestyle: Option<String> = OptText("");
+        /// Encoding of clients that ask for none; likewise.
+        client_encoding: Option<String> = OptText("");
         /// Run on each server once, when it has been opened.
         connect_query: Option<String> = OptText("");
         /// For how long a client keeps its server; by default the global pool_mode.
@@ -374,6 +392,7 @@ pub enum UserSecret {
 const FIXED: &[&str] = &[
     "listen_addr",
     "listen_port",
+    "listen_backlog",
     "unix_socket_dir",
     "unix_socket_mode",
     "unix_socket_group",

@@ -253,6 +253,8 @@ pub(crate) enum Slot<'a> {
     Bound(&'a mut Duration),
     /// A duration whose zero means "off".
     Timeout(&'a mut Option<Duration>),
+    /// The same, where a bare number is milliseconds.
+    Millis(&'a mut Option<Duration>),
     /// The same, with "as elsewhere" for none.
     OptTimeout(&'a mut Option<Option<Duration>>),
     Path(&'a mut Option<PathBuf>),
@@ -284,6 +286,7 @@ impl Slot<'_> {
             Self::Span(place) => *place = parse_duration(text)?,
             Self::Bound(place) => *place = bound(text)?,
             Self::Timeout(place) => *place = timeout(text)?,
+            Self::Millis(place) => *place = timeout(&in_millis(text))?,
             Self::OptTimeout(place) => *place = Some(timeout(text)?),
             Self::Path(place) => *place = Some(PathBuf::from(text)).filter(|_| !text.is_empty()),
             Self::Mode(place) => *place = mode(text)?,
@@ -303,6 +306,7 @@ impl Slot<'_> {
             Self::Flag(place) => u8::from(*place).to_string(),
             Self::Span(place) | Self::Bound(place) => place.as_secs_f64().to_string(),
             Self::Timeout(place) => place.unwrap_or_default().as_secs_f64().to_string(),
+            Self::Millis(place) => place.unwrap_or_default().as_millis().to_string(),
             other => other.show(),
         }
     }
@@ -320,7 +324,7 @@ impl Slot<'_> {
             Self::OptCount(place) => place.map_or_else(String::new, |n| n.to_string()),
             Self::Flag(place) => place.to_string(),
             Self::Span(place) | Self::Bound(place) => show_duration(*place),
-            Self::Timeout(place) => show_duration(place.unwrap_or_default()),
+            Self::Timeout(place) | Self::Millis(place) => show_duration(place.unwrap_or_default()),
             Self::OptTimeout(place) => place.map_or_else(String::new, |span| show_duration(span.unwrap_or_default())),
             Self::Path(place) => place.as_deref().map_or(String::new(), |path| path.display().to_string()),
             Self::Mode(place) => format!("{place:04o}"),
@@ -331,6 +335,12 @@ impl Slot<'_> {
             Self::OptPoolMode(place) => place.map_or("", PoolMode::as_str).to_owned(),
         }
     }
+}
+
+/// A bare number of milliseconds with its unit; anything else as it is.
+fn in_millis(text: &str) -> String {
+    let bare = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if bare { format!("{text}ms") } else { text.to_owned() }
 }
 
 /// The parts of a comma list, without blanks around them.

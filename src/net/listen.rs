@@ -9,9 +9,7 @@ use nix::unistd::Group;
 use tokio::net::{TcpListener, UnixListener};
 
 use super::stream::Stream;
-
-/// How many connections may wait to be accepted; as PgBouncer's default, but a burst of log-ins fits.
-const BACKLOG: i32 = 1024;
+use crate::config::TcpWatch;
 
 /// A bound socket that accepts clients.
 #[derive(Debug)]
@@ -33,11 +31,11 @@ impl Drop for SocketFile {
 }
 
 impl Listener {
-    /// Binds a TCP address.
+    /// Binds a TCP address; so many connections may wait to be accepted.
     ///
     /// # Errors
     /// The kernel's, with the address in the text.
-    pub fn tcp(addr: SocketAddr) -> io::Result<Self> {
+    pub fn tcp(addr: SocketAddr, backlog: usize) -> io::Result<Self> {
         let bind = || {
             let socket = socket2::Socket::new(socket2::Domain::for_address(addr), socket2::Type::STREAM, None)?;
             if addr.is_ipv6() {
@@ -46,7 +44,7 @@ impl Listener {
             socket.set_reuse_address(true)?;
             socket.set_nonblocking(true)?;
             socket.bind(&addr.into())?;
-            socket.listen(BACKLOG)?;
+            socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
             TcpListener::from_std(socket.into())
         };
         bind().map(Self::Tcp).map_err(|error| named(&error, &format!("cannot listen on {addr}")))
@@ -79,13 +77,13 @@ impl Listener {
         bind().map_err(|error| named(&error, &format!("cannot listen on {}", path.display())))
     }
 
-    /// Waits for the next connection. Cancel-safe.
+    /// Waits for the next connection, and then asks how it is to be watched. Cancel-safe.
     ///
     /// # Errors
     /// The kernel's: out of descriptors, or a peer that is gone already.
-    pub async fn accept(&self, keepalive: bool) -> io::Result<Stream> {
+    pub async fn accept(&self, watch: impl Fn() -> TcpWatch) -> io::Result<Stream> {
         match self {
-            Self::Tcp(listener) => Stream::tcp(listener.accept().await?.0, keepalive),
+            Self::Tcp(listener) => Stream::tcp(listener.accept().await?.0, &watch()),
             Self::Unix(listener, _) => Ok(Stream::Unix(listener.accept().await?.0)),
         }
     }

@@ -15,6 +15,7 @@ use tokio::net::{TcpStream, UnixStream};
 use super::tls::accept::Acceptor;
 use super::tls::connect::Connector;
 use super::tls::{Encrypted, TlsInfo};
+use crate::config::TcpWatch;
 
 /// A connected socket.
 #[derive(Debug)]
@@ -70,22 +71,36 @@ impl fmt::Display for Peer {
     }
 }
 
-/// Keepalive probes: a peer that vanished without a word is noticed after about a minute and a half.
-const KEEPALIVE: Duration = Duration::from_secs(60);
+/// The most probes that Linux takes (`MAX_TCP_KEEPCNT`).
+const PROBES_MAX: u32 = 127;
+
+/// The longest that fits the kernel's count of milliseconds.
+const USER_TIMEOUT_MAX: Duration = Duration::from_millis(i32::MAX as u64);
+
+/// The kernel counts these in whole seconds, from 1 to 32767 (`MAX_TCP_KEEPIDLE`).
+fn at_least_a_second(time: Duration) -> Duration {
+    time.clamp(Duration::from_secs(1), Duration::from_secs(32_767))
+}
 
 impl Stream {
-    /// Sets what every TCP connection of ours has: no Nagle delay, and keepalive where it is wanted.
+    /// Sets what every TCP connection of ours has: no Nagle delay, and what notices a peer that is gone.
     ///
     /// # Errors
     /// What the kernel says; the socket is dead then.
-    pub fn tcp(stream: TcpStream, keepalive: bool) -> io::Result<Self> {
+    pub fn tcp(stream: TcpStream, watch: &TcpWatch) -> io::Result<Self> {
         stream.set_nodelay(true)?;
-        if keepalive {
-            let probes = socket2::TcpKeepalive::new()
-                .with_time(KEEPALIVE)
-                .with_interval(Duration::from_secs(10))
-                .with_retries(3);
-            socket2::SockRef::from(&stream).set_tcp_keepalive(&probes)?;
+        let socket = socket2::SockRef::from(&stream);
+        if watch.keepalive {
+            let mut probes = socket2::TcpKeepalive::new();
+            probes = watch.idle.into_iter().fold(probes, |probes, idle| probes.with_time(at_least_a_second(idle)));
+            probes =
+                watch.interval.into_iter().fold(probes, |probes, gap| probes.with_interval(at_least_a_second(gap)));
+            probes = watch.probes.into_iter().fold(probes, |probes, count| probes.with_retries(count.min(PROBES_MAX)));
+            socket.set_keepalive(true)?;
+            socket.set_tcp_keepalive(&probes)?;
+        }
+        if let Some(bound) = watch.user_timeout {
+            socket.set_tcp_user_timeout(Some(bound.min(USER_TIMEOUT_MAX)))?;
         }
         Ok(Self::Tcp(stream))
     }
@@ -300,5 +315,45 @@ impl AsyncWrite for Stream {
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Closed => Poll::Ready(Err(closed())),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_is_watched_as_it_is_configured() {
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let seen = async |watch: TcpWatch| {
+            let Stream::Tcp(stream) = Stream::tcp(TcpStream::connect(addr).await.unwrap(), &watch).unwrap() else {
+                panic!("TCP");
+            };
+            let socket = socket2::SockRef::from(&stream);
+            let seconds = |time: io::Result<Duration>| time.unwrap().as_secs();
+            let probes = (
+                seconds(socket.tcp_keepalive_time()),
+                seconds(socket.tcp_keepalive_interval()),
+                socket.tcp_keepalive_retries().unwrap(),
+            );
+            (socket.keepalive().unwrap(), probes, socket.tcp_user_timeout().unwrap())
+        };
+        let (_, kernels, _) = seen(TcpWatch::default()).await;
+        let all = TcpWatch {
+            keepalive: true,
+            idle: Some(Duration::from_secs(30)),
+            interval: Some(Duration::from_millis(10)),
+            probes: Some(4),
+            user_timeout: Some(Duration::from_millis(12_500)),
+        };
+        assert_eq!(seen(all).await, (true, (30, 1, 4), all.user_timeout));
+        let by_kernel = TcpWatch { keepalive: true, ..TcpWatch::default() };
+        assert_eq!(seen(by_kernel).await, (true, kernels, None));
+        assert_eq!(seen(TcpWatch { keepalive: false, ..all }).await, (false, kernels, all.user_timeout));
+        // Far too much is as much as can be.
+        let endless = Some(Duration::from_secs(365 * 24 * 3600));
+        let most = TcpWatch { idle: endless, probes: Some(1_000_000), user_timeout: endless, ..all };
+        assert_eq!(seen(most).await, (true, (32_767, 1, 127), Some(USER_TIMEOUT_MAX)));
     }
 }

@@ -184,6 +184,13 @@ fn of_entry(entry: &Entry, role: &str) -> Option<Credential> {
     entry.password.as_ref().filter(|_| meant).map(Credential::of_password)
 }
 
+/// What an entry wants of sessions whose client asks for nothing else.
+fn settings_of(entry: &Entry) -> Vec<(&'static str, String)> {
+    let all =
+        [("TimeZone", &entry.timezone), ("DateStyle", &entry.datestyle), ("client_encoding", &entry.client_encoding)];
+    all.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))).collect()
+}
+
 /// Where a database leads, as this role, which logs in with this.
 #[must_use]
 pub fn target(
@@ -199,7 +206,9 @@ pub fn target(
         dbname: entry.and_then(|entry| entry.dbname.clone()).unwrap_or_else(|| name.to_owned()),
         user: role.to_owned(),
         keychain: Keychain::new(credential),
-        keepalive: config.tcp_keepalive,
+        // Our own questions and changes are in UTF-8, whatever clients are given.
+        defaults: Vec::new(),
+        watch: config.tcp_watch(),
         connector: Arc::clone(connector),
         manners: Manners::default(),
         names: Arc::new(Names::new(config.dns_max_ttl, config.dns_nxdomain_ttl)),
@@ -224,7 +233,7 @@ pub(super) fn plan(
         round_robin: config.server_round_robin,
     };
     let credential = of_entry(entry, role).or_else(|| credential(role));
-    let target = target((config, connector), name, role, credential);
+    let target = Target { defaults: settings_of(entry), ..target((config, connector), name, role, credential) };
     Plan { target, mode: config.pool_mode_of(entry, role), size, limits }
 }
 

@@ -30,6 +30,8 @@ pub struct Link {
     pub key: CancelKey,
     /// Version and cipher of its TLS, if it has any.
     pub tls: Option<String>,
+    /// How many prepared statements of clients it had at its last boundary.
+    pub prepared: AtomicUsize,
     /// Cancels that are on their way to it.
     pub guard: Arc<CancelGuard>,
 }

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -75,7 +76,8 @@ pub struct Rested {
 
 impl Rested {
     /// Joins a server and its proof.
-    pub const fn new(server: Box<Server>, proof: Boundary) -> Self {
+    pub fn new(server: Box<Server>, proof: Boundary) -> Self {
+        server.note_prepared();
         Self { server, _proof: proof }
     }
 
@@ -343,6 +345,11 @@ impl Server {
         let version = self.parameters.value(b"server_version").map_or(&b""[..], |version| version);
         let major = version.iter().take_while(|byte| byte.is_ascii_digit());
         major.fold(0_u32, |number, digit| number.saturating_mul(10).saturating_add(u32::from(digit - b'0'))) >= 18
+    }
+
+    /// Lets others see how many prepared statements it has; for each boundary.
+    pub fn note_prepared(&self) {
+        self.link.prepared.store(self.slots.len(), Ordering::Relaxed);
     }
 
     /// The proof that it is clean, if it is.

@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use aws_lc_rs::rand;
@@ -25,6 +25,7 @@ use crate::auth::credential::{Credential, Keychain};
 use crate::auth::scram::Keys;
 use crate::auth::scram_client;
 use crate::auth::users::md5_of_stored;
+use crate::config::TcpWatch;
 use crate::ids::{Moment, ServerId};
 use crate::net::stream::{Peer, Stream};
 use crate::prepared::slots::Slots;
@@ -46,8 +47,10 @@ pub struct Target {
     pub user: String,
     /// What to log in with, as far as it is known by now.
     pub keychain: Keychain,
-    /// Whether TCP connections get keepalive probes.
-    pub keepalive: bool,
+    /// Settings that a session begins with, for clients that ask for none of their own.
+    pub defaults: Vec<(&'static str, String)>,
+    /// How TCP connections notice that the server is gone.
+    pub watch: TcpWatch,
     /// How TLS is asked for.
     pub connector: Arc<Connector>,
     /// What was found out about it.
@@ -69,7 +72,7 @@ impl Target {
     /// matter to a server that is logged in.
     #[must_use]
     pub fn leads_where(&self, other: &Self) -> bool {
-        let place = |target: &Self| (target.port, target.keepalive);
+        let place = |target: &Self| (target.port, target.watch, target.defaults.clone());
         let alike = self.host.starts_with('/') || self.connector.same(&other.connector);
         alike
             && place(self) == place(other)
@@ -92,7 +95,7 @@ impl Target {
                 None => self.dial_any().await,
             };
             match dialled {
-                Ok(stream) => Stream::tcp(stream, self.keepalive),
+                Ok(stream) => Stream::tcp(stream, &self.watch),
                 Err(error) => Err(error),
             }
         };
@@ -179,7 +182,9 @@ impl Greeting {
         let mut greeting = Self { stream, buf: BytesMut::with_capacity(4096), minor, accepted: false };
         let mut out = BytesMut::new();
         let (user, database) = (target.user.as_str(), target.dbname.as_str());
-        let parameters = [("user", user), ("database", database), ("application_name", APPLICATION_NAME)];
+        let named = [("user", user), ("database", database), ("application_name", APPLICATION_NAME)];
+        let defaults = target.defaults.iter().map(|(name, value)| (*name, value.as_str()));
+        let parameters: Vec<_> = named.into_iter().chain(defaults).collect();
         startup::write(minor, &parameters, &mut out);
         greeting.stream.write_all(&out).await?;
         Ok(greeting)
@@ -232,7 +237,14 @@ impl Greeting {
             initial: Arc::new(parameters.clone()),
             client: None,
             parameters,
-            link: Arc::new(Link { target: Arc::clone(target), addr, key, tls, guard: Arc::default() }),
+            link: Arc::new(Link {
+                target: Arc::clone(target),
+                addr,
+                key,
+                tls,
+                prepared: AtomicUsize::new(0),
+                guard: Arc::default(),
+            }),
             connected_at: now,
             used_at: now,
             expires_at: None,

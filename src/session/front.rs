@@ -15,6 +15,7 @@ use crate::net::tls::accept::Acceptor;
 use crate::pool::databases::Databases;
 use crate::prepared::catalog::Catalog;
 use crate::telemetry::metrics::ProxyMetrics;
+use crate::telemetry::seldom::Seldom;
 
 /// The process as a session sees it.
 #[derive(Clone)]
@@ -48,6 +49,8 @@ pub struct Door {
     pub acceptor: ArcSwap<Acceptor>,
     /// Set when nobody may log in any more.
     pub closing: AtomicBool,
+    /// For the log: connections for which there was no place.
+    pub crowd: Seldom,
 }
 
 /// Connections that may be logging in besides as many as there may be clients: for cancel requests and probes.

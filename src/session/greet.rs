@@ -4,6 +4,7 @@
 //! one StartupMessage (CVE-2026-107350 came from a second), and no byte of the client reaches a server before it is proved.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -18,6 +19,7 @@ use crate::clients::{Cancel, Entry, Local, Presence};
 use crate::ids::Moment;
 use crate::net::stream::{Peer, Stream};
 use crate::net::tls::accept::Acceptor;
+use crate::pool::database::Database;
 use crate::server::cancel;
 use crate::wire::frame::Flow;
 use crate::wire::reply::{self, Report, Severity, sqlstate};
@@ -242,6 +244,14 @@ impl Guest {
         })
     }
 
+    /// As PgBouncer says it: tools look for these words.
+    fn note_attempt(&self, asked: &Asked<'_>) {
+        let Asked { user, database, replication } = asked;
+        let tls = self.stream.tls().map_or_else(|| "no".to_owned(), ToString::to_string);
+        let replication = if *replication { "yes" } else { "no" };
+        tracing::info!(peer = %self.peer, "login attempt: db={database} user={user} tls={tls} replication={replication}");
+    }
+
     /// Whether the client may go on without TLS, if it does.
     fn is_private_enough(&self, acceptor: &Acceptor) -> Result<(), Refusal> {
         let needs_tls = matches!(self.peer, Peer::Tcp(..)) && acceptor.demands();
@@ -265,8 +275,12 @@ async fn log_in(guest: &mut Guest, front: &Front, via: Via, startup: &Startup) -
     let database = name("database").unwrap_or(user);
     let user = String::from_utf8_lossy(user).into_owned();
     let database = String::from_utf8_lossy(database).into_owned();
+    let replication = name("replication").is_some_and(|value| !is_false(value));
+    if via == Via::Listener && front.config().log_connections {
+        guest.note_attempt(&Asked { user: &user, database: &database, replication });
+    }
     negotiate(guest, startup).await?;
-    if name("replication").is_some_and(|value| !is_false(value)) {
+    if replication {
         let report = Report::new(sqlstate::FEATURE_NOT_SUPPORTED, "replication connections are not supported")
             .hint("Connect replication clients to Postgres itself.");
         return Err(Refusal::Say(report, "unsupported"));
@@ -295,20 +309,7 @@ async fn log_in(guest: &mut Guest, front: &Front, via: Via, startup: &Startup) -
     if front.is_closing() {
         return Err(Refusal::Say(Report::new(sqlstate::CANNOT_CONNECT_NOW, "pooler is shutting down"), "shutdown"));
     }
-    let Some(database) = front.databases.find(&database) else {
-        return Err(match front.config().database(&database) {
-            None => no_such_database(&database),
-            Some(_) => {
-                let text = "no more databases allowed (max_auto_databases)";
-                Refusal::Say(Report::new(sqlstate::TOO_MANY_CONNECTIONS, text), "too_many_clients")
-            }
-        });
-    };
-    if database.is_disabled() {
-        let report =
-            Report::new(sqlstate::NOT_IN_PREREQUISITE_STATE, format!("database \"{}\" is disabled", database.name));
-        return Err(Refusal::Say(report, "disabled"));
-    }
+    let database = open_database(front, &database)?;
     let forced = front.config().database(&database.name).and_then(|entry| entry.user.clone());
     let entry = Entry {
         pool_user: forced.unwrap_or_else(|| user.clone()),
@@ -322,6 +323,25 @@ async fn log_in(guest: &mut Guest, front: &Front, via: Via, startup: &Startup) -
         minor: guest.minor,
     };
     welcome::welcome(guest, front, startup, (entry, database, proven.credential)).await.map(Step::Session)
+}
+
+/// The database that a client asks for, if it may have it.
+fn open_database(front: &Front, name: &str) -> Result<Arc<Database>, Refusal> {
+    let Some(database) = front.databases.find(name) else {
+        return Err(match front.config().database(name) {
+            None => no_such_database(name),
+            Some(_) => {
+                let text = "no more databases allowed (max_auto_databases)";
+                Refusal::Say(Report::new(sqlstate::TOO_MANY_CONNECTIONS, text), "too_many_clients")
+            }
+        });
+    };
+    if database.is_disabled() {
+        let report =
+            Report::new(sqlstate::NOT_IN_PREREQUISITE_STATE, format!("database \"{}\" is disabled", database.name));
+        return Err(Refusal::Say(report, "disabled"));
+    }
+    Ok(database)
 }
 
 pub(super) fn no_such_database(name: &str) -> Refusal {

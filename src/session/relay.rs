@@ -141,6 +141,7 @@ impl Relay<'_> {
             if self.began
                 && let Some(boundary) = self.server.progress.boundary(self.input, &self.server.flow)
             {
+                self.server.note_prepared();
                 return Poll::Ready(End::Boundary(boundary));
             }
             match self.requests(cx, counts) {

@@ -65,7 +65,7 @@ pub(super) async fn welcome(
     pool.stats.logins.add(1);
     if front.config().log_connections {
         let client = presence.client();
-        tracing::info!(client = client.id.0, database = %client.database, user = %client.user, peer = %client.peer, tls = client.tls.as_deref().unwrap_or("no"), "log-in");
+        tracing::debug!(client = client.id.0, database = %client.database, user = %client.user, peer = %client.peer, tls = client.tls.as_deref().unwrap_or("no"), "log-in");
     }
     Ok(Ready { front: front.clone(), presence, pool, asked })
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::support::postgres::Db;
 use crate::support::proxy::{Proxy, Spec};
 use crate::support::wait::{eventually, secs};
-use crate::support::wire::{Msg, Reply};
+use crate::support::wire::{Msg, Reply, Wire, parse, sync};
 
 /// PgBouncer's letters for types: s text, i int4, q int8, N numeric, T a time as text.
 fn oid(letter: char) -> u32 {
@@ -199,6 +199,30 @@ fn clients_servers_and_sockets_tell_who_is_linked_to_whom() {
     busy.ok("COMMIT");
     assert_eq!(states("SHOW SOCKETS"), ["cl_active", "cl_active", "sv_idle"]);
     assert_eq!(states("SHOW ACTIVE_SOCKETS"), Vec::<String>::new());
+}
+
+#[test]
+fn prepared_statements_are_counted_for_clients_and_for_servers() {
+    let db = Db::new();
+    let proxy = Spec::of(&db).pool(1).num("max_prepared_statements", 2).start();
+    let (mut first, mut second) = (proxy.client().app("first").login(), proxy.client().app("second").login());
+    let prepare = |wire: &mut Wire, name: &str, sql: &str| {
+        wire.send(&[parse(name, sql), sync()].concat()).unwrap();
+        wire.recv_until(b'Z', 1).unwrap();
+    };
+    let count = |what: &str, app: &str| {
+        let rows = proxy.admin(what).maps();
+        let row = if app.is_empty() { &rows[0] } else { find(&rows, "application_name", app) };
+        row["prepared_statements"].parse::<u64>().unwrap()
+    };
+    prepare(&mut first, "a", "SELECT 1");
+    prepare(&mut second, "x", "SELECT 1");
+    assert_eq!((count("SHOW CLIENTS", "first"), count("SHOW CLIENTS", "second")), (1, 1));
+    assert_eq!(count("SHOW SERVERS", ""), 1, "equal statements are one");
+    prepare(&mut first, "b", "SELECT 2");
+    prepare(&mut first, "c", "SELECT 3");
+    assert_eq!((count("SHOW CLIENTS", "first"), count("SHOW SERVERS", "")), (3, 2));
+    assert_eq!(count("SHOW SOCKETS", "first"), 3);
 }
 
 #[test]

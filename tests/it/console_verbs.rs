@@ -1,5 +1,7 @@
 //! What the console's verbs do to real clients and servers.
 
+use nix::sys::signal::Signal;
+
 use crate::support::postgres::Db;
 use crate::support::proxy::{Proxy, Spec};
 use crate::support::wait::{eventually, secs};
@@ -212,6 +214,27 @@ fn shutdown_that_waits_for_servers_lets_transactions_finish() {
     assert_eq!(open.finish().unwrap_err().db().code, "57P01");
     assert!(proxy.ended(secs(10)).success());
     assert_eq!(db.one("SELECT count(*) FROM t"), "2");
+}
+
+#[test]
+fn shutdown_timeout_bounds_the_wait_for_clients() {
+    let db = Db::with("CREATE TABLE t (a int)");
+    for (wait, signal) in [("SHUTDOWN WAIT_FOR_CLIENTS", None), ("", Some(Signal::SIGTERM)), ("", Some(Signal::SIGINT))]
+    {
+        let mut proxy = Spec::of(&db).text("shutdown_timeout", "1s").start();
+        let mut client = proxy.client().login();
+        client.ok("BEGIN; INSERT INTO t VALUES (1)");
+        match signal {
+            Some(signal) => proxy.signal(signal),
+            None => drop(proxy.admin(wait)),
+        }
+        eventually("nobody new", secs(5), || proxy.client().connect().is_err());
+        assert_eq!(client.one("SELECT 1"), "1");
+        assert_eq!(client.finish().unwrap_err().db().code, "57P01");
+        assert!(proxy.ended(secs(10)).success());
+        assert!(proxy.log().contains("shutdown_timeout: ending although clients are connected clients=1"));
+    }
+    assert_eq!(db.one("SELECT count(*) FROM t"), "0");
 }
 
 #[test]

@@ -3,9 +3,9 @@
 use crate::support::postgres::Db;
 use crate::support::proxy::Spec;
 use crate::support::wait::{eventually, ms, secs};
-use crate::support::wire::{WireError, execute, extended, query, sync};
+use crate::support::wire::{Wire, WireError, execute, extended, query, sync};
 
-fn refused(result: Result<crate::support::wire::Wire, WireError>, message: &str) {
+fn refused(result: Result<Wire, WireError>, message: &str) {
     let error = result.map(drop).unwrap_err().db();
     assert_eq!((error.severity.as_str(), error.code.as_str()), ("FATAL", "53300"), "{error}");
     assert_eq!(error.message, message);
@@ -20,6 +20,31 @@ fn max_client_conn_bounds_all_clients_and_not_the_console() {
     proxy.admin("SHOW CLIENTS");
     first.close();
     eventually("a place is free", secs(5), || proxy.client().connect().is_ok());
+}
+
+/// Connections that never log in take places too: that there are none left is said, once, and counted.
+#[test]
+fn a_crowd_that_does_not_log_in_is_noticed() {
+    let db = Db::new();
+    let proxy = Spec::of(&db).num("max_client_conn", 2).start();
+    let crowd: Vec<_> = (0..66).map(|_| Wire::open(&proxy.client().addr).unwrap()).collect();
+    eventually("they are there", secs(10), || {
+        let lists = proxy.admin("SHOW LISTS").maps();
+        lists.iter().any(|row| row["list"] == "login_clients" && row["items"] == "66")
+    });
+    for _ in 0..3 {
+        assert!(proxy.client().connect().is_err());
+    }
+    let text = "no more connections allowed (max_client_conn): too many that are not logged in";
+    assert_eq!(proxy.log().matches(text).count(), 1, "{}", proxy.log());
+    let metric = |text: String| {
+        let line =
+            text.lines().find(|line| line.starts_with("pglull_") && line.contains("reason=\"too_many_clients\""));
+        line.unwrap().rsplit(' ').next().unwrap().parse::<f64>().unwrap()
+    };
+    assert!(metric(proxy.metrics_text()) >= 3.0);
+    drop(crowd);
+    eventually("there are places again", secs(10), || proxy.client().connect().is_ok());
 }
 
 #[test]
@@ -178,6 +203,33 @@ fn statement_mode_shares_a_server_between_statements() {
     assert_eq!(a.query("SELECT 1/0").unwrap_err().db().code, "22012");
     assert_eq!(a.one("SELECT sum(a) >= 21 FROM t"), "t");
     assert_eq!(db.servers(), 1);
+}
+
+#[test]
+fn a_databases_settings_are_those_of_clients_that_ask_for_none() {
+    let db = Db::new();
+    let spec = Spec::of(&db).pool(1).entry(&db, "timezone", "\"Asia/Tokyo\"").entry(&db, "datestyle", "\"SQL, DMY\"");
+    let proxy = spec.entry(&db, "client_encoding", "\"LATIN1\"").start();
+    let shown =
+        |wire: &mut Wire| ["TimeZone", "DateStyle", "client_encoding"].map(|name| wire.one(&format!("SHOW {name}")));
+    let mut plain = proxy.client().login();
+    assert_eq!(shown(&mut plain), ["Asia/Tokyo", "SQL, DMY", "LATIN1"]);
+    let mut own = proxy.client().param("TimeZone", "Europe/Rome").param("client_encoding", "UTF8").login();
+    assert_eq!(shown(&mut own), ["Europe/Rome", "SQL, DMY", "UTF8"]);
+    assert_eq!(shown(&mut plain), ["Asia/Tokyo", "SQL, DMY", "LATIN1"]);
+    plain.ok("SET TimeZone = 'Europe/Paris'");
+    plain.ok("RESET TimeZone");
+    assert_eq!(shown(&mut plain), ["Asia/Tokyo", "SQL, DMY", "LATIN1"]);
+    // What is ours is in UTF-8 all the same.
+    proxy.apply("w", "", &format!("COMMENT ON DATABASE {} IS 'ü'", db.name)).finish().unwrap();
+    assert_eq!(
+        db.one("SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = current_database()"),
+        "ü"
+    );
+    // Another value replaces the servers.
+    proxy.edit(|text| text.replace("Asia/Tokyo", "Asia/Seoul"));
+    proxy.admin("RELOAD");
+    assert_eq!(proxy.client().login().one("SHOW TimeZone"), "Asia/Seoul");
 }
 
 #[test]

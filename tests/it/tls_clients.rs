@@ -85,7 +85,9 @@ fn tls_is_shown_and_logged() {
     assert!(["TLSv1.3/TLS_AES_256_GCM_SHA384", "TLSv1.3/TLS_AES_128_GCM_SHA256"].contains(&&*shown("sealed")));
     assert_eq!(shown("plain"), "");
     let log = proxy.log();
-    assert!(log.contains("tls=\"TLSv1.3/TLS_AES_") && log.contains("tls=\"no\""), "{log}");
+    let attempt = format!("login attempt: db={} user={} tls=", db.name, db.user);
+    assert!(log.contains(&format!("{attempt}TLSv1.3/TLS_AES_")), "{log}");
+    assert!(log.lines().any(|line| line.contains(&format!("{attempt}no replication=no peer=127.0.0.1:"))), "{log}");
 }
 
 #[test]

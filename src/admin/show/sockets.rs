@@ -212,7 +212,7 @@ fn server_row(seen: &Seen, pool: &Pool, census: &Census, (state, env): (&str, &E
         pid,
         account.and_then(|account| account.link.tls.clone()).unwrap_or_default(),
         client.map(|client| client.application_name()).unwrap_or_default(),
-        0_u8,
+        account.map(|account| account.link.prepared.load(Ordering::Relaxed)).unwrap_or_default(),
         seen.listed.id.0,
     ]
 }
