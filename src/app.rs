@@ -219,10 +219,9 @@ fn turned_away(front: &Front) {
 async fn serve_http(listener: TcpListener, recorder: Recorder, env: Env) {
     let mut ending = env.shutdown.subscribe();
     let (scraped, asked) = (env.clone(), env.clone());
-    let scraped_recorder = recorder.clone();
     let sources = Sources {
         recorder,
-        snapshot: Arc::new(move || publish_all(&scraped_recorder, &scraped)),
+        snapshot: Arc::new(move || publish_all(&scraped)),
         readiness: Arc::new(move || {
             if asked.front.is_closing() {
                 return Readiness::NotReady("shutting down".to_owned());
@@ -238,7 +237,7 @@ async fn serve_http(listener: TcpListener, recorder: Recorder, env: Env) {
 }
 
 /// Fills in what is only counted in our own books, at each scrape.
-fn publish_all(recorder: &Recorder, env: &Env) {
+fn publish_all(env: &Env) {
     let now = env.front.clock.now();
     let clients = env.front.clients.list();
     for database in env.front.databases.list() {
@@ -274,7 +273,7 @@ fn publish_all(recorder: &Recorder, env: &Env) {
                 servers_connecting: counts.connecting as u64,
                 maxwait_us: counts.oldest.map_or(0, |since| crate::ids::millis(now.since(since)).saturating_mul(1000)),
             };
-            publish(recorder, &database.name, &pool.user, &totals);
+            publish(&database.recorder, &database.name, &pool.user, &totals);
         }
     }
     env.front.metrics.publish_process();

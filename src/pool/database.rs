@@ -79,6 +79,8 @@ pub struct Database {
     pub news: Notify,
     /// Its figures for the scraper.
     pub metrics: DatabaseMetrics,
+    /// Where its figures, and those of its pools, are recorded.
+    pub recorder: Recorder,
     pub(super) clock: Clock,
     pub(super) settings: ArcSwap<Settings>,
     pub(super) last_server: Arc<AtomicU64>,
@@ -164,10 +166,11 @@ impl Database {
         name: String,
         clock: Clock,
         (settings, last_server, places): (Settings, Arc<AtomicU64>, Arc<Places>),
-        recorder: &Recorder,
+        recorder: Recorder,
     ) -> Arc<Self> {
         Arc::new(Self {
-            metrics: DatabaseMetrics::new(recorder, &name),
+            metrics: DatabaseMetrics::new(&recorder, &name),
+            recorder,
             name,
             news: Notify::new(),
             clock,
@@ -247,7 +250,7 @@ impl Database {
     }
 
     /// The pool of a user; made if it is not there, with what `make` says.
-    pub(super) fn pool(self: &Arc<Self>, user: &str, recorder: &Recorder, make: impl FnOnce() -> Plan) -> Arc<Pool> {
+    pub(super) fn pool(self: &Arc<Self>, user: &str, make: impl FnOnce() -> Plan) -> Arc<Pool> {
         let mut pools = self.pool_list();
         if let Some(pool) = pools.iter().find(|pool| pool.user == user) {
             return Arc::clone(pool);
@@ -259,7 +262,7 @@ impl Database {
             user: user.to_owned(),
             shape: ArcSwap::from_pointee(Shape { target: Arc::new(target), mode }),
             stats: Stats::default(),
-            metrics: PoolMetrics::new(recorder, &self.name, user),
+            metrics: PoolMetrics::new(&self.recorder, &self.name, user),
             roster: Arc::default(),
             ix: self.books().add_pool(size),
             sharer,

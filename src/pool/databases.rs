@@ -97,7 +97,8 @@ impl Databases {
                 name.to_owned(),
                 self.clock,
                 (Settings::of(&config, name), Arc::clone(&self.last_server), Arc::clone(&self.places)),
-                &self.recorder,
+                // One that comes and goes takes its figures along.
+                if automatic { self.recorder.apart() } else { self.recorder.clone() },
             );
             database.spawn_upkeep();
             database
@@ -125,8 +126,7 @@ impl Databases {
         let role = entry.user.as_deref().unwrap_or(user);
         let own = proved.filter(|_| role == user);
         let credential = of_entry(entry, role).or(own).or_else(|| credential(role));
-        let pool =
-            database.pool(role, &self.recorder, || plan((&config, &self.connector()), &database.name, role, |_| None));
+        let pool = database.pool(role, || plan((&config, &self.connector()), &database.name, role, |_| None));
         // Each time, not only when it is made: a key is learned with a log-in.
         if let Some(credential) = credential {
             pool.learn(credential);

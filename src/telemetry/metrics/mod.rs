@@ -18,7 +18,7 @@ mod text;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Key, Label, Level, Metadata, Recorder as _};
@@ -48,6 +48,8 @@ struct Shared {
     exporter: PrometheusRecorder,
     handle: PrometheusHandle,
     seconds: Mutex<SecondsByName>,
+    /// Recorders of series that end before the process does.
+    apart: Mutex<Vec<Weak<Self>>>,
 }
 
 /// Counters in seconds: by metric name, then by rendered labels.
@@ -67,14 +69,40 @@ pub fn install() -> Result<Recorder, BuildError> {
         }
     }
     let handle = exporter.handle();
-    Ok(Recorder { shared: Arc::new(Shared { exporter, handle, seconds: Mutex::default() }) })
+    let shared = Shared { exporter, handle, seconds: Mutex::default(), apart: Mutex::default() };
+    Ok(Recorder { shared: Arc::new(shared) })
 }
 
 impl Recorder {
+    /// A recorder for what does not live as long as the process: what is recorded there is rendered here for as long as
+    /// anybody has it, and is gone with the last handle.
+    #[must_use]
+    pub fn apart(&self) -> Self {
+        // It cannot fail where the first did not; if it did, the series would stay, no more.
+        let Ok(apart) = install() else { return self.clone() };
+        let mut all = self.shared.apart.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|one| one.strong_count() > 0);
+        all.push(Arc::downgrade(&apart.shared));
+        apart
+    }
+
+    fn living(&self) -> Vec<Self> {
+        let all = self.shared.apart.lock().unwrap_or_else(PoisonError::into_inner);
+        all.iter().filter_map(Weak::upgrade).map(|shared| Self { shared }).collect()
+    }
+
     /// Everything in Prometheus' text format 0.0.4. Takes about a millisecond per thousand series: call it off
     /// the event loop.
     #[must_use]
     pub fn render(&self) -> String {
+        let living = self.living();
+        if living.is_empty() {
+            return self.render_own();
+        }
+        text::join([self].into_iter().chain(&living).map(Self::render_own))
+    }
+
+    fn render_own(&self) -> String {
         let mut out = self.shared.handle.render();
         let seconds = self.shared.seconds.lock().unwrap_or_else(PoisonError::into_inner);
         for spec in table::TABLE {
@@ -89,6 +117,7 @@ impl Recorder {
     /// [`run_upkeep`].
     pub fn upkeep(&self) {
         self.shared.handle.run_upkeep();
+        self.living().iter().for_each(|one| one.shared.handle.run_upkeep());
     }
 
     /// The counter `spec` with these label values, made if it is new. Resolve once, keep, increment often.

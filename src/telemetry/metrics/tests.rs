@@ -222,3 +222,30 @@ async fn upkeep_goes_on_for_ever() {
     assert!(upkeep.await.is_err(), "it ended by itself");
     assert!(recorder.render().contains("pglull_wait_seconds_count{database=\"shop\",user=\"app\"} 1"));
 }
+
+#[test]
+fn what_is_recorded_apart_is_rendered_while_it_lives() {
+    let recorder = install().unwrap();
+    let stays = DatabaseMetrics::new(&recorder, "shop");
+    let totals = Totals { transactions: 7, wait_time_us: 2_500_000, ..Totals::default() };
+    publish(&recorder, "shop", "app", &totals);
+    let apart = recorder.apart();
+    let goes = (DatabaseMetrics::new(&apart, "tenant"), PoolMetrics::new(&apart, "tenant", "app"));
+    goes.1.wait.record(Duration::from_millis(2));
+    publish(&apart, "tenant", "app", &Totals { transactions: 8, ..totals });
+    drop(apart);
+    recorder.upkeep();
+    let both = scrape(&recorder.render());
+    let transactions = |scrape: &Scrape, database: &str| {
+        value(scrape, "pglull_transactions_total", &format!("database=\"{database}\",user=\"app\""))
+    };
+    assert_eq!((transactions(&both, "shop"), transactions(&both, "tenant")), (Some(7.0), Some(8.0)));
+    let of_tenant = |scrape: &Scrape| scrape.samples.iter().filter(|(_, labels, _)| labels.contains("tenant")).count();
+    assert!(of_tenant(&both) > 20);
+    assert_eq!(both.help.keys().collect::<Vec<_>>(), both.kind.keys().collect::<Vec<_>>());
+    drop(goes);
+    let alone = scrape(&recorder.render());
+    assert_eq!((of_tenant(&alone), transactions(&alone, "shop")), (0, Some(7.0)));
+    assert_eq!(alone.samples.len(), both.samples.len() - of_tenant(&both));
+    drop(stays);
+}

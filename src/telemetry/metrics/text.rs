@@ -39,3 +39,18 @@ pub(super) fn write_counter(out: &mut String, spec: &Spec, by_labels: &BTreeMap<
     }
     out.push('\n');
 }
+
+/// Joins several texts into one: a family stands once, with the samples of all.
+pub(super) fn join(texts: impl Iterator<Item = String>) -> String {
+    let mut families: BTreeMap<String, (String, String)> = BTreeMap::new();
+    for text in texts {
+        for family in text.split("\n\n").filter(|family| !family.trim().is_empty()) {
+            let (about, samples): (Vec<_>, Vec<_>) = family.lines().partition(|line| line.starts_with('#'));
+            let name = about.first().and_then(|line| line.split(' ').nth(2)).unwrap_or_default();
+            let lines = |lines: Vec<&str>| lines.iter().map(|line| format!("{line}\n")).collect::<String>();
+            let known = families.entry(name.to_owned()).or_insert_with(|| (lines(about), String::new()));
+            known.1.push_str(&lines(samples));
+        }
+    }
+    families.into_values().map(|(about, samples)| format!("{about}{samples}\n")).collect()
+}
