@@ -27,9 +27,9 @@ fn main() -> ExitCode {
         };
     }
     match Cli::parse().command {
-        Command::Check(args) => load(&args.file).map_or(ExitCode::from(cli::USAGE), |_| ExitCode::SUCCESS),
+        Command::Check(args) => load(&args.file, false).map_or(ExitCode::from(cli::USAGE), |_| ExitCode::SUCCESS),
         Command::Convert(args) => convert(&args.file),
-        Command::Run(args) => match load(&args.file) {
+        Command::Run(args) => match load(&args.file, false) {
             None => ExitCode::from(cli::USAGE),
             Some(config) => run(config, false),
         },
@@ -39,11 +39,12 @@ fn main() -> ExitCode {
     }
 }
 
-/// Reads the configuration; every mistake is printed, and so is every warning.
-fn load(file: &Path) -> Option<Config> {
+/// Reads the configuration; every mistake is printed, and so is every warning unless it is to be `quiet`.
+fn load(file: &Path, quiet: bool) -> Option<Config> {
     match config::load(file) {
         Ok(config) => {
-            config.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+            let warnings = config.warnings.iter().filter(|_| !quiet);
+            warnings.for_each(|warning| eprintln!("warning: {warning}"));
             Some(config)
         }
         Err(mistakes) => {
@@ -73,15 +74,16 @@ fn convert(file: &Path) -> ExitCode {
 /// As PgBouncer: not as root, in the background if asked to, and failures are exit code 1.
 fn classic(args: &Classic) -> ExitCode {
     if args.version {
-        println!("pglull {}", env!("CARGO_PKG_VERSION"));
+        // Scripts look for the first words.
+        println!("{} (pglull {})", config::COMPATIBLE, env!("CARGO_PKG_VERSION"));
         return ExitCode::SUCCESS;
     }
     if args.reboot {
         return failed(pgbouncer::NO_REBOOT);
     }
     let Some(file) = &args.file else { return failed("no configuration file specified") };
-    // Said once, in the foreground.
-    let loaded = if background::is_background() { config::load(file).ok() } else { load(file) };
+    // Said once, in the foreground; with -q, warnings are for the log only.
+    let loaded = if background::is_background() { config::load(file).ok() } else { load(file, args.quiet) };
     let Some(mut config) = loaded else { return ExitCode::from(cli::FAILED) };
     config.at_least_verbose = usize::from(args.verbose);
     config.user = args.user.clone().or(config.user);

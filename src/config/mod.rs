@@ -39,6 +39,7 @@ pub use hours::Hours;
 pub use ident::IdentMaps;
 pub use limits::{ClientLimits, PoolLimits, TcpWatch};
 pub use mistake::Mistake;
+pub use pgbouncer::COMPATIBLE;
 pub use reference::reference;
 pub use running::Running;
 pub use tls::{TlsProtocols, TlsSide};

@@ -6,6 +6,10 @@
 
 use super::text::Place;
 
+/// The version of PgBouncer whose console, files and command line these are: tools look for `PgBouncer x.y.z`, and choose
+/// columns by it.
+pub const COMPATIBLE: &str = "PgBouncer 1.25.2";
+
 /// What PgBouncer takes for a key of `[pgbouncer]` that its file does not set, where that is not our default. A drop-in
 /// must not pool otherwise, or listen elsewhere, than the program whose file it was given.
 pub(super) const DEFAULTS: &[(&str, &str)] = &[

@@ -70,12 +70,12 @@ const COMMANDS: &[(&str, &str, &str)] = &[
     (
         "`SHUTDOWN WAIT_FOR_SERVERS`",
         "SHUTDOWN WAIT_FOR_SERVERS",
-        "Takes no more clients, disconnects each at the end of its transaction, then ends.",
+        "Takes no more clients, disconnects each at the end of its transaction, then ends; at the latest after `shutdown_timeout`.",
     ),
     (
         "`SHUTDOWN WAIT_FOR_CLIENTS`",
         "SHUTDOWN WAIT_FOR_CLIENTS",
-        "Takes no more clients, serves those that are there until they leave, then ends.",
+        "Takes no more clients, serves those that are there until they leave, then ends; at the latest after `shutdown_timeout`.",
     ),
     (
         "`WINDOW APPLY db [WITH (..)] AS $$ SQL $$`",
@@ -97,7 +97,7 @@ of the last `stats_period` and what has come since: a second's worth, but for th
 - The console itself has no row in `POOLS`, `DATABASES` and `STATS`; those who are at it stand in `CLIENTS`.
 - `POOLS`: `cl_waiting` counts held clients too, `cl_held` those alone; `maxwait` leaves them out. `cl_active` counts clients that are idle, as PgBouncer does.
 - `SERVERS`: `used` is idle for longer than `server_check_delay`, `tested` is being checked or made to forget its client.
-- `SOCKETS`: the seven columns about buffers are 0. `ACTIVE_SOCKETS` leaves idle clients and servers out.
+- `SERVERS`: `prepared_statements` is as of the last boundary. `SOCKETS`: the seven columns about buffers are 0: buffers are a session's own, and an idle one has none. `ACTIVE_SOCKETS` leaves idle clients and servers out.
 - `MEM`: the least that what is there takes, without buffers.
 - `PEERS`, `PEER_POOLS`, `DNS_HOSTS`, `DNS_ZONES` are empty: there are no peers, and names are looked up by the system.
 - Settings in `CONFIG` have PgBouncer's forms: times in seconds, switches 1 or 0.

@@ -17,11 +17,9 @@ pub(super) use columns::columns;
 use crate::admin::command::{self, Show};
 use crate::admin::console::{Answer, Env, Problem};
 use crate::admin::table::{Table, row};
+use crate::config::COMPATIBLE;
 use crate::pool::database::Database;
 use crate::wire::reply::{Report, sqlstate};
-
-/// The version of PgBouncer whose console this is: tools look for `PgBouncer x.y.z`, and choose columns by it.
-const COMPATIBLE: &str = "PgBouncer 1.25.2";
 
 /// What the console says of its settings at log-in. `server_version` is PgBouncer's: drivers and psql know its form.
 pub(super) const SETTINGS: [(&str, &str); 7] = [
@@ -112,9 +110,25 @@ pub(super) fn scope(database: Option<&str>, env: &Env) -> Result<Vec<Arc<Databas
         None => Ok(env.front.databases.list()),
         Some(name) => match env.front.databases.find(name) {
             Some(database) => Ok(vec![database]),
-            None => Err(Report::new(sqlstate::INVALID_CATALOG_NAME, format!("no such database: {name}")).into()),
+            None => Err(no_such_database(name)),
         },
     }
+}
+
+/// The same, to be looked at only: whoever may only look makes no database that the entry `*` would make.
+fn seen(database: Option<&str>, env: &Env) -> Result<Vec<Arc<Database>>, Problem> {
+    let mut all = env.front.databases.list();
+    if let Some(name) = database {
+        if env.front.config().database(name).is_none() {
+            return Err(no_such_database(name));
+        }
+        all.retain(|one| one.name == name);
+    }
+    Ok(all)
+}
+
+fn no_such_database(name: &str) -> Problem {
+    Report::new(sqlstate::INVALID_CATALOG_NAME, format!("no such database: {name}")).into()
 }
 
 fn config(env: &Env) -> Table {

@@ -1,6 +1,6 @@
 //! `SHOW WINDOWS`, `SHOW WINDOW`, `SHOW HELD`, `SHOW BLOCKERS`: ours alone.
 
-use super::{of, scope};
+use super::{of, seen};
 use crate::admin::command::Show;
 use crate::admin::console::{Env, Problem};
 use crate::admin::table::{Table, row};
@@ -99,7 +99,7 @@ pub(super) fn held(database: Option<&str>, env: &Env) -> Result<Table, Problem> 
     let now = env.front.clock.now();
     let mut table = of(&Show::Held(None));
     let live = env.registry.live();
-    for database in scope(database, env)? {
+    for database in seen(database, env)? {
         let window = live.iter().find(|handle| handle.covers(&database.name)).map(|handle| handle.id.clone());
         for (client, since) in database.held() {
             table.rows.push(row![
@@ -119,7 +119,7 @@ pub(super) fn held(database: Option<&str>, env: &Env) -> Result<Table, Problem> 
 
 pub(super) fn blockers(database: Option<&str>, env: &Env) -> Result<Table, Problem> {
     let mut table = of(&Show::Blockers(None));
-    for blocker in people::blockers(&env.registry, &scope(database, env)?) {
+    for blocker in people::blockers(&env.registry, &seen(database, env)?) {
         table.rows.push(row![
             blocker.database,
             blocker.kind,
