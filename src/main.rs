@@ -35,7 +35,7 @@ fn main() -> ExitCode {
         },
         Command::Demo(args) => block_on(1, demo::demo(args)),
         Command::Admin(args) => block_on(1, cli::admin(args)),
-        Command::Window(command) => block_on(1, cli::window(command)),
+        Command::Window(command) => block_on(1, cli::window(*command)),
     }
 }
 

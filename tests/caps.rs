@@ -15,7 +15,7 @@ use explore::{Space, TOO_MANY, explore};
 use pglull::ids::{Epoch, Moment, WaiterId};
 use pglull::pool::caps::{Caps, SharerIx, TURN};
 use pglull::pool::gate::{Gate, Why};
-use pglull::pool::ledger::{Begin, Grant, Ledger, Need, PoolIx, Size};
+use pglull::pool::ledger::{Begin, Grant, GroupIx, Ledger, Need, PoolIx, Size};
 
 macro_rules! mutants {
     ($($name:ident),+ $(,)?) => {
@@ -316,7 +316,7 @@ impl Model {
         match (by, client.at) {
             (Do::Begin(_), _) => {
                 client.begins -= 1;
-                match ledger.begin(ix, Need::Server, world.now, || who) {
+                match ledger.begin(ix, (GroupIx::OTHERS, Need::Server), world.now, || who) {
                     Begin::Now(_) => client.at = At::Running,
                     Begin::Wait(id) => {
                         (client.at, client.clock) = (At::Waiting(id), world.now);
@@ -330,7 +330,7 @@ impl Model {
             }
             (Do::Lost(_), _) => {
                 client.at = At::Gone;
-                ledger.finish();
+                ledger.finish(GroupIx::OTHERS);
                 ledger.lost(ix);
                 if !self.is(Mutant::LostPlaceKept) {
                     self.give_back(world, pool);
@@ -339,7 +339,7 @@ impl Model {
             }
             _ => {
                 client.at = At::Idle;
-                ledger.finish();
+                ledger.finish(GroupIx::OTHERS);
                 self.comes_back(world, pool)?;
             }
         }
@@ -456,7 +456,7 @@ impl Space for Model {
             }
             Do::Shut => {
                 world.shuts -= 1;
-                world.epoch = world.ledgers[0].shut(None, world.now);
+                world.epoch = world.ledgers[0].shut(None, world.now, |_| false);
             }
             Do::Open => {
                 if let Some(epoch) = world.epoch.take() {

@@ -67,6 +67,8 @@ const PURE: &[(&str, &[&str])] = &[
     ("pool/gate.rs", &[]),
     ("pool/caps.rs", &[]),
     ("pool/ledger*.rs", &[]),
+    ("pool/ledger/*.rs", &[]),
+    ("pool/groups.rs", &[]),
     ("server/progress.rs", &[]),
     ("config/text.rs", &[]),
     ("config/types.rs", &[]),

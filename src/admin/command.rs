@@ -243,6 +243,12 @@ pub struct WindowOptions {
     pub id: Option<String>,
     /// What is passed over of what preflight has against a start.
     pub force: Force,
+    /// Other databases that are held too, for `WINDOW APPLY`; it changes one.
+    pub also: Vec<String>,
+    /// Only clients of these users are held; empty: of all. `*` stands for anything.
+    pub users: Vec<String>,
+    /// Only clients of these applications are held; empty: of all.
+    pub applications: Vec<String>,
 }
 
 /// Why a text is no command.
@@ -279,8 +285,9 @@ Console usage
 	SHOW STATS|STATS_TOTALS|STATS_AVERAGES|TOTALS|LISTS|STATE|MEM
 	SHOW SOCKETS|ACTIVE_SOCKETS|FDS|PEERS|PEER_POOLS|DNS_HOSTS|DNS_ZONES
 	SHOW WINDOWS | SHOW WINDOW id | SHOW HELD [db] | SHOW BLOCKERS [db]
-	WINDOW APPLY db [WITH (drain='2s', apply='4s', hold='10s', tenure='25s', stragglers='abort', id='..', force='sessions')] AS $$ SQL $$
-	WINDOW OPEN db [WITH (..)]
+	WINDOW APPLY db [WITH (drain='2s', apply='4s', hold='10s', tenure='25s', stragglers='abort', id='..',
+		force='sessions', also='db, ..', users='name*, ..', applications='name*, ..')] AS $$ SQL $$
+	WINDOW OPEN db|* [, ..] [WITH (..)]
 	WINDOW RENEW|CLOSE id TOKEN '..'
 	WINDOW ABORT id [TOKEN '..']
 	PAUSE [db] | RESUME [db] | RECONNECT [db] | WAIT_CLOSE [db] | KILL [db]

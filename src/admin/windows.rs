@@ -10,6 +10,7 @@ use super::table::{Column, Table, long, row, text};
 use super::{findings, verbs};
 use crate::config::WindowDefaults;
 use crate::pool::database::Database;
+use crate::pool::groups::Scope;
 use crate::window::event::{Outcome, Reason};
 use crate::window::machine::Phase;
 use crate::window::plan::{Bounds, Force, Form};
@@ -35,9 +36,9 @@ pub(super) async fn run(command: Command, operator: &mut Operator, env: &Env) ->
         Command::Pause { database } => pause(database, operator, env).await,
         Command::Resume { database } => resume(database, env).await,
         Command::WindowApply { databases, .. } if databases.len() > 1 => {
-            let text = "WINDOW APPLY changes one database at a time in this version";
+            let text = "WINDOW APPLY changes one database";
             Err(Report::new(sqlstate::FEATURE_NOT_SUPPORTED, text)
-                .hint("WINDOW OPEN a, b holds several while you change them by hand.")
+                .hint("WITH (also='b, c') holds others meanwhile; WINDOW OPEN a, b holds several while you change them by hand.")
                 .into())
         }
         Command::WindowApply { databases, options, sql } => {
@@ -92,7 +93,19 @@ fn request(
         stragglers: options.stragglers.unwrap_or(defaults.stragglers).into(),
         max_held: max_held(defaults, env),
     };
-    Request { id: options.id, databases, form, sql, bounds, force: options.force, owner: operator.name.clone() }
+    let scope = Scope { users: options.users, applications: options.applications };
+    let mut databases = every(databases, env);
+    for name in every(options.also, env) {
+        if !databases.contains(&name) {
+            databases.push(name);
+        }
+    }
+    Request { id: options.id, databases, form, sql, bounds, force: options.force, scope, owner: operator.name.clone() }
+}
+
+/// The names, with `*` replaced by those of all databases.
+fn every(names: Vec<String>, env: &Env) -> Vec<String> {
+    if names.iter().any(|name| name == "*") { every_name(env) } else { names }
 }
 
 fn max_held(defaults: &WindowDefaults, env: &Env) -> u64 {
@@ -304,8 +317,8 @@ fn begin_pauses(names: Vec<String>, owner: &str, env: &Env) -> Result<Vec<Arc<Ha
     let mut begun: Vec<Arc<Handle>> = Vec::new();
     for name in names {
         let (bounds, owner) = (bounds.clone(), owner.to_owned());
-        let force = Force::Nothing;
-        let request = Request { id: None, databases: vec![name], form: Form::Pause, sql: None, bounds, force, owner };
+        let (databases, form, force, scope) = (vec![name], Form::Pause, Force::Nothing, Scope::default());
+        let request = Request { id: None, databases, form, sql: None, bounds, force, scope, owner };
         match begin(request, env) {
             Ok(handle) => begun.push(handle),
             Err(problem) => {

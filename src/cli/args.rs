@@ -31,7 +31,7 @@ pub enum Command {
     Admin(AdminArgs),
     /// Change a schema while the clients wait, and look at such windows
     #[command(subcommand)]
-    Window(WindowCommand),
+    Window(Box<WindowCommand>),
 }
 
 /// The configuration file of `run` and `check`.
@@ -147,6 +147,15 @@ pub struct BoundsArgs {
     /// What to do with transactions that outlast the drain
     #[arg(long, value_enum, value_name = "POLICY")]
     pub stragglers: Option<Stragglers>,
+    /// Other databases that are held too, by their names
+    #[arg(long, value_name = "DBS")]
+    pub also: Option<String>,
+    /// Hold only clients of these users, such as 'app, web*'; the others flow on
+    #[arg(long, value_name = "NAMES")]
+    pub users: Option<String>,
+    /// Hold only clients of these applications; the others flow on
+    #[arg(long, value_name = "NAMES")]
+    pub applications: Option<String>,
     /// A name for the change; made up from the time where it is missing
     #[arg(long, value_name = "ID", value_parser = window_id)]
     pub id: Option<String>,

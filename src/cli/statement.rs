@@ -39,6 +39,9 @@ fn with(bounds: &BoundsArgs, id: &str) -> String {
         ("hold", bounds.hold.as_deref()),
         ("tenure", bounds.tenure.as_deref()),
         ("stragglers", bounds.stragglers.map(super::args::Stragglers::word)),
+        ("also", bounds.also.as_deref()),
+        ("users", bounds.users.as_deref()),
+        ("applications", bounds.applications.as_deref()),
         ("id", Some(id)),
     ];
     let options: Vec<String> =
@@ -122,11 +125,15 @@ mod tests {
 
     #[test]
     fn whole_commands() {
-        let bounds =
-            BoundsArgs { drain: Some("2s".into()), stragglers: Some(Stragglers::Cancel), ..BoundsArgs::default() };
+        let bounds = BoundsArgs {
+            drain: Some("2s".into()),
+            stragglers: Some(Stragglers::Cancel),
+            users: Some("a, b'".into()),
+            ..BoundsArgs::default()
+        };
         assert_eq!(
             apply("bench", &bounds, "w-1", "SELECT 1"),
-            "WINDOW APPLY bench WITH (drain='2s', stragglers='cancel', id='w-1') AS $$SELECT 1$$"
+            "WINDOW APPLY bench WITH (drain='2s', stragglers='cancel', users='a, b''', id='w-1') AS $$SELECT 1$$"
         );
         assert_eq!(open("b", &BoundsArgs::default(), "w-1"), "WINDOW OPEN b WITH (id='w-1')");
         assert_eq!(steer("ABORT", "w-1", None), "WINDOW ABORT w-1");

@@ -7,7 +7,7 @@
 mod registry;
 mod statement;
 
-use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
@@ -75,6 +75,8 @@ pub struct Client {
     /// The minor version of the protocol that it speaks.
     pub minor: u16,
     application_name: Mutex<String>,
+    /// Under which number the gate of its database knows it; [`UNKNOWN`] until it is asked for, and when it has another name.
+    group: AtomicU32,
     view: Mutex<View>,
     /// How many prepared statements it has names for.
     pub statements: AtomicU64,
@@ -83,6 +85,9 @@ pub struct Client {
     waker: AtomicWaker,
     farewell: Mutex<Option<Report>>,
 }
+
+/// No group.
+const UNKNOWN: u32 = u32::MAX;
 
 const CANCEL: u8 = 1;
 const LEAVE: u8 = 2;
@@ -150,6 +155,19 @@ impl Client {
         let mut known = lock(&self.application_name);
         if *known != name {
             *known = name.into_owned();
+            self.group.store(UNKNOWN, Ordering::Release);
+        }
+    }
+
+    /// The number under which the gate of its database knows it; `find` gets its application's name.
+    pub fn group(&self, find: impl FnOnce(String) -> u32) -> u32 {
+        match self.group.load(Ordering::Acquire) {
+            UNKNOWN => {
+                let group = find(self.application_name());
+                self.group.store(group, Ordering::Release);
+                group
+            }
+            known => known,
         }
     }
 

@@ -1,7 +1,7 @@
 //! The list of clients, and the way from a cancel key to the client that it was given to.
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use aws_lc_rs::rand;
@@ -228,6 +228,7 @@ impl Entry {
             key,
             minor: self.minor,
             application_name: Mutex::new(self.application_name),
+            group: AtomicU32::new(super::UNKNOWN),
             view: Mutex::new(view),
             statements: AtomicU64::new(0),
             keeps: AtomicU16::new(0),

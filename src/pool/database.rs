@@ -13,8 +13,9 @@ use tokio::sync::{Notify, oneshot, watch};
 
 use super::caps::SharerIx;
 use super::gate::{Gate, Tally};
+use super::groups::{Groups, Scope};
 use super::lease::Lease;
-use super::ledger::{Begin, Counts, Grant, Ledger, Need, PoolIx, Size};
+use super::ledger::{Begin, Counts, Grant, GroupIx, Ledger, Need, PoolIx, Size};
 use super::places::{Asked, Places};
 use super::stats::Stats;
 use super::wait::{Answer, Begun, Wait};
@@ -86,6 +87,8 @@ pub struct Database {
     pub(super) last_server: Arc<AtomicU64>,
     pub(super) places: Arc<Places>,
     ledger: Mutex<Books>,
+    /// Locked before the books.
+    groups: Mutex<Groups>,
     shut: AtomicBool,
     schema: AtomicU64,
     /// The configuration does not have it any more.
@@ -178,6 +181,7 @@ impl Database {
             last_server,
             places,
             ledger: Mutex::default(),
+            groups: Mutex::default(),
             shut: AtomicBool::new(false),
             schema: AtomicU64::new(0),
             removed: AtomicBool::new(false),
@@ -278,16 +282,38 @@ impl Database {
         pool
     }
 
-    /// Whether the gate is shut; for the relay, which then stops between requests. One load, no lock.
+    /// Whether the gate is shut, perhaps not for everybody. One load, no lock.
     #[must_use]
     pub fn is_shut(&self) -> bool {
         self.shut.load(Ordering::Acquire)
     }
 
-    /// Shuts the gate, until `bound` at the latest. `None`: it is shut already.
-    pub fn shut(&self, bound: Option<Moment>) -> Option<Epoch> {
+    /// Whether it is shut for this client; for the relay, which then stops between requests. No lock where it is open.
+    #[must_use]
+    pub fn is_shut_for(&self, client: &Client) -> bool {
+        self.is_shut() && {
+            let group = self.group(client);
+            self.books().is_shut_for(group)
+        }
+    }
+
+    /// The group that a shut gate knows a client by.
+    pub(super) fn group(&self, client: &Client) -> GroupIx {
+        GroupIx(client.group(|application| {
+            let mut groups = self.groups.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            groups.of(&client.user, application, |free| self.books().add_group(free)).0
+        }))
+    }
+
+    /// Shuts the gate for those in `scope`, until `bound` at the latest. `None`: it is shut already.
+    pub fn shut(&self, bound: Option<Moment>, scope: &Scope) -> Option<Epoch> {
+        let mut groups = self.groups.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let mut books = self.books();
-        let epoch = books.shut(bound, self.clock.now())?;
+        if books.gate().is_shut() {
+            return None;
+        }
+        let free = groups.free(scope.clone());
+        let epoch = books.shut(bound, self.clock.now(), |group| free.contains(&group))?;
         self.shut.store(true, Ordering::Release);
         Some(epoch)
     }
@@ -330,8 +356,8 @@ impl Database {
     }
 
     /// A transaction has ended, and its server stays where it is.
-    pub(super) fn finish(&self) {
-        if self.books().finish() {
+    pub(super) fn finish(&self, group: GroupIx) {
+        if self.books().finish(group) {
             self.news.notify_one();
         }
     }
@@ -354,10 +380,11 @@ impl Pool {
     pub fn begin(self: &Arc<Self>, client: &Arc<Client>, need: Need) -> Begun {
         let database = &self.database;
         let now = database.clock.now();
+        let group = database.group(client);
         let mut receiver = None;
         let (begun, shut) = {
             let mut books = database.books();
-            let begun = books.begin(self.ix, need, now, || {
+            let begun = books.begin(self.ix, (group, need), now, || {
                 let (answer, asked) = oneshot::channel();
                 receiver = Some(asked);
                 Ticket { answer, pool: Arc::clone(self), client: Arc::clone(client) }
@@ -369,7 +396,7 @@ impl Pool {
             (begun, books.gate().is_shut())
         };
         match (begun, receiver) {
-            (Begin::Now(Some(server)), _) => Begun::Now(Some(Lease::new(Arc::clone(self), server))),
+            (Begin::Now(Some(server)), _) => Begun::Now(Some(Lease::new(Arc::clone(self), group, server))),
             (Begin::Now(None), _) => Begun::Now(None),
             (Begin::Wait(id), Some(receiver)) => {
                 if shut {
@@ -377,7 +404,7 @@ impl Pool {
                 }
                 self.open_servers();
                 self.turn_away();
-                Begun::Wait(Wait::new(Arc::clone(self), id, receiver))
+                Begun::Wait(Wait::new(Arc::clone(self), (id, group), receiver))
             }
             (Begin::Wait(_), None) => unreachable!("the ledger makes a ticket for everybody who waits"),
         }
@@ -410,10 +437,10 @@ impl Pool {
     }
 
     /// The same at the end of a transaction, in one section.
-    pub(super) fn finish_and_put_back(&self, server: Rested) {
+    pub(super) fn finish_and_put_back(&self, group: GroupIx, server: Rested) {
         let (drained, grant) = {
             let mut books = self.database.books();
-            let drained = books.finish();
+            let drained = books.finish(group);
             (drained, books.put_back(self.ix, server, false, self.database.clock.now()))
         };
         if drained {
@@ -426,10 +453,10 @@ impl Pool {
     }
 
     /// Takes back a leave to begin that was given and is not used, with the server that came with it.
-    pub fn undo(&self, lease: Option<Lease>) {
+    pub(super) fn undo(&self, group: GroupIx, lease: Option<Lease>) {
         match lease {
             Some(lease) => lease.return_unused(),
-            None => self.database.finish(),
+            None => self.database.finish(group),
         }
     }
 
@@ -465,16 +492,18 @@ impl Pool {
 pub(super) fn deliver(grant: Grant<Rested, Ticket>) {
     let mut next = Some(grant);
     while let Some(Grant { ticket: Ticket { answer, pool, client }, server, stall }) = next.take() {
-        drop(client);
         let database = Arc::clone(&pool.database);
-        let lease = server.map(|server| Lease::new(Arc::clone(&pool), server));
+        // It is the one that it waits with: only its own task could change it.
+        let group = database.group(&client);
+        drop(client);
+        let lease = server.map(|server| Lease::new(Arc::clone(&pool), group, server));
         if let Some(stall) = stall {
             database.metrics.stall.record(stall);
             database.news.notify_one();
         }
         match answer.send(Answer::Go { lease, stall }) {
             Err(Answer::Go { lease: Some(lease), .. }) => next = lease.take_back(),
-            Err(Answer::Go { lease: None, .. }) => database.finish(),
+            Err(Answer::Go { lease: None, .. }) => database.finish(group),
             Err(Answer::No(_)) | Ok(()) => {}
         }
     }

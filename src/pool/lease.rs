@@ -8,7 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::database::{Pool, Ticket};
-use super::ledger::Grant;
+use super::ledger::{Grant, GroupIx};
+use crate::clients::Client;
 use crate::server::conn::{Failure, Rested, Server};
 use crate::server::progress::Boundary;
 use crate::server::recover;
@@ -21,6 +22,8 @@ const GLANCE_AFTER: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub struct Lease {
     pool: Arc<Pool>,
+    /// What the transaction counts as.
+    group: GroupIx,
     held: Held,
     /// A transaction of the client counts as running.
     running: bool,
@@ -40,8 +43,8 @@ enum Held {
 
 impl Lease {
     /// Of a server whose lending has been booked, with a running transaction.
-    pub(super) const fn new(pool: Arc<Pool>, server: Rested) -> Self {
-        Self { pool, held: Held::Rested(server), running: true, booked: true }
+    pub(super) const fn new(pool: Arc<Pool>, group: GroupIx, server: Rested) -> Self {
+        Self { pool, group, held: Held::Rested(server), running: true, booked: true }
     }
 
     /// The server to work with; from the first call on it needs a proof to go back.
@@ -89,13 +92,14 @@ impl Lease {
     }
 
     /// The next transaction of a client that kept its server begins; the gate has given leave.
-    pub const fn resume(&mut self) {
+    pub fn resume(&mut self, client: &Client) {
+        self.group = self.pool.database.group(client);
         self.running = true;
     }
 
     fn stop_running(&mut self) {
         if std::mem::take(&mut self.running) {
-            self.pool.database.finish();
+            self.pool.database.finish(self.group);
         }
     }
 
@@ -190,7 +194,7 @@ impl Lease {
     fn put_back(&mut self, rested: Rested) {
         self.booked = false;
         if std::mem::take(&mut self.running) {
-            self.pool.finish_and_put_back(rested);
+            self.pool.finish_and_put_back(self.group, rested);
         } else {
             self.pool.put_back(rested, false);
         }

@@ -9,11 +9,16 @@
 //! waited for too long); while the gate is open nobody waits
 //! beside an idle server; every held client leaves exactly once, in one of the ways that [`Tally`] counts.
 
+mod connects;
+mod groups;
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::gate::{Gate, Tally, Why};
 use crate::ids::{Epoch, Moment, WaiterId};
+use groups::Group;
+pub use groups::GroupIx;
 
 /// The number of a pool in its database's ledger.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -78,6 +83,7 @@ pub struct Grant<S, T> {
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct Waiter<T> {
     id: WaiterId,
+    group: GroupIx,
     need: Need,
     since: Moment,
     /// When the gate began to keep it; stays set until it leaves the queue.
@@ -144,6 +150,8 @@ pub struct Counts {
 pub struct Ledger<S, T> {
     gate: Gate,
     pools: Vec<Pool<S, T>>,
+    groups: Vec<Group>,
+    /// Those that the gate waits for when it is shut.
     running: usize,
     last_waiter: u64,
     last_epoch: u64,
@@ -152,12 +160,17 @@ pub struct Ledger<S, T> {
 
 impl<S, T> Default for Ledger<S, T> {
     fn default() -> Self {
-        Self { gate: Gate::Open, pools: Vec::new(), running: 0, last_waiter: 0, last_epoch: 0, tally: Tally::default() }
+        Self {
+            gate: Gate::Open,
+            pools: Vec::new(),
+            groups: vec![Group::default()],
+            running: 0,
+            last_waiter: 0,
+            last_epoch: 0,
+            tally: Tally::default(),
+        }
     }
 }
-
-/// How many connects one pool may have under way at once: more would storm a server that is just coming up.
-const CONNECTS_AT_ONCE: usize = 8;
 
 impl<S, T> Ledger<S, T> {
     /// Adds a pool; it is born behind the gate as that stands.
@@ -185,11 +198,6 @@ impl<S, T> Ledger<S, T> {
         self.pools.get(pool.0).map_or(0, |books| books.servers().saturating_sub(books.size.most()))
     }
 
-    /// The pause after failures is over: its reason may be.
-    pub fn retry_now(&mut self, pool: PoolIx) {
-        self.pool(pool).retry_at = Moment(0);
-    }
-
     fn pool(&mut self, pool: PoolIx) -> &mut Pool<S, T> {
         #[expect(clippy::indexing_slicing, reason = "a PoolIx comes from add_pool and pools are never removed")]
         &mut self.pools[pool.0]
@@ -201,7 +209,7 @@ impl<S, T> Ledger<S, T> {
         self.gate
     }
 
-    /// Transactions of clients that are open on this database through us.
+    /// Transactions of clients that are open on this database through us; while the gate is shut, of those that it keeps.
     #[must_use]
     pub const fn running(&self) -> usize {
         self.running
@@ -214,36 +222,48 @@ impl<S, T> Ledger<S, T> {
     }
 
     /// A client wants to begin a transaction. `ticket` is only made if it has to wait.
-    pub fn begin(&mut self, pool: PoolIx, need: Need, now: Moment, ticket: impl FnOnce() -> T) -> Begin<S> {
-        if self.gate == Gate::Open {
+    pub fn begin(
+        &mut self,
+        pool: PoolIx,
+        (group, need): (GroupIx, Need),
+        now: Moment,
+        ticket: impl FnOnce() -> T,
+    ) -> Begin<S> {
+        let shut = self.is_shut_for(group);
+        if !shut {
             match need {
                 Need::Leave => {
-                    self.running += 1;
+                    self.runs(group);
                     return Begin::Now(None);
                 }
                 Need::Server => {
                     let books = self.pool(pool);
                     if let Some(server) = books.take_rested() {
                         books.lent += 1;
-                        self.running += 1;
+                        self.runs(group);
                         return Begin::Now(Some(server));
                     }
                 }
             }
         }
-        let held = self.gate.is_shut().then_some(now);
+        let held = shut.then_some(now);
         if held.is_some() {
             self.tally.hold();
         }
         self.last_waiter += 1;
         let id = WaiterId(self.last_waiter);
-        self.pool(pool).queue.push_back(Waiter { id, need, since: now, held, clock: now, ticket: ticket() });
+        self.pool(pool).queue.push_back(Waiter { id, group, need, since: now, held, clock: now, ticket: ticket() });
         Begin::Wait(id)
     }
 
     /// A running transaction has ended. Returns true if that was the last one a shut gate was waiting for.
-    pub fn finish(&mut self) -> bool {
-        debug_assert!(self.running > 0, "a transaction ended that never began");
+    pub fn finish(&mut self, group: GroupIx) -> bool {
+        let group = self.group(group);
+        debug_assert!(group.running > 0, "a transaction ended that never began");
+        group.running = group.running.saturating_sub(1);
+        if group.free {
+            return false;
+        }
         self.running = self.running.saturating_sub(1);
         self.running == 0 && self.gate.is_shut()
     }
@@ -270,68 +290,6 @@ impl<S, T> Ledger<S, T> {
         books.lent = books.lent.saturating_sub(1);
     }
 
-    /// A connect did not succeed; none is tried before `retry_at`.
-    pub fn connect_failed(&mut self, pool: PoolIx, retry_at: Moment) {
-        let books = self.pool(pool);
-        books.connecting = books.connecting.saturating_sub(1);
-        books.retry_at = retry_at;
-        // Whoever still waits for a welcome says so again.
-        books.wanted = false;
-    }
-
-    /// A log-in needs to know what a server of this pool says of itself.
-    pub fn want_server(&mut self, pool: PoolIx) {
-        self.pool(pool).wanted = true;
-    }
-
-    /// How many connects to start now. They count as connecting from here on: each must end in
-    /// [`put_back`](Self::put_back) or [`connect_failed`](Self::connect_failed).
-    pub fn start_connects(&mut self, pool: PoolIx, now: Moment) -> usize {
-        let shut = self.gate.is_shut();
-        let books = self.pool(pool);
-        if now < books.retry_at {
-            return 0;
-        }
-        let room = books.limit(shut, now).saturating_sub(books.servers());
-        if room == 0 {
-            return 0;
-        }
-        // Counted no further than it matters: the queue may be long.
-        let there = books.idle.len() + books.connecting;
-        let enough = there + CONNECTS_AT_ONCE;
-        let waiting = books.in_need().take(enough).count();
-        let short = waiting.saturating_sub(there);
-        let below_minimum = books.size.minimum.saturating_sub(books.servers());
-        let welcome = usize::from(books.wanted && books.servers() == 0);
-        let at_once = CONNECTS_AT_ONCE.saturating_sub(books.connecting);
-        let start = short.max(below_minimum).max(welcome).min(room).min(at_once);
-        books.connecting += start;
-        start
-    }
-
-    /// One connect at most; see [`start_connects`](Self::start_connects).
-    pub fn start_connect(&mut self, pool: PoolIx, now: Moment) -> bool {
-        let started = self.start_connects(pool, now);
-        self.connects_denied(pool, started.saturating_sub(1));
-        started > 0
-    }
-
-    /// Connects that were started on paper do not take place: there is no room for them elsewhere.
-    pub fn connects_denied(&mut self, pool: PoolIx, count: usize) {
-        let books = self.pool(pool);
-        debug_assert!(books.connecting >= count, "more connects were denied than started");
-        books.connecting = books.connecting.saturating_sub(count);
-    }
-
-    /// Whether somebody needs a server for which no connect is under way, and one may be started now.
-    #[must_use]
-    pub fn is_short(&self, pool: PoolIx, now: Moment) -> bool {
-        let Some(books) = self.pools.get(pool.0) else { return false };
-        let waiting = books.in_need().nth(books.idle.len() + books.connecting).is_some();
-        let welcome = books.wanted && books.servers() == 0;
-        (waiting || welcome) && now >= books.retry_at && books.servers() < books.limit(self.gate.is_shut(), now)
-    }
-
     /// Takes out the idle server that has rested longest, if it is `ripe`, unless somebody in this pool waits for it behind
     /// the gate.
     pub fn take_spare(&mut self, pool: PoolIx, ripe: impl FnOnce(&S) -> bool) -> Option<S> {
@@ -339,14 +297,6 @@ impl<S, T> Ledger<S, T> {
         let spoken_for = books.in_need().take(books.idle.len()).count();
         let spare = books.idle.len() > spoken_for && books.idle.front().is_some_and(ripe);
         if spare { books.idle.pop_front() } else { None }
-    }
-
-    /// The earliest moment at which a connect that is needed may be tried again; `None` if none waits for that.
-    #[must_use]
-    pub fn retry_at(&self, pool: PoolIx) -> Option<Moment> {
-        let books = self.pools.get(pool.0)?;
-        let needed = books.wanted || books.servers() < books.size.minimum || books.in_need().next().is_some();
-        (needed && books.connecting == 0 && books.servers() < books.size.limit).then_some(books.retry_at)
     }
 
     /// Takes idle servers out for which `leave` says so. The caller closes them.
@@ -393,22 +343,29 @@ impl<S, T> Ledger<S, T> {
         let shut = self.gate.is_shut();
         let queue = &self.pool(pool).queue;
         let waiter = queue.get(queue.binary_search_by_key(&waiter, |w| w.id).ok()?)?;
-        Some(if shut { limit } else { limit.saturating_sub(now.since(waiter.clock)) })
+        Some(if shut && waiter.held.is_some() { limit } else { limit.saturating_sub(now.since(waiter.clock)) })
     }
 
-    /// Shuts the gate, until `bound` at the latest. Everybody who waits is held from now on.
-    /// Returns the number of this shutting; `None` if the gate is shut already.
-    pub fn shut(&mut self, bound: Option<Moment>, now: Moment) -> Option<Epoch> {
+    /// Shuts the gate, until `bound` at the latest, but not for groups that are `free`. Everybody else who waits is held from
+    /// now on. Returns the number of this shutting; `None` if the gate is shut already.
+    pub fn shut(&mut self, bound: Option<Moment>, now: Moment, free: impl Fn(GroupIx) -> bool) -> Option<Epoch> {
         if self.gate.is_shut() {
             return None;
         }
+        for (ix, group) in (0..).zip(&mut self.groups).skip(1) {
+            group.free = free(GroupIx(ix));
+        }
+        self.running = self.groups.iter().filter(|group| !group.free).map(|group| group.running).sum();
         self.last_epoch += 1;
         let epoch = Epoch(self.last_epoch);
         self.gate = Gate::Shut { epoch, since: now, bound };
         self.tally = Tally::default();
         for waiter in self.pools.iter_mut().flat_map(|pool| &mut pool.queue) {
-            waiter.held = Some(now);
-            self.tally.hold();
+            let free = self.groups.get(waiter.group.at()).is_some_and(|group| group.free);
+            waiter.held = (!free).then_some(now);
+            if !free {
+                self.tally.hold();
+            }
         }
         Some(epoch)
     }
@@ -420,9 +377,11 @@ impl<S, T> Ledger<S, T> {
             return Vec::new();
         }
         self.gate = Gate::Open;
+        self.groups.iter_mut().for_each(|group| group.free = false);
+        self.running = self.groups.iter().map(|group| group.running).sum();
         let mut grants = Vec::new();
         for ix in (0..self.pools.len()).map(PoolIx) {
-            for waiter in &mut self.pool(ix).queue {
+            for waiter in self.pool(ix).queue.iter_mut().filter(|waiter| waiter.held.is_some()) {
                 waiter.clock = now;
             }
             self.grant_leaves(ix, now, &mut grants);
@@ -445,21 +404,21 @@ impl<S, T> Ledger<S, T> {
     }
 
     fn grant_next(&mut self, pool: PoolIx, now: Moment) -> Option<Grant<S, T>> {
-        if self.gate.is_shut() {
-            return None;
-        }
+        let shut = self.gate.is_shut();
         let books = self.pool(pool);
         if books.idle.is_empty() {
             return None;
         }
-        let waiter = books.queue.pop_front()?;
+        // At a shut gate only those wait in the queue for a server who are free.
+        let next = books.queue.iter().position(|waiter| !shut || waiter.held.is_none())?;
+        let waiter = books.queue.remove(next)?;
         let server = books.take_rested();
         books.lent += 1;
         Some(self.grant(waiter, server, now))
     }
 
     fn grant(&mut self, waiter: Waiter<T>, server: Option<S>, now: Moment) -> Grant<S, T> {
-        self.running += 1;
+        self.runs(waiter.group);
         let stall = waiter.held.map(|held| now.since(held));
         if stall.is_some() {
             self.tally.end(Why::Released, stall);
@@ -517,9 +476,20 @@ impl<S, T> Ledger<S, T> {
             if !self.gate.is_shut() && pool.queue.iter().any(|waiter| waiter.need == Need::Leave) {
                 return Err("somebody waits at an open gate");
             }
-            if self.gate.is_shut() && pool.queue.iter().any(|waiter| waiter.held.is_none()) {
+            if pool.queue.iter().any(|waiter| self.is_shut_for(waiter.group) && waiter.held.is_none()) {
                 return Err("somebody waits at a shut gate and is not held");
             }
+            let free = |waiter: &Waiter<T>| !self.is_shut_for(waiter.group) && waiter.need == Need::Server;
+            if !pool.idle.is_empty() && pool.queue.iter().any(free) {
+                return Err("somebody whom the gate leaves free waits beside an idle server");
+            }
+        }
+        let counted = |group: &&Group| !group.free;
+        if self.running != self.groups.iter().filter(counted).map(|group| group.running).sum::<usize>() {
+            return Err("running transactions are miscounted");
+        }
+        if !self.gate.is_shut() && self.groups.iter().any(|group| group.free) {
+            return Err("a group is free of a gate that is open");
         }
         let held = self.held().count();
         if u64::try_from(held) != Ok(self.tally.waiting()) {

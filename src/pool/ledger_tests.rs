@@ -19,7 +19,7 @@ fn books(limit: usize, servers: &[u32]) -> (Books, PoolIx) {
 }
 
 fn begin(ledger: &mut Books, pool: PoolIx, name: &'static str, now: u64) -> Begin<u32> {
-    let begun = ledger.begin(pool, Need::Server, Moment(now), || name);
+    let begun = ledger.begin(pool, (GroupIx::OTHERS, Need::Server), Moment(now), || name);
     assert_eq!(ledger.audit(), Ok(()));
     begun
 }
@@ -31,7 +31,7 @@ fn servers_go_to_those_who_waited_longest() {
     assert!(matches!(begin(&mut ledger, pool, "b", 1), Begin::Wait(_)));
     assert!(matches!(begin(&mut ledger, pool, "c", 2), Begin::Wait(_)));
     for (name, now) in [("b", 5), ("c", 6)] {
-        assert!(!ledger.finish());
+        assert!(!ledger.finish(GroupIx::OTHERS));
         let grant = ledger.put_back(pool, 7, false, Moment(now)).unwrap();
         assert_eq!((grant.ticket, grant.server, grant.stall), (name, Some(7), None));
     }
@@ -42,10 +42,10 @@ fn servers_go_to_those_who_waited_longest() {
 fn a_shut_gate_holds_and_says_when_it_is_drained() {
     let (mut ledger, pool) = books(2, &[1, 2]);
     assert!(matches!(begin(&mut ledger, pool, "a", 0), Begin::Now(_)));
-    let epoch = ledger.shut(Some(Moment(1000)), Moment(10)).unwrap();
-    assert_eq!(ledger.shut(None, Moment(10)), None, "one shutting at a time");
+    let epoch = ledger.shut(Some(Moment(1000)), Moment(10), |_| false).unwrap();
+    assert_eq!(ledger.shut(None, Moment(10), |_| false), None, "one shutting at a time");
     assert!(matches!(begin(&mut ledger, pool, "b", 20), Begin::Wait(_)), "an idle server is no excuse");
-    assert!(ledger.finish(), "drained");
+    assert!(ledger.finish(GroupIx::OTHERS), "drained");
     assert_eq!(ledger.put_back(pool, 1, false, Moment(30)), None, "nobody begins at a shut gate");
     assert_eq!(ledger.open(Epoch(epoch.0 + 1), Moment(40)), vec![], "a wrong number has no effect");
     let grants = ledger.open(epoch, Moment(50));
@@ -62,11 +62,11 @@ fn those_who_waited_before_the_shut_are_held_from_then_on() {
     let Begin::Wait(b) = begin(&mut ledger, pool, "b", 0) else { panic!() };
     let limit = Duration::from_millis(100);
     assert_eq!(ledger.wait_left(pool, b, limit, Moment(40)), Some(Duration::from_millis(60)));
-    let epoch = ledger.shut(None, Moment(50)).unwrap();
+    let epoch = ledger.shut(None, Moment(50), |_| false).unwrap();
     assert_eq!(ledger.wait_left(pool, b, limit, Moment(5000)), Some(limit), "held time does not count");
     assert!(ledger.open(epoch, Moment(5000)).is_empty(), "the server is still lent");
     assert_eq!(ledger.wait_left(pool, b, limit, Moment(5030)), Some(Duration::from_millis(70)));
-    ledger.finish();
+    ledger.finish(GroupIx::OTHERS);
     let grant = ledger.put_back(pool, 1, false, Moment(5040)).unwrap();
     assert_eq!(grant.stall, Some(Duration::from_millis(4990)));
 }
@@ -75,10 +75,10 @@ fn those_who_waited_before_the_shut_are_held_from_then_on() {
 fn a_session_that_keeps_its_server_needs_only_leave() {
     let (mut ledger, pool) = books(1, &[1]);
     assert!(matches!(begin(&mut ledger, pool, "a", 0), Begin::Now(Some(1))));
-    ledger.finish();
-    let epoch = ledger.shut(None, Moment(1)).unwrap();
+    ledger.finish(GroupIx::OTHERS);
+    let epoch = ledger.shut(None, Moment(1), |_| false).unwrap();
     assert_eq!(ledger.running(), 0, "it keeps its server and has no transaction");
-    assert!(matches!(ledger.begin(pool, Need::Leave, Moment(2), || "a"), Begin::Wait(_)));
+    assert!(matches!(ledger.begin(pool, (GroupIx::OTHERS, Need::Leave), Moment(2), || "a"), Begin::Wait(_)));
     let grants = ledger.open(epoch, Moment(3));
     assert_eq!((grants.len(), grants[0].server), (1, None));
     assert_eq!(ledger.running(), 1);
@@ -87,7 +87,7 @@ fn a_session_that_keeps_its_server_needs_only_leave() {
 #[test]
 fn each_held_client_leaves_once() {
     let (mut ledger, pool) = books(1, &[1]);
-    let epoch = ledger.shut(None, Moment(0)).unwrap();
+    let epoch = ledger.shut(None, Moment(0), |_| false).unwrap();
     let ids: Vec<_> = ["a", "b", "c"]
         .into_iter()
         .map(|name| match begin(&mut ledger, pool, name, 1) {
@@ -149,7 +149,8 @@ fn a_login_that_needs_a_welcome_gets_one_connect() {
 fn another_size() {
     let (mut ledger, pool) = (Ledger::<u8, u8>::default(), PoolIx(0));
     ledger.add_pool(Size::new(1, 0));
-    let wait = |ledger: &mut Ledger<u8, u8>, ticket| ledger.begin(pool, Need::Server, Moment(0), || ticket);
+    let wait =
+        |ledger: &mut Ledger<u8, u8>, ticket| ledger.begin(pool, (GroupIx::OTHERS, Need::Server), Moment(0), || ticket);
     (0..3).for_each(|ticket| assert!(matches!(wait(&mut ledger, ticket), Begin::Wait(_))));
     assert_eq!(ledger.start_connects(pool, Moment(0)), 1);
     ledger.connect_failed(pool, Moment(1000));
@@ -164,4 +165,53 @@ fn another_size() {
     ledger.lost(pool);
     ledger.lost(pool);
     assert_eq!((ledger.surplus(pool), ledger.start_connects(pool, Moment(0))), (0, 0));
+}
+
+/// Two groups, one server: whom a shut gate does not concern goes on, in order, past those who are held.
+#[test]
+fn a_shut_gate_may_leave_groups_free() {
+    let (mut ledger, pool) = books(1, &[1]);
+    let (kept, free) = (ledger.add_group(true), ledger.add_group(true));
+    let begin = |ledger: &mut Books, group, need, name, now| {
+        let begun = ledger.begin(pool, (group, need), Moment(now), || name);
+        assert_eq!(ledger.audit(), Ok(()));
+        begun
+    };
+    assert!(matches!(begin(&mut ledger, free, Need::Server, "a", 0), Begin::Now(Some(1))));
+    assert!(matches!(begin(&mut ledger, free, Need::Server, "waits from before", 1), Begin::Wait(_)));
+    let epoch = ledger.shut(None, Moment(2), |group| group == free).unwrap();
+    assert_eq!((ledger.running(), ledger.audit()), (0, Ok(())), "what is free is not waited for");
+    assert!(matches!(begin(&mut ledger, kept, Need::Server, "held", 3), Begin::Wait(_)));
+    assert!(matches!(begin(&mut ledger, GroupIx::OTHERS, Need::Leave, "held too", 3), Begin::Wait(_)));
+    assert!(matches!(begin(&mut ledger, free, Need::Server, "waits", 4), Begin::Wait(_)));
+    for name in ["waits from before", "waits"] {
+        assert!(!ledger.finish(free));
+        let grant = ledger.put_back(pool, 1, false, Moment(5)).unwrap();
+        assert_eq!((grant.ticket, grant.stall, ledger.audit()), (name, None, Ok(())));
+    }
+    assert!(!ledger.finish(free));
+    assert_eq!(ledger.put_back(pool, 1, false, Moment(6)), None);
+    assert_eq!(begin(&mut ledger, free, Need::Leave, "keeps its server", 7), Begin::Now(None));
+    assert!(ledger.is_shut_for(kept) && !ledger.is_shut_for(free));
+    assert!(ledger.add_group(true) > free && ledger.tally().held == 2);
+    let grants = ledger.open(epoch, Moment(9));
+    let names: Vec<_> = grants.iter().map(|grant| grant.ticket).collect();
+    assert_eq!((names, ledger.running(), ledger.audit()), (vec!["held too", "held"], 3, Ok(())));
+    assert_eq!((ledger.finish(kept), ledger.finish(free)), (false, false));
+    ledger.shut(None, Moment(10), |_| false).unwrap();
+    assert!(ledger.is_shut_for(free), "each shutting has its own scope");
+}
+
+/// A transaction that runs when the gate is shut counts for its group, and the last one that counts is told.
+#[test]
+fn a_drain_waits_for_those_that_it_keeps() {
+    let (mut ledger, pool) = books(2, &[1, 2]);
+    let (kept, free) = (ledger.add_group(false), ledger.add_group(false));
+    for group in [kept, free] {
+        assert!(matches!(ledger.begin(pool, (group, Need::Server), Moment(0), || "x"), Begin::Now(Some(_))));
+    }
+    ledger.shut(None, Moment(1), |group| group == free).unwrap();
+    assert_eq!(ledger.running(), 1);
+    assert!(!ledger.finish(free), "nobody waits for it");
+    assert!(ledger.finish(kept), "drained");
 }

@@ -9,6 +9,7 @@ pub mod connect;
 pub mod database;
 pub mod databases;
 pub mod gate;
+pub mod groups;
 pub mod lease;
 pub mod ledger;
 mod places;

@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use super::database::Pool;
 use super::gate::Why;
 use super::lease::Lease;
+use super::ledger::GroupIx;
 use crate::ids::WaiterId;
 use crate::wire::reply::Report;
 
@@ -41,13 +42,18 @@ pub enum Answer {
 pub struct Wait {
     pool: Arc<Pool>,
     id: WaiterId,
+    group: GroupIx,
     answer: oneshot::Receiver<Answer>,
     over: bool,
 }
 
 impl Wait {
-    pub(super) const fn new(pool: Arc<Pool>, id: WaiterId, answer: oneshot::Receiver<Answer>) -> Self {
-        Self { pool, id, answer, over: false }
+    pub(super) const fn new(
+        pool: Arc<Pool>,
+        (id, group): (WaiterId, GroupIx),
+        answer: oneshot::Receiver<Answer>,
+    ) -> Self {
+        Self { pool, id, group, answer, over: false }
     }
 
     /// The answer, when it has come. To be polled until then; not after.
@@ -84,9 +90,16 @@ impl Wait {
         // The grant is on its way. Either it is here already, or its sender finds nobody and takes it back.
         self.answer.close();
         if let Ok(Answer::Go { lease, .. }) = self.answer.try_recv() {
-            self.pool.undo(lease);
+            self.undo(lease);
         }
         false
+    }
+}
+
+impl Wait {
+    /// Takes back a leave to begin that came as its answer and is not used.
+    pub fn undo(&self, lease: Option<Lease>) {
+        self.pool.undo(self.group, lease);
     }
 }
 

@@ -314,7 +314,7 @@ impl Relay<'_> {
                 if !running {
                     return Err(End::Wants);
                 }
-                if *began && progress.between_requests() && database.is_shut() {
+                if *began && progress.between_requests() && database.is_shut_for(client) {
                     return Ok(Verdict::Stop);
                 }
             }

@@ -385,7 +385,7 @@ impl Session {
             }
             match self.pool.begin(self.presence.client(), Need::Leave) {
                 Begun::Now(_) => {
-                    lease.resume();
+                    lease.resume(self.presence.client());
                     return Ok(Some(lease));
                 }
                 Begun::Wait(wait) => {
@@ -393,7 +393,7 @@ impl Session {
                     let waited = Box::pin(waiting.run(wait)).await;
                     let end = match waited {
                         Waited::Go(..) => {
-                            lease.resume();
+                            lease.resume(self.presence.client());
                             return Ok(Some(lease));
                         }
                         Waited::Gone => End::ClientGone,

@@ -77,14 +77,14 @@ impl Waiting<'_> {
             && !matches!(timeout(FAREWELL, self.stream.write_all(&self.notice)).await, Ok(Ok(())))
         {
             if let Waited::Go(lease, _) = waited {
-                self.pool.undo(lease);
+                wait.undo(lease);
             }
             return Waited::Gone;
         }
         // A client that went in the same moment as its turn came has not been served: its request must not start.
         match waited {
             Waited::Go(lease, _) if self.stream.read_closed() => {
-                self.pool.undo(lease);
+                wait.undo(lease);
                 Waited::Gone
             }
             waited => waited,

@@ -78,7 +78,7 @@ impl Driver {
     /// Drives the window to its end.
     pub(super) async fn run(mut self, first: Effect) {
         self.handle.databases.iter().for_each(|database| database.metrics.windows_started());
-        tracing::info!(window = %self.handle.id, owner = %self.handle.owner, form = self.handle.form.as_str(), "window begins");
+        tracing::info!(window = %self.handle.id, owner = %self.handle.owner, form = self.handle.form.as_str(), scope = %self.handle.scope, "window begins");
         let mut effects = vec![first];
         loop {
             for effect in effects.drain(..) {
@@ -214,7 +214,8 @@ impl Driver {
         match effect {
             Effect::Preflight => self.preflight(),
             Effect::Shut { bound } => {
-                self.epochs = self.handle.databases.iter().map(|database| database.shut(bound)).collect();
+                self.epochs =
+                    self.handle.databases.iter().map(|database| database.shut(bound, &self.handle.scope)).collect();
                 if self.epochs.contains(&None) {
                     // A gate that an earlier window has left to the watchdog: this one must not rely on it.
                     tracing::error!(window = %self.handle.id, "a gate was shut already");

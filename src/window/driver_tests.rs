@@ -8,6 +8,7 @@ use crate::clients::Clients;
 use crate::clock::Clock;
 use crate::config;
 use crate::pool::databases::Databases;
+use crate::pool::groups::Scope;
 use crate::server::tls::Connector;
 use crate::telemetry::metrics;
 use crate::window::plan::{Bounds, Force};
@@ -35,7 +36,8 @@ fn request(id: &str) -> Request {
         max_held: 10,
     };
     let (id, databases, owner) = (Some(id.to_owned()), vec!["d".to_owned()], "o".to_owned());
-    Request { id, databases, form: Form::Pause, sql: None, bounds, force: Force::Nothing, owner }
+    let (force, scope) = (Force::Nothing, Scope::default());
+    Request { id, databases, form: Form::Pause, sql: None, bounds, force, scope, owner }
 }
 
 /// A window without any bound: the watchdog would never open its gate.

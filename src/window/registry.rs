@@ -20,6 +20,7 @@ use crate::clock::{Clock, rfc3339};
 use crate::ids::Moment;
 use crate::pool::database::Database;
 use crate::pool::databases::Databases;
+use crate::pool::groups::Scope;
 
 /// How many ended windows are kept for `SHOW WINDOWS`.
 const KEPT: usize = 200;
@@ -39,6 +40,8 @@ pub struct Request {
     pub bounds: Bounds,
     /// What is passed over of what preflight has against it.
     pub force: Force,
+    /// Which clients are held.
+    pub scope: Scope,
     /// Who asks: user and address.
     pub owner: String,
 }
@@ -77,8 +80,10 @@ pub struct Handle {
     pub form: Form,
     /// What is passed over of what preflight has against it.
     pub force: Force,
-    /// The databases that it covers.
+    /// The databases that it covers; a change is made in the first.
     pub databases: Vec<Arc<Database>>,
+    /// Which clients are held.
+    pub scope: Scope,
     /// How it stands; changes with each step.
     pub status: watch::Receiver<Status>,
     started_at: SystemTime,
@@ -224,6 +229,7 @@ impl Registry {
             owner: request.owner,
             form: request.form,
             force: request.force,
+            scope: request.scope,
             databases,
             status,
             started_at,

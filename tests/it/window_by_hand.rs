@@ -237,3 +237,56 @@ fn a_window_that_would_hold_more_than_max_held_ends() {
     assert_eq!(full["outcome"], "aborted");
     assert!(full["reason"].contains("held"), "{full:?}");
 }
+
+/// Only clients of some applications are held; the others flow on, through the same pool.
+#[test]
+fn a_window_for_some_applications_leaves_the_others_alone() {
+    let (_db, proxy) = scene();
+    let mut clients = ["web 1", "job", "web 2"].map(|name| proxy.client().param("application_name", name).login());
+    let mut renamed = proxy.client().login();
+    renamed.ok("SET application_name = 'web 3'");
+    let mut busy = proxy.client().param("application_name", "job").login();
+    busy.ok("BEGIN");
+    let open = proxy.open("web", "applications='web*', drain='1s'");
+    let mut late = proxy.client().param("application_name", "job").login();
+    for wire in [&mut clients[1], &mut late] {
+        assert_eq!(wire.ok("SELECT 'flows'").one(), "flows");
+        wire.ok("BEGIN");
+        wire.ok("COMMIT");
+    }
+    busy.ok("COMMIT");
+    busy.ok("SELECT 1");
+    let [first, _, second] = &mut clients;
+    for wire in [&mut *first, &mut *second, &mut renamed] {
+        wire.start("SELECT 'held'").unwrap();
+    }
+    proxy.until_held(3);
+    // Who takes another name stands in another line from then on.
+    clients[1].ok("SET application_name = 'web 4'");
+    clients[1].start("SELECT 'held'").unwrap();
+    proxy.until_held(4);
+    proxy.close("web", &open["token"]);
+    for wire in clients.iter_mut().chain([&mut renamed]) {
+        assert_eq!(wire.finish().unwrap().one(), "held");
+    }
+    proxy.still_serves();
+}
+
+/// A change is made in one database while others, which lead there too, are held with it.
+#[test]
+fn a_change_may_hold_other_databases_too() {
+    let (db, other) = (Db::with(ACCOUNTS), Db::new());
+    let proxy = Spec::of(&db).also(&other).start();
+    let mut wire = proxy.client_of(&other).login();
+    let mut window = proxy.apply("both", &format!("also='{}'", other.name), "SELECT pg_sleep(1)");
+    proxy.until_phase("both", "applying");
+    wire.start("SELECT 'held'").unwrap();
+    proxy.until_held(1);
+    window.finish().unwrap();
+    assert_eq!(wire.finish().unwrap().one(), "held");
+    let all = proxy.admin("WINDOW OPEN * WITH (id='all')").maps().remove(0);
+    wire.start("SELECT 'held'").unwrap();
+    proxy.until_held(1);
+    proxy.close("all", &all["token"]);
+    assert_eq!(wire.finish().unwrap().one(), "held");
+}

@@ -2,7 +2,7 @@
 
 use pglull::ids::WaiterId;
 use pglull::pool::gate::Why;
-use pglull::pool::ledger::{Begin, Grant, Need};
+use pglull::pool::ledger::{Begin, Grant, GroupIx, Need};
 
 use crate::moves::{Check, Do, Model};
 use crate::mutant::Mutant;
@@ -112,7 +112,7 @@ impl Model {
             client.at = At::Running;
             return Ok(());
         }
-        match world.ledger.begin(client.pool, client.need(), now, || ix) {
+        match world.ledger.begin(client.pool, (GroupIx::OTHERS, client.need()), now, || ix) {
             Begin::Now(server) => {
                 rules::ensure(!shut, "a transaction begins at a shut gate")?;
                 rules::ensure(server.is_some() != client.server, "a server too many or too few")?;
@@ -133,9 +133,9 @@ impl Model {
     }
 
     pub(crate) fn finish(&self, world: &mut World) {
-        let told = !self.is(Mutant::FinishForgotten) && world.ledger.finish();
+        let told = !self.is(Mutant::FinishForgotten) && world.ledger.finish(GroupIx::OTHERS);
         if self.is(Mutant::FinishTwice) && world.ledger.running() > 0 {
-            world.ledger.finish();
+            world.ledger.finish(GroupIx::OTHERS);
         }
         let epoch = world.gate_epoch();
         if told && let Some(win) = world.wins.iter_mut().find(|win| win.epoch.is_some() && win.epoch == epoch) {

@@ -163,7 +163,7 @@ impl Model {
 
     pub(crate) fn shut(&self, world: &mut World, ix: usize, bound: Option<Moment>) {
         let now = world.now;
-        let Some(epoch) = world.ledger.shut(bound, now) else {
+        let Some(epoch) = world.ledger.shut(bound, now, |_| false) else {
             // The window before has not let go of the gate: this one must not believe that the gate is its own.
             world.wins[ix].gone = true;
             world.wins[ix].lost = !self.is(Mutant::ShutRefusalIgnored);

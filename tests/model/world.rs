@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use pglull::ids::{Epoch, Moment, WaiterId};
 use pglull::pool::gate::Gate;
-use pglull::pool::ledger::{Begin, Ledger, Need, PoolIx, Size};
+use pglull::pool::ledger::{Begin, GroupIx, Ledger, Need, PoolIx, Size};
 use pglull::window::event::{Effect, Verdict};
 use pglull::window::machine::{Phase, Window};
 use pglull::window::plan::{Bounds, Form};
@@ -191,9 +191,9 @@ impl World {
             assert_eq!(ledger.start_connects(pool, now), 1);
             assert_eq!(ledger.put_back(pool, (), true, now), None);
         }
-        let begun = ledger.begin(B, Need::Server, now, || 2);
+        let begun = ledger.begin(B, (GroupIx::OTHERS, Need::Server), now, || 2);
         assert_eq!(begun, Begin::Now(Some(())));
-        ledger.finish();
+        ledger.finish(GroupIx::OTHERS);
         let client = |ix: usize| Client {
             pool: if ix < 2 { A } else { B },
             at: At::Idle,

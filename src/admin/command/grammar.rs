@@ -230,7 +230,8 @@ impl Cursor<'_> {
     }
 
     fn window_head(&mut self) -> Parse<(Vec<String>, WindowOptions)> {
-        let mut databases = vec![self.name("a database")?];
+        let first = if self.symbol('*') { "*".to_owned() } else { self.name("a database, or * for all")? };
+        let mut databases = vec![first];
         while self.symbol(',') {
             let name = self.name("another database")?;
             if databases.contains(&name) {
@@ -278,11 +279,24 @@ impl Cursor<'_> {
                 options.id = Some(self.id()?);
             }
             "force" => options.force = self.force()?,
+            "also" => options.also = self.names("other databases to be held")?,
+            "users" => options.users = self.names("users")?,
+            "applications" => options.applications = self.names("application names")?,
             _ => {
-                return Err(self.expected_last("drain, apply, hold, tenure, stragglers, id or force"));
+                return Err(self
+                    .expected_last("drain, apply, hold, tenure, stragglers, id, force, also, users or applications"));
             }
         }
         Ok(())
+    }
+
+    /// A list of names in one string: `key = 'a, b*'`.
+    fn names(&mut self, what: &str) -> Parse<Vec<String>> {
+        self.need('=')?;
+        let text = self.value(what)?;
+        let names: Vec<_> =
+            text.split(',').map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect();
+        if names.is_empty() { Err(self.expected_last(what)) } else { Ok(names) }
     }
 
     /// `force`, `force = true`, `force = false`, or `force = 'sessions, transactions'`.

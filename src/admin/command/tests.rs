@@ -67,6 +67,9 @@ fn windows() {
         stragglers: Some(Stragglers::Cancel),
         id: name("w-1"),
         force: Force::Everything,
+        also: vec!["b".to_owned(), "*".to_owned()],
+        users: vec!["app".to_owned()],
+        applications: vec!["web*".to_owned(), "my job".to_owned()],
     };
     let a = || vec!["a".to_owned()];
     let id = || "w-1".to_owned();
@@ -74,7 +77,7 @@ fn windows() {
     let plain = WindowOptions::default;
     for (text, expect) in [
         (
-            "WINDOW APPLY a WITH (drain='2s', apply = 1.5s, hold='1min', tenure=25, stragglers='cancel', id='w-1', force) AS $x$ a $$;$$ b $x$;",
+            "WINDOW APPLY a WITH (drain='2s', apply = 1.5s, hold='1min', tenure=25, stragglers='cancel', id='w-1', force, also='b, *', users='app', applications='web*,my job') AS $x$ a $$;$$ b $x$;",
             Command::WindowApply { databases: a(), options: bounds, sql: " a $$;$$ b ".into() },
         ),
         ("window apply a as 'it''s'", Command::WindowApply { databases: a(), options: plain(), sql: "it's".into() }),
@@ -163,7 +166,7 @@ fn mistakes_say_what_was_expected_and_where() {
         ("SUSPEND", 1, "SUSPEND is not supported".into()),
         ("WINDOW", 7, "expected APPLY, OPEN, RENEW, CLOSE or ABORT, got the end of the command".into()),
         ("WINDOW REHEARSE a", 1, "WINDOW REHEARSE comes later".into()),
-        ("WINDOW OPEN", 12, "expected a database, got the end of the command".into()),
+        ("WINDOW OPEN", 12, "expected a database, or * for all, got the end of the command".into()),
         ("WINDOW OPEN a,a", 15, "expected each database once, got \"a\"".into()),
         ("WINDOW OPEN a WITH drain", 20, "expected (, got \"drain\"".into()),
         ("WINDOW OPEN a WITH ()", 21, "expected drain, apply, hold, tenure, stragglers, id or force, got \")\"".into()),
