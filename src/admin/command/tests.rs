@@ -169,7 +169,11 @@ fn mistakes_say_what_was_expected_and_where() {
         ("WINDOW OPEN", 12, "expected a database, or * for all, got the end of the command".into()),
         ("WINDOW OPEN a,a", 15, "expected each database once, got \"a\"".into()),
         ("WINDOW OPEN a WITH drain", 20, "expected (, got \"drain\"".into()),
-        ("WINDOW OPEN a WITH ()", 21, "expected drain, apply, hold, tenure, stragglers, id or force, got \")\"".into()),
+        (
+            "WINDOW OPEN a WITH ()",
+            21,
+            "expected drain, apply, hold, tenure, stragglers, id, force, also, users or applications, got \")\"".into(),
+        ),
         ("WINDOW OPEN a WITH (drain '2s')", 27, "expected =, got a string".into()),
         ("WINDOW OPEN a WITH (force, force)", 28, "expected each option once, got \"force\"".into()),
         ("WINDOW OPEN a WITH (hold = 0)", 28, "expected a duration above 0, got \"0\"".into()),
@@ -177,7 +181,8 @@ fn mistakes_say_what_was_expected_and_where() {
         (
             "WINDOW OPEN a WITH (verify = 'x')",
             21,
-            "expected drain, apply, hold, tenure, stragglers, id or force, got \"verify\"".into(),
+            "expected drain, apply, hold, tenure, stragglers, id, force, also, users or applications, got \"verify\""
+                .into(),
         ),
         ("WINDOW OPEN a WITH (force", 26, "expected ), got the end of the command".into()),
         ("WINDOW APPLY a $$x$$", 16, "expected WITH (..) or AS $$ SQL $$, got a string".into()),
