@@ -37,8 +37,11 @@ impl Hints {
     pub const SEQUENCES: Self = Self(1024);
     /// It may name a prepared statement: [`named_statements`] is to be asked.
     pub const NAMES: Self = Self(2048);
+    /// Code has run that may have made settings under names that nobody knows: they cannot be carried along, but the next client
+    /// must not find them.
+    pub const UNLISTED: Self = Self(4096);
     /// Whatever code can do.
-    pub const ANYTHING: Self = Self(1 + 2 + 4 + 8 + 16 + 32);
+    pub const ANYTHING: Self = Self(1 + 2 + 4 + 8 + 16 + 32 + 4096);
 
     /// As a number, for an atomic.
     #[must_use]
@@ -96,7 +99,8 @@ impl Hints {
             b"DO" | b"CALL" => Self::ANYTHING,
             // Extensions and their like may run any code.
             b"CREATE EXTENSION" | b"ALTER EXTENSION" => Self::ANYTHING,
-            _ if self.any_of(Self::SAYS_TEMP) && tag.starts_with(b"CREATE ") => Self::TEMPORARY,
+            // EXPLAIN ANALYZE of a CREATE TABLE AS makes the table.
+            _ if self.any_of(Self::SAYS_TEMP) && (tag.starts_with(b"CREATE ") || tag == b"EXPLAIN") => Self::TEMPORARY,
             _ if self.any_of(Self::SAYS_TEMP) && !rows && tag.starts_with(b"SELECT ") => Self::TEMPORARY,
             _ => Self::default(),
         };
@@ -172,6 +176,8 @@ impl Leaves {
         self.hints = self.hints.with(Hints::SETTINGS);
         let first = arguments.first().map_or(&b""[..], |first| first.trim_ascii());
         match first.strip_prefix(b"'").and_then(|name| name.strip_suffix(b"'")) {
+            // More than one literal, or none at all.
+            Some(name) if name.contains(&b'\'') => self.hints = self.hints.with(Hints::HIDDEN_SETTINGS),
             Some(name) if name.contains(&b'.') => self.settings.push(name.into()),
             Some(_) => {}
             None => self.hints = self.hints.with(Hints::HIDDEN_SETTINGS),
@@ -180,31 +186,35 @@ impl Leaves {
 
     /// A text whose first statement may be SET: the tag of the command gives the hint, the name stands only here.
     fn set(&mut self, statement: &[u8]) {
-        let mut at = skip_blanks(statement, 0);
+        let mut at = skip_space(statement, 0);
         if !word(statement, at).eq_ignore_ascii_case(b"set") {
             return;
         }
-        at = skip_blanks(statement, at + 3);
+        at = skip_space(statement, at + 3);
         if word(statement, at).eq_ignore_ascii_case(b"session") {
-            at = skip_blanks(statement, at + b"session".len());
+            at = skip_space(statement, at + b"session".len());
         }
         let mut name = Vec::new();
         while let Some((length, part)) = statement.get(at..).and_then(identifier) {
             name.extend(part);
-            at += length;
+            at = skip_space(statement, at + length);
             if statement.get(at) != Some(&b'.') {
                 break;
             }
             name.push(b'.');
-            at += 1;
+            at = skip_space(statement, at + 1);
         }
-        if name.contains(&b'.') {
+        if statement.get(at) == Some(&b'&') {
+            // U&"..": who writes such a name has something to hide.
+            self.hints = self.hints.with(Hints::HIDDEN_SETTINGS);
+        } else if name.contains(&b'.') {
             self.settings.push(name.into());
         }
     }
 }
 
-/// The arguments of a call, up to the third; `rest` begins behind the function's name.
+/// The arguments of a call, up to the third; `rest` begins behind the function's name. They end early where the text cannot be
+/// read at a glance: comments, dollar quotes, backslashes in quotes.
 fn arguments(rest: &[u8]) -> Vec<&[u8]> {
     let mut found = Vec::new();
     let open = skip_blanks(rest, usize::from(rest.first() == Some(&b'"')));
@@ -213,12 +223,15 @@ fn arguments(rest: &[u8]) -> Vec<&[u8]> {
     }
     let (mut depth, mut quoted, mut from) = (0_usize, false, open + 1);
     for (at, &byte) in rest.iter().enumerate().skip(open + 1) {
-        match byte {
-            b'\'' => quoted = !quoted,
+        match (byte, rest.get(at + 1)) {
+            (b'\'', _) => quoted = !quoted,
+            (b'\\', _) if quoted => break,
             _ if quoted => {}
-            b'(' => depth += 1,
-            b')' if depth > 0 => depth -= 1,
-            b',' | b')' if depth == 0 => {
+            (b'-', Some(b'-')) | (b'/', Some(b'*')) => break,
+            (b'$', next) if !next.is_some_and(u8::is_ascii_digit) => break,
+            (b'(', _) => depth += 1,
+            (b')', _) if depth > 0 => depth -= 1,
+            (b',' | b')', _) if depth == 0 => {
                 found.push(rest.get(from..at).unwrap_or_default());
                 from = at + 1;
                 if byte == b')' {
@@ -283,47 +296,119 @@ pub fn named_statements(text: &[u8]) -> Vec<Named> {
     found
 }
 
-/// The text cut at its semicolons; `None` where a backslash, a dollar or a comment may hide one.
+/// The text cut at its semicolons; `None` where a backslash or a dollar may hide one.
 fn statements(text: &[u8]) -> Option<Vec<&[u8]>> {
-    let hides = |pair: &[u8]| matches!(pair, b"--" | b"/*");
-    if text.iter().any(|byte| matches!(byte, b'\\' | b'$')) || text.windows(2).any(hides) {
-        return (!text.contains(&b';')).then(|| vec![text]);
-    }
-    let mut quote = None;
-    let cut = |byte: &u8| {
-        match (quote, *byte) {
-            (None, b'\'' | b'"') => quote = Some(*byte),
-            (Some(open), byte) if open == byte => quote = None,
+    let (mut found, mut from, mut at) = (Vec::new(), 0, 0);
+    while let Some(&byte) = text.get(at) {
+        let behind = comment(text, at);
+        if behind > at {
+            at = behind;
+            continue;
+        }
+        match byte {
+            b'\'' | b'"' => {
+                let inside = text.get(at + 1..).unwrap_or_default();
+                let Some(end) = inside.iter().position(|&inner| inner == byte) else { break };
+                if byte == b'\'' && inside.get(..end).is_some_and(|inside| inside.contains(&b'\\')) {
+                    return (!text.contains(&b';')).then(|| vec![text]);
+                }
+                at += end + 1;
+            }
+            b'$' if !text.get(at + 1).is_some_and(u8::is_ascii_digit) => {
+                return (!text.contains(&b';')).then(|| vec![text]);
+            }
+            b';' => {
+                found.push(text.get(from..at).unwrap_or_default());
+                from = at + 1;
+            }
             _ => {}
         }
-        quote.is_none() && *byte == b';'
-    };
-    Some(text.split(cut).collect())
+        at += 1;
+    }
+    found.push(text.get(from..).unwrap_or_default());
+    Some(found)
 }
 
 fn named_statement(text: &[u8]) -> Option<Named> {
-    let mut at = skip_blanks(text, 0);
+    let mut at = verb_of(text);
     let verb = word(text, at);
     let ends = verb.eq_ignore_ascii_case(b"deallocate");
     if !ends && !verb.eq_ignore_ascii_case(b"execute") {
         return None;
     }
-    at = skip_blanks(text, at + verb.len());
+    at = skip_space(text, at + verb.len());
     if ends && word(text, at).eq_ignore_ascii_case(b"prepare") {
-        at = skip_blanks(text, at + b"prepare".len());
+        at = skip_space(text, at + b"prepare".len());
     }
     let (length, name) = identifier(text.get(at..)?)?;
-    let rest = text.get(at + length..)?;
     let is_all = length == name.len() && name == b"all";
-    if is_all || (ends && !rest.iter().all(|byte| byte.is_ascii_whitespace())) {
+    if is_all || (ends && skip_space(text, at + length) < text.len()) {
         return None;
     }
     Some(Named { place: at..at + length, name, ends })
 }
 
+/// Where the statement's verb stands; that of an EXPLAIN is what it explains.
+fn verb_of(text: &[u8]) -> usize {
+    let mut at = skip_space(text, 0);
+    if !word(text, at).eq_ignore_ascii_case(b"explain") {
+        return at;
+    }
+    at = skip_space(text, at + b"explain".len());
+    if text.get(at) == Some(&b'(') {
+        let options = text.get(at..).unwrap_or_default();
+        at = skip_space(text, at + options.iter().position(|&byte| byte == b')').map_or(0, |end| end + 1));
+    }
+    for option in [&b"analyze"[..], b"verbose"] {
+        if word(text, at).eq_ignore_ascii_case(option) {
+            at = skip_space(text, at + option.len());
+        }
+    }
+    at
+}
+
+/// The end of the comment that begins at `at`, or `at` if none does. Source: `scan.l` (those with a star nest).
+fn comment(text: &[u8], at: usize) -> usize {
+    let rest = text.get(at..).unwrap_or_default();
+    if rest.starts_with(b"--") {
+        return at + rest.iter().position(|byte| matches!(byte, b'\n' | b'\r')).unwrap_or(rest.len());
+    }
+    if !rest.starts_with(b"/*") {
+        return at;
+    }
+    let (mut depth, mut end) = (0_usize, 0);
+    while let Some(pair) = rest.get(end..end + 2) {
+        match pair {
+            b"/*" => depth += 1,
+            b"*/" => depth -= 1,
+            _ => {
+                end += 1;
+                continue;
+            }
+        }
+        end += 2;
+        if depth == 0 {
+            return at + end;
+        }
+    }
+    text.len()
+}
+
+/// Skips blanks and comments.
+fn skip_space(text: &[u8], from: usize) -> usize {
+    let mut at = skip_blanks(text, from);
+    loop {
+        let behind = comment(text, at);
+        if behind == at {
+            return at;
+        }
+        at = skip_blanks(text, behind);
+    }
+}
+
 fn skip_blanks(text: &[u8], from: usize) -> usize {
     let rest = text.get(from..).unwrap_or_default();
-    from + rest.iter().take_while(|byte| byte.is_ascii_whitespace()).count()
+    from + rest.iter().take_while(|byte| byte.is_ascii_whitespace() || **byte == 0x0b).count()
 }
 
 fn word(text: &[u8], from: usize) -> &[u8] {
@@ -371,6 +456,12 @@ mod tests {
             ("select set_config ( 'x' , 'true' , 'f' )", Hints::SETTINGS),
             ("select set_config($1, $2, $3)", Hints::SETTINGS.with(Hints::HIDDEN_SETTINGS)),
             ("select set_config('a' || 'b', '', true), set_config('work_mem', 'x', false)", Hints::SETTINGS),
+            ("select set_config('a' || '.b', '', false)", Hints::SETTINGS.with(Hints::HIDDEN_SETTINGS)),
+            ("select set_config('a.b', $$x, true, y$$, false)", Hints::SETTINGS),
+            ("select set_config('a.b', E'\\', true, ', false)", Hints::SETTINGS),
+            ("select set_config('a.b', '', /*, */true /*, */ and false)", Hints::SETTINGS),
+            ("select set_config('a.b', $1, true)", Hints::default()),
+            ("set u&\"a\".b = 1", Hints::HIDDEN_SETTINGS),
         ] {
             assert_eq!(Leaves::of_text(text.as_bytes()).hints, expected, "{text}");
         }
@@ -390,6 +481,11 @@ mod tests {
             ("SET SESSION App.\"Tenant\" TO 1; set work_mem='1MB' ; set b.c.d to default", vec!["app.Tenant", "b.c.d"]),
             ("select set_config('app.x', $1, false)", vec!["app.x"]),
             ("set local app.y = 1", vec![]),
+            ("/* a; /* b */ */ -- c; d\n set /**/app . /**/ \"x\"='1'", vec!["app.x"]),
+            ("select 1; -- so; what\nset app.x=1", vec!["app.x"]),
+            ("select set_config('app.x', $$a, true, b$$, false)", vec!["app.x"]),
+            ("/*", vec![]),
+            ("set -- x", vec![]),
             ("update t set a.b = 1", vec![]),
         ] {
             let leaves = Leaves::of_text(text.as_bytes());
@@ -434,7 +530,14 @@ mod tests {
             ("deallocate 1a", vec![]),
             ("deallocate \"\"", vec![]),
             ("deallocate \"a", vec![]),
-            ("explain execute s1", vec![]),
+            ("explain execute s1", vec!["s1"]),
+            ("/* a; b */ explain (analyze, costs off) execute s1(2)", vec!["s1"]),
+            ("explain analyze verbose execute s1", vec!["s1"]),
+            ("/* app */ deallocate/**/ s1 -- done; really", vec!["s1"]),
+            ("execute s1; select 2 -- ; deallocate a", vec!["s1"]),
+            ("select '\\'; execute s1", vec![]),
+            ("select $1; execute s1", vec!["s1"]),
+            ("deallocate a /* b", vec!["a"]),
             ("select 1", vec![]),
             ("", vec![]),
         ] {

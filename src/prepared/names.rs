@@ -84,6 +84,8 @@ pub struct Names {
     pub unnamed: Option<Unnamed>,
     /// Counts the changes of the unnamed statement: on a server it is this client's if the number is the same.
     pub version: u64,
+    /// What the statements may leave that stand under their own names on the client's server.
+    pub loose: Leaves,
     last: u64,
 }
 

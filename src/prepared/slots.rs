@@ -115,8 +115,9 @@ pub struct Slots {
     closing: HashMap<u64, u64>,
     /// What is on its way.
     pub notes: VecDeque<Note>,
-    /// The `DEALLOCATE`s in texts that were sent: which of the client's statements each of them ends, if it is one of the protocol's.
-    pub deallocates: VecDeque<Option<(Arc<Bound>, Ticket)>>,
+    /// The `DEALLOCATE`s in texts that were sent, with the numbers of their batches: which of the client's statements each of them
+    /// ends, if it is one of the protocol's.
+    pub deallocates: VecDeque<(u64, Option<(Arc<Bound>, Ticket)>)>,
     /// The number of the batch that is being sent.
     pub batch: u64,
     tick: u64,

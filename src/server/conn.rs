@@ -63,6 +63,10 @@ pub struct Server {
     pub notifications: BytesMut,
     /// It has sent an error that ends the connection.
     pub said_farewell: bool,
+    /// It may have settings of its last client's that nobody can list.
+    pub unlisted: bool,
+    /// The only client whose `nextval`s it may remember; `None`: those of several.
+    pub numbers: Option<SessionId>,
     /// Its place on the list of its pool's servers, if it is a pool's.
     pub badge: Option<Badge>,
 }

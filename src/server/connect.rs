@@ -255,6 +255,8 @@ impl Greeting {
             place: None,
             notifications: BytesMut::new(),
             said_farewell: false,
+            unlisted: false,
+            numbers: None,
             badge: None,
         };
         Rested::new(Box::new(server), proof)

@@ -12,6 +12,9 @@ use std::collections::VecDeque;
 use crate::wire::frame::Flow;
 use crate::wire::tags::{client, server};
 
+/// More replies than this are not waited for at once; a pipeline that is longer goes on as they come.
+const OWED_MAX: usize = 1 << 16;
+
 /// A reply, or series of replies, that the server owes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Expect {
@@ -106,6 +109,8 @@ pub struct Progress {
     /// The client sent something whose effect on the replies we cannot predict: never a boundary again.
     tainted: bool,
     broken: bool,
+    /// Since the last answer it has been told to flush.
+    hurried: bool,
 }
 
 impl Progress {
@@ -123,6 +128,7 @@ impl Progress {
             mixed: false,
             tainted: false,
             broken: false,
+            hurried: false,
         };
         (progress, Boundary(()))
     }
@@ -184,6 +190,23 @@ impl Progress {
     #[must_use]
     pub const fn earlier_answered(&self) -> bool {
         self.ends == 0
+    }
+
+    /// How many batches have been sent to their end and not been answered to theirs.
+    #[must_use]
+    pub const fn batches_owed(&self) -> usize {
+        self.ends
+    }
+
+    /// Whether so many answers are owed that no more requests should be sent: the queue of them has a bound.
+    #[must_use]
+    pub fn owes_much(&self) -> bool {
+        self.expected.len() >= OWED_MAX
+    }
+
+    /// Whether the server has to be told to flush what it has answered so far, for somebody waits for that; once for each answer.
+    pub fn hurries(&mut self) -> bool {
+        !std::mem::replace(&mut self.hurried, true)
     }
 
     /// Whether requests were sent that no Sync has followed: an implicit transaction may be open.
@@ -260,6 +283,9 @@ impl Progress {
                     self.skipping = false;
                     self.unsynced = false;
                     self.push(Expect::Sync, noted);
+                } else {
+                    // Ignored, unless the COPY fails before it is read.
+                    self.early += 1;
                 }
             }
             // The server ends the COPY with an error and eats the message; whether it answers the ones
@@ -293,6 +319,7 @@ impl Progress {
     /// # Errors
     /// [`Unexpected`] if it answers nothing that was asked; the server is [`broken`](Self::broken) from then on.
     pub fn received(&mut self, tag: u8, status: &[u8]) -> Result<Heard, Unexpected> {
+        self.hurried = false;
         // Nobody was there to give them.
         while self.next_is_own() {}
         let owed = self.expected.front().copied();

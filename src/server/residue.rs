@@ -11,6 +11,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::conn::{Failure, Server};
 use super::parameters::{TRACKED, quote, set_config};
 use super::recover::BOUND;
+use crate::ids::SessionId;
 use crate::prepared::hints::Hints;
 
 /// Settings of a session that Postgres does not report: names and values, in the order of their names.
@@ -186,18 +187,20 @@ pub fn words(keeps: Hints) -> String {
 /// # Errors
 /// As [`Server::query_within`].
 pub async fn clear(server: &mut Server) -> Result<(), Failure> {
-    if server.settings.take().is_some() {
+    let listed = server.settings.take().is_some();
+    if std::mem::take(&mut server.unlisted) || listed {
         server.query_within(CLEAR, BOUND).await?;
     }
     Ok(())
 }
 
-/// Gives the server the settings that a client has, where it has others. **Not cancel-safe.**
+/// Gives the server the settings that this client has, where it has others. **Not cancel-safe.**
 ///
 /// # Errors
 /// As [`Server::query_within`]; the server has to be cleaned then.
-pub async fn apply(server: &mut Server, wanted: Option<&Arc<Settings>>) -> Result<(), Failure> {
-    if same(server.settings.as_ref(), wanted) {
+pub async fn apply(server: &mut Server, client: SessionId, wanted: Option<&Arc<Settings>>) -> Result<(), Failure> {
+    let foreign = server.unlisted && server.client != Some(client);
+    if !foreign && same(server.settings.as_ref(), wanted) {
         return Ok(());
     }
     clear(server).await?;

@@ -129,7 +129,7 @@ impl Answers<'_> {
                 self.slots.forget_all();
             }
             b"DEALLOCATE" => {
-                if let Some(Some((bound, ticket))) = self.slots.deallocates.pop_front() {
+                if let Some((_, Some((bound, ticket)))) = self.slots.deallocates.pop_front() {
                     self.names.confirm(&bound.name, ticket, None);
                     self.slots.closed(bound.statement.id);
                 }
@@ -138,9 +138,10 @@ impl Answers<'_> {
         }
     }
 
-    /// Everything is answered: what has not been deallocated by now will not be.
-    pub(super) fn rests(&mut self) {
-        while let Some(ended) = self.slots.deallocates.pop_front() {
+    /// A batch is answered, and so many are not: what of it has not been deallocated by now will not be.
+    pub(super) fn batch_ends(&mut self, owed: usize) {
+        let open = self.slots.batch.saturating_sub(owed as u64);
+        while let Some((_, ended)) = self.slots.deallocates.pop_front_if(|(batch, _)| *batch < open) {
             if let Some((bound, ticket)) = ended {
                 self.names.void(&bound.name, ticket);
                 self.slots.not_closed(bound.statement.id);

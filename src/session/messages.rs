@@ -73,6 +73,12 @@ pub(super) fn of_body(body: &[u8]) -> Leaves {
     Leaves::of_text(string(body).unwrap_or(body))
 }
 
+/// Whether a FunctionCall is one of those for large objects, for which libpq has it. Source: `pg_proc.dat`.
+pub(super) fn is_large_object(body: &[u8]) -> bool {
+    let oid = body.first_chunk().map_or(0, |oid| u32::from_be_bytes(*oid));
+    matches!(oid, 715 | 764 | 765 | 767 | 952..=958 | 964 | 1004 | 3170..=3172 | 3457..=3460)
+}
+
 /// Postgres' own words. Source: `RevalidateCachedQuery` in `plancache.c`.
 pub(super) fn changed() -> Report {
     Report::new(sqlstate::FEATURE_NOT_SUPPORTED, "cached plan must not change result type")

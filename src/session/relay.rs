@@ -39,6 +39,9 @@ const WHOLE_MAX: usize = 64 << 10;
 /// The same for descriptions and errors: longer than any description of 1600 columns.
 const DESCRIPTION_MAX: usize = 1 << 20;
 
+/// With so much in its way a client's requests wait: also the answers that no server gives have a bound.
+const UNREAD_MAX: usize = 1 << 20;
+
 /// What a client has asked for before it said good-bye is finished if it takes no longer than this. Postgres would go on for
 /// as long as it takes; a server of a pool does not work for nobody.
 const LEAVING: Duration = Duration::from_secs(1);
@@ -173,7 +176,14 @@ impl Relay<'_> {
 
     /// Whether so much of what the client has sent is still here that no more is read.
     fn full(&self) -> bool {
-        !self.input.pending().is_empty() || (self.input.unread().len() >= READ_BULK && !self.input.wants_more())
+        self.owes_reading()
+            || !self.input.pending().is_empty()
+            || (self.input.unread().len() >= READ_BULK && !self.input.wants_more())
+    }
+
+    /// Whether the client has so many answers to read that it is not listened to before it does.
+    fn owes_reading(&self) -> bool {
+        self.server.flow.pending().len() >= UNREAD_MAX
     }
 
     /// Server to client. Reads only when everything before is written: a client that does not read stops its server.
@@ -261,13 +271,11 @@ impl Relay<'_> {
                 counts.query_time += took;
                 timing.record(took);
                 *requested = now;
+                answers.batch_ends(progress.batches_owed());
                 if !progress.at_rest() {
                     client.goes_on(clock.moment(now));
-                } else {
-                    answers.rests();
-                    if progress.status() != Status::Idle {
-                        client.rests_in_transaction(clock.moment(now));
-                    }
+                } else if progress.status() != Status::Idle {
+                    client.rests_in_transaction(clock.moment(now));
                 }
             }
             *refused |= single && head.tag == from_server::READY_FOR_QUERY && progress.status() != Status::Idle;
@@ -279,7 +287,7 @@ impl Relay<'_> {
     /// Client to server. The client is read only when everything before is written: back-pressure is TCP's.
     fn requests(&mut self, cx: &mut Context<'_>, counts: &mut Counts) -> Result<bool, End> {
         let mut moved = false;
-        if self.leaving.is_none() && self.input.pending().is_empty() {
+        if self.leaving.is_none() && self.input.pending().is_empty() && !self.owes_reading() {
             // What is in the buffer may have been stopped before; look again before more is read.
             moved |= self.walk_requests(counts)?;
         }
@@ -300,10 +308,10 @@ impl Relay<'_> {
 
     /// Returns whether it has let anything through.
     fn walk_requests(&mut self, counts: &mut Counts) -> Result<bool, End> {
-        let Server { progress, slots, client: owner, .. } = &mut *self.server;
+        let Server { progress, slots, client: owner, numbers, .. } = &mut *self.server;
         let (client, database, running) = (self.client, &self.pool.database, self.running);
         let (clock, requested, began) = (self.clock, &mut self.requested, &mut self.began);
-        let State { names, traces, catalog, asks_sequences, .. } = &mut *self.state;
+        let State { names, traces, catalog, asks_sequences, drew, .. } = &mut *self.state;
         let (leaving, errand) = (&mut self.leaving, &mut false);
         let limit = self.statements;
         let before = self.input.unread().len();
@@ -334,6 +342,7 @@ impl Relay<'_> {
                     let statements = &mut counts.statements;
                     let client = client.id;
                     let fresh = *owner != Some(client);
+                    let clean = owner.is_none() || (!fresh && *numbers == Some(client));
                     let mut translate = Translate {
                         names,
                         slots,
@@ -344,7 +353,8 @@ impl Relay<'_> {
                         leaves,
                         counts: statements,
                         fresh,
-                        asks_sequences: *asks_sequences,
+                        asks_sequences: *asks_sequences && !clean,
+                        may_ask: clean || *drew,
                         errand,
                     };
                     translate.judge(head, body, out)
@@ -358,7 +368,11 @@ impl Relay<'_> {
             *began |= begins && !progress.at_rest();
             if !matches!(verdict, Verdict::Whole | Verdict::Stop) {
                 note_request((first, text), client, (clock, requested));
-                *owner = if begins { Some(client.id) } else { *owner };
+                if begins && *owner != Some(client.id) {
+                    *numbers = owner.is_none().then_some(client.id);
+                    *owner = Some(client.id);
+                    *drew = false;
+                }
             }
             Ok(verdict)
         })?;

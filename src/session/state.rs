@@ -38,6 +38,8 @@ pub(super) struct State {
     wiping: bool,
     /// The client asks for the last values of sequences.
     pub(super) asks_sequences: bool,
+    /// Since it got its server it has run something that may have asked a sequence for a number.
+    pub(super) drew: bool,
     /// The settings that it does not report, if there are any.
     pub(super) settings: Option<Arc<Settings>>,
     /// Those among them that it asked for at its log-in: a session that is made new has them again.
@@ -61,6 +63,7 @@ impl State {
             resetting: false,
             wiping: false,
             asks_sequences: false,
+            drew: false,
             settings: first.clone(),
             hidden: hidden(first.as_deref()),
             first,
@@ -79,8 +82,8 @@ impl State {
     /// # Errors
     /// Postgres' own if it refuses them: it would have refused the log-in or the SET, and to go on with others (an encoding!)
     /// would mean wrong answers. Any other: the server is in doubt.
-    pub(super) async fn move_to(&mut self, server: &mut Server) -> Result<(), Failure> {
-        residue::apply(server, self.settings.as_ref()).await?;
+    pub(super) async fn move_to(&mut self, client: SessionId, server: &mut Server) -> Result<(), Failure> {
+        residue::apply(server, client, self.settings.as_ref()).await?;
         if let Some(sql) = self.wanted.difference(&server.parameters) {
             server.query_within(&sql, recover::BOUND).await?;
             let at_home = Arc::ptr_eq(&self.wanted, &self.home);
@@ -99,10 +102,20 @@ impl State {
 
     /// A command has ended.
     pub(super) fn command(&mut self, tag: &[u8], rows: bool) {
+        if self.creates_temporary() {
+            self.traces.leaves.hints = self.traces.leaves.hints.with(Hints::SAYS_TEMP);
+        }
         self.traces.command(tag, rows);
+        self.drew |= may_draw(tag);
         self.wiping |= tag == b"DISCARD ALL\0";
         self.resetting |= self.wiping || tag == b"RESET\0";
         self.asks_sequences |= self.traces.leaves.hints.any_of(Hints::SEQUENCES);
+    }
+
+    /// What it creates is temporary by its search path, whatever its texts say.
+    fn creates_temporary(&self) -> bool {
+        let path = self.settings.as_ref().and_then(|settings| settings.value(b"search_path"));
+        path.is_some_and(|path| path.windows(7).any(|part| part.eq_ignore_ascii_case(b"pg_temp")))
     }
 
     /// A setting was changed, by the client or by Postgres for it: it follows the client from now on. What `RESET` leads back
@@ -165,7 +178,9 @@ impl State {
             self.settings.clone_from(&self.first);
             self.hidden = hidden(self.first.as_deref());
             server.settings = None;
+            server.unlisted = false;
         }
+        server.unlisted |= leaves.hints.any_of(Hints::UNLISTED);
         self.hidden.add(&leaves);
         let too_many = self.hidden.hints.only(Hints::HIDDEN_SETTINGS);
         let hints = leaves.hints.residue().with(too_many);
@@ -210,8 +225,18 @@ fn hidden(settings: Option<&Settings>) -> Leaves {
 pub(super) async fn forget_sequences(lease: &mut Lease, client: SessionId) -> Result<(), End> {
     let Some(server) = lease.server() else { return Err(End::ClientGone) };
     server.client = Some(client);
+    server.numbers = Some(client);
     let done = server.query_within(b"DISCARD SEQUENCES", recover::BOUND).await;
     done.map(|_| ()).map_err(|failure| End::ServerGone(std::io::Error::other(failure.to_string()), false))
+}
+
+/// Whether a command with this tag may have run code, and that may have asked a sequence for a number.
+fn may_draw(tag: &[u8]) -> bool {
+    let tag = tag.strip_suffix(&[0]).unwrap_or(tag);
+    !matches!(
+        tag,
+        b"BEGIN" | b"START TRANSACTION" | b"SET" | b"RESET" | b"SHOW" | b"SAVEPOINT" | b"COMMIT" | b"ROLLBACK"
+    )
 }
 
 /// What is known from texts and tags alone, since the last boundary.
@@ -255,5 +280,6 @@ mod tests {
         assert!(!traces.in_doubt() && traces.wiped && traces.ended);
         traces.command(b"LISTEN\0", false);
         assert!(traces.in_doubt());
+        assert!(may_draw(b"INSERT 0 1\0") && may_draw(b"SELECT 1\0") && !may_draw(b"BEGIN\0"));
     }
 }

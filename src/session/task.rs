@@ -362,8 +362,9 @@ impl Session {
     /// Gives the server the settings that this client has. False: the server is in doubt. An error is Postgres' own: it
     /// would have refused the log-in, and to go on with other settings (an encoding!) would mean wrong answers.
     async fn tune(&mut self, lease: &mut Lease) -> Result<bool, Report> {
+        let client = self.presence.client().id;
         let Some(server) = lease.server() else { return Ok(false) };
-        match self.state.move_to(server).await {
+        match self.state.move_to(client, server).await {
             Ok(()) => Ok(server.boundary().is_some()),
             Err(Failure::Refused(report)) if server.boundary().is_some() => {
                 server.dirty = true;

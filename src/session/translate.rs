@@ -11,7 +11,8 @@ mod rename;
 use bytes::{BufMut, BytesMut};
 
 use super::messages::{
-    Target, changed, full, of_body, target, write_bind_front, write_head, write_parse_front, write_target,
+    Target, changed, full, is_large_object, of_body, target, write_bind_front, write_head, write_parse_front,
+    write_target,
 };
 use crate::ids::SessionId;
 use crate::prepared::catalog::{Catalog, Statement};
@@ -28,6 +29,9 @@ use crate::wire::tags::client;
 pub(super) const STATEMENT_MAX: usize = 1 << 20;
 /// Names and the like are looked for in so many bytes at the front of a message; behind that Postgres is left to judge.
 const FRONT_MAX: usize = 60_000;
+
+/// The most names that a client may have given at a time.
+const NAMES_MAX: usize = 1 << 17;
 
 /// What is counted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -50,8 +54,10 @@ pub(super) struct Translate<'a> {
     pub(super) counts: &'a mut Counts,
     /// Nothing of this client's was sent to this server since another client had it.
     pub(super) fresh: bool,
-    /// The client has asked for such things before.
+    /// The client has asked for the last values of sequences before, and here others may have left some.
     pub(super) asks_sequences: bool,
+    /// No number of another client's can be here, or one of its own may be.
+    pub(super) may_ask: bool,
     /// Set where the server first has to forget what such a client may have left.
     pub(super) errand: &'a mut bool,
 }
@@ -68,6 +74,12 @@ enum Ready {
 impl Translate<'_> {
     /// Judges the message; what goes out before it is written to `out`.
     pub(super) fn judge(&mut self, head: Header, body: &[u8], out: &mut BytesMut) -> Verdict {
+        if self.progress.owes_much() {
+            if self.progress.listens() && self.progress.hurries() {
+                out.put_slice(&[client::FLUSH, 0, 0, 0, 4]);
+            }
+            return Verdict::Stop;
+        }
         if !self.progress.listens() {
             self.progress.sent(head.tag);
             self.slots.batch += u64::from(head.tag == client::SYNC);
@@ -80,6 +92,9 @@ impl Translate<'_> {
             client::CLOSE => self.close(head, body, out),
             client::QUERY => self.query(head, body, out),
             client::SYNC | client::FUNCTION_CALL => {
+                if head.tag == client::FUNCTION_CALL && !is_large_object(body) {
+                    self.leaves.add(&Leaves::anything());
+                }
                 self.progress.sent(head.tag);
                 self.slots.batch += 1;
                 Verdict::Pass
@@ -133,8 +148,10 @@ impl Translate<'_> {
         }
         if !complete || self.limit == 0 {
             // It stays under its own name, on this server only.
-            self.leaves.add(&if complete { of_body(rest) } else { Leaves::anything() });
-            self.leaves.hints = self.leaves.hints.with(Hints::PREPARED);
+            let mut leaves = if complete { of_body(rest) } else { Leaves::anything() };
+            leaves.hints = leaves.hints.with(Hints::PREPARED);
+            self.leaves.add(&leaves);
+            self.names.loose.add(&leaves);
             self.counts.client_parses += 1;
             self.counts.server_parses += 1;
             return self.pass(head.tag);
@@ -156,7 +173,9 @@ impl Translate<'_> {
                 self.pass_noted(client::PARSE, Note::Again(bound));
                 return Verdict::Without(front);
             }
+            Found::Unknown if self.names.len() >= NAMES_MAX => return self.fail(full(), out),
             Found::Unknown => match self.catalog.intern(rest) {
+                Some(statement) if self.is_foreign(statement.leaves.hints) => return Verdict::Stop,
                 Some(statement) => statement,
                 None => return self.fail(full(), out),
             },
@@ -209,7 +228,10 @@ impl Translate<'_> {
         let (id, note) = match self.names.find(name, self.slots.batch) {
             Found::Unsettled => return Verdict::Stop,
             Found::Unknown if slots::is_ours(name) => (slots::NOBODY, None),
-            Found::Unknown => return self.pass(head.tag),
+            Found::Unknown => {
+                self.leaves.add(&self.names.loose);
+                return self.pass(head.tag);
+            }
             Found::Known(bound) if self.is_foreign(bound.statement.leaves.hints) => return Verdict::Stop,
             Found::Known(bound) => match self.ready(&bound.statement, bound.told(), out) {
                 Ready::Wait => return Verdict::Stop,
@@ -246,6 +268,7 @@ impl Translate<'_> {
             Found::Unsettled => return Verdict::Stop,
             Found::Unknown if slots::is_ours(name) => (slots::NOBODY, None),
             Found::Unknown => return self.pass(head.tag),
+            Found::Known(bound) if self.is_foreign(bound.statement.leaves.hints) => return Verdict::Stop,
             Found::Known(bound) => match self.ready(&bound.statement, None, out) {
                 Ready::Yes => (bound.statement.id, Some(Note::Describe(Some(bound), Digesting::default()))),
                 Ready::Wait | Ready::Changed => return Verdict::Stop,
@@ -318,11 +341,16 @@ impl Translate<'_> {
         Verdict::Without(HEADER + head.body)
     }
 
-    /// Whether it asks for what another client may have left in this session, and nothing of this one's is there yet.
+    /// Whether it asks for what another client may have left in this session, before this one can have left any itself: the
+    /// server has to forget that first, or the answers before have to be there.
     fn is_foreign(&mut self, hints: Hints) -> bool {
-        let foreign = self.fresh && (self.asks_sequences || hints.any_of(Hints::SEQUENCES));
-        *self.errand |= foreign;
-        foreign
+        let asks = hints.any_of(Hints::SEQUENCES);
+        let foreign = (self.fresh && (self.asks_sequences || asks)) || (asks && !self.may_ask);
+        if !foreign || self.progress.is_unsynced() || self.progress.status() == Status::Failed {
+            return false;
+        }
+        *self.errand |= self.progress.at_rest();
+        true
     }
 
     /// Sees to it that the server has a statement, in the shape that the client was told if it was told any.

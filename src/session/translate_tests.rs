@@ -91,6 +91,7 @@ impl Pair {
             counts: &mut self.counts,
             fresh: false,
             asks_sequences: false,
+            may_ask: true,
             errand: &mut false,
         }
         .judge(Header { tag, body: body.len() }, &body, &mut out);
@@ -156,7 +157,7 @@ impl Pair {
     }
 
     fn rests(&mut self) {
-        Answers { names: &mut self.names, slots: &mut self.slots }.rests();
+        Answers { names: &mut self.names, slots: &mut self.slots }.batch_ends(self.progress.batches_owed());
     }
 
     fn own(&mut self) -> usize {

@@ -311,3 +311,27 @@ fn b03_impossible_lengths_inside_copy_and_batches() {
     assert_eq!(db.one("SELECT count(*) FROM t"), "0");
     proxy.still_serves();
 }
+
+/// Replication is refused with a word, COPY BOTH never begins, and a FunctionCall is a request like any other.
+#[test]
+fn b17_replication_is_refused_and_function_calls_leave_the_server_free() {
+    let db = Db::new();
+    let proxy = Spec::of(&db).pool(1).start();
+    for value in ["true", "database"] {
+        let error = proxy.client().param("replication", value).connect().err().expect("it must be refused").db();
+        assert_eq!((&*error.severity, &*error.code), ("FATAL", "0A000"), "{error}");
+    }
+    let mut wire = proxy.client().login();
+    for command in ["START_REPLICATION 0/0", "IDENTIFY_SYSTEM"] {
+        assert_eq!(wire.query(command).unwrap_err().db().code, "42601", "{command}");
+    }
+    // int4pl(40, 2); one that does not exist; bodies that end too early.
+    let call = [&177_u32.to_be_bytes()[..], b"\0\0\0\x02\0\0\0\x0240\0\0\0\x012\0\0"].concat();
+    for (body, tags) in [(&call[..], "VZ"), (&[0; 10], "EZ"), (&call[..9], "EZ"), (b"", "EZ")] {
+        wire.send(&msg_of(b'F', body)).unwrap();
+        let answer: String = wire.recv_until(b'Z', 1).unwrap().iter().map(|msg| char::from(msg.tag)).collect();
+        assert_eq!(answer, tags, "{body:?}");
+        assert_eq!(proxy.client().login().one("SELECT 'free'"), "free");
+    }
+    proxy.still_serves();
+}

@@ -4,13 +4,14 @@
 use crate::support::postgres::Db;
 use crate::support::proxy::{Proxy, Spec};
 use crate::support::wait::{eventually, secs};
-use crate::support::wire::{Wire, bind, execute, parse, sync};
+use crate::support::wire::{Wire, bind, execute, msg_of, parse, query, sync};
 
 /// All that a session may carry, as one text: settings, who it is, temporary relations, locks, statements, cursors,
-/// channels. What belongs to the connection and not to the session (addresses, the process) is left out.
+/// channels. What belongs to the connection and not to the session (addresses, the process, loaded languages) is left out.
 const SESSION: &str = "SELECT concat_ws(E'\\n', \
     (SELECT string_agg(name || '=' || setting, ' ' ORDER BY name) FROM pg_settings \
-        WHERE name NOT IN ('transaction_isolation', 'transaction_read_only', 'transaction_deferrable')), \
+        WHERE name NOT IN ('transaction_isolation', 'transaction_read_only', 'transaction_deferrable') \
+        AND name NOT LIKE 'plpgsql.%'), \
     current_user, session_user, \
     (SELECT string_agg(s, ' ') FROM unnest(current_schemas(true)) s WHERE s NOT LIKE 'pg_temp%'), \
     (SELECT count(*) FROM pg_class WHERE relpersistence = 't' AND pg_table_is_visible(oid)), \
@@ -287,4 +288,94 @@ fn a_session_that_carries_something_is_noticed() {
         wire.ok(sql);
         assert_ne!(wire.one(SESSION), fresh, "{sql}");
     }
+}
+
+/// Settings with a prefix are not in Postgres' own list: only the text has their names, and there are many ways to write one.
+#[test]
+fn x01_settings_of_an_applications_own_however_they_are_set() {
+    let long = format!("SELECT '{}'; SET app.x = 'leak'", "x".repeat(70_000));
+    House::new("").each(
+        &[
+            &["/* ; */ SET app.x = 'leak'"],
+            &["-- for; the tenant\n SET SESSION app.x = 'leak'"],
+            &["SELECT 1; -- so; what\nSET/**/app . \"x\" TO 'leak'"],
+            &["DO $$BEGIN SET app.x = 'leak'; END$$"],
+            &["DO $$BEGIN EXECUTE 'set app.' || 'x=1'; END$$", "SELECT 1"],
+            &["SELECT set_config('app' || '.x', 'leak', false)"],
+            &["SELECT set_config('app.x', $$leak, true, $$, false)"],
+            &["SELECT set_config('app.x', E'\\', true, leak', false)"],
+            &["SET U&\"app\".x = 'leak'"],
+            &[&long],
+        ],
+        &[("SELECT coalesce(current_setting('app.x', true), '')", "")],
+    );
+}
+
+/// A FunctionCall has no text at all; what stays is found all the same.
+#[test]
+fn x11_function_calls_leave_nothing() {
+    let house = House::new("");
+    let call = |function: u32, args: &[&str]| {
+        let mut body = [&function.to_be_bytes()[..], &[0, 0]].concat();
+        body.extend(u16::try_from(args.len()).unwrap().to_be_bytes());
+        for arg in args {
+            body.extend(u32::try_from(arg.len()).unwrap().to_be_bytes());
+            body.extend(arg.bytes());
+        }
+        msg_of(b'F', &[body, vec![0, 0]].concat())
+    };
+    // 2078 is set_config, 2880 pg_advisory_lock.
+    for bytes in [call(2078, &["app.x", "leak", "f"]), call(2880, &["7"])] {
+        let mut one = house.proxy.client().login();
+        one.send(&bytes).unwrap();
+        let answer = one.recv_until(b'Z', 1).unwrap();
+        assert_eq!(answer[0].tag, b'V', "{answer:?}");
+        one.close();
+        house.assert_fresh("a function call", &[("SELECT coalesce(current_setting('app.x', true), '')", "")]);
+    }
+}
+
+/// What a client asks a sequence for is never answered with another client's number, wherever the question stands.
+#[test]
+fn x03_the_last_number_of_a_sequence_is_nobody_elses() {
+    let house = House::new("");
+    let named = [parse("s", "SELECT currval('seq')"), bind("", "s", &[]), execute("", 0), sync()].concat();
+    for (what, first, asked) in [
+        ("at once", vec![], query("SELECT lastval()")),
+        ("in a transaction", query("BEGIN"), query("SELECT currval('seq')")),
+        ("behind settings", query("BEGIN; SET LOCAL work_mem = '1MB'; SAVEPOINT a"), query("SELECT currval('seq')")),
+        ("in a pipeline", vec![], [query("BEGIN"), query("SELECT currval('seq')")].concat()),
+        ("behind a Sync", vec![], [sync(), query("SELECT currval('seq')")].concat()),
+        ("by a name", vec![], named),
+    ] {
+        house.proxy.client().login().one("SELECT nextval('seq')");
+        let mut wire = house.proxy.client().login();
+        if !first.is_empty() {
+            wire.send(&first).unwrap();
+            wire.recv_until(b'Z', 1).unwrap();
+        }
+        wire.send(&asked).unwrap();
+        let answer = wire.recv_until(b'E', 1).unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert!(answer.iter().all(|msg| msg.tag != b'D'), "{what}: {answer:?}");
+        assert_eq!(answer.last().unwrap().error().code, "55000", "{what}");
+    }
+    // Its own it gets, in the transaction that asked for it.
+    let mut wire = house.proxy.client().login();
+    wire.ok("BEGIN");
+    let own = wire.one("SELECT nextval('seq')");
+    assert_eq!(wire.one("SELECT currval('seq')"), own);
+    wire.ok("COMMIT");
+}
+
+/// A table that is temporary by the search path alone, or by an EXPLAIN ANALYZE that makes it.
+#[test]
+fn x03_temporary_tables_that_do_not_look_like_it() {
+    House::new("").each(
+        &[
+            &["SET search_path = pg_temp", "CREATE TABLE leak(a int)"],
+            &["SET search_path = pg_temp, public", "SELECT 1 AS a INTO leak"],
+            &["EXPLAIN ANALYZE CREATE TEMP TABLE leak AS SELECT 1"],
+        ],
+        &[("SELECT * FROM leak", "42P01")],
+    );
 }

@@ -298,3 +298,52 @@ fn a_full_memory_for_statements_is_an_error_and_closing_mends_it() {
     wire.send(&query("SELECT 1")).unwrap();
     assert_eq!(rows(&mut wire).unwrap().len(), 1);
 }
+
+/// More than a server may have, and more than fit into one batch: each keeps its own meaning.
+#[test]
+fn b14_many_statements_of_one_client_each_keep_their_meaning() {
+    const COUNT: usize = 5000;
+    let db = Db::new();
+    let proxy = Spec::of(&db).pool(1).num("max_prepared_statements", 50).start();
+    let mut wire = proxy.client().login();
+    let mut other = proxy.client().login();
+    for from in (0..COUNT).step_by(500) {
+        let batch: Vec<u8> =
+            (from..from + 500).flat_map(|n| parse(&format!("s{n}"), &format!("SELECT {n} + $1::int"))).collect();
+        wire.send(&[batch, sync()].concat()).unwrap();
+        assert!(wire.recv_until(b'Z', 1).unwrap().iter().all(|msg| msg.tag != b'E'));
+        // The same names, of somebody else.
+        prepare(&mut other, &format!("s{from}"), &format!("SELECT 'other {from}'"));
+    }
+    // One name, another meaning each time.
+    for n in 0..20 {
+        prepare(&mut wire, "again", &format!("SELECT 'meaning {n}'"));
+        assert_eq!(one(&mut wire, "again"), format!("meaning {n}"));
+        wire.send(&[close(b'S', "again"), sync()].concat()).unwrap();
+        wire.recv_until(b'Z', 1).unwrap();
+    }
+    for n in (0..COUNT).rev().step_by(7) {
+        let rows = run(&mut wire, &format!("s{n}"), &[Some(b"1")]).unwrap();
+        assert_eq!(rows[0][0].as_deref(), Some(&*(n + 1).to_string()));
+    }
+    assert_eq!(one(&mut other, "s500"), "other 500");
+    assert!(db_statements(&mut wire) <= 50);
+}
+
+/// What no server sees costs the proxy's memory alone: answers of its own that nobody reads, or that have to wait.
+#[test]
+fn b14_names_that_come_and_go_without_end_take_a_bounded_room() {
+    let db = Db::new();
+    let proxy = Spec::of(&db).pool(2).start();
+    let before = proxy.rss_kib();
+    for first in [vec![], [parse("", "SELECT pg_sleep(20)"), bind("", "", &[]), execute("", 0)].concat()] {
+        let mut wire = proxy.client().login();
+        prepare(&mut wire, "known", "SELECT 1");
+        wire.send(&first).unwrap();
+        let pairs: Vec<u8> = (0..1000).flat_map(|_| [parse("x", "SELECT 1"), close(b'S', "x")].concat()).collect();
+        wire.send_until_full(&pairs.repeat(200));
+        let grown = proxy.rss_kib().saturating_sub(before);
+        assert!(grown < 64 << 10, "{grown} KiB");
+    }
+    proxy.still_serves();
+}

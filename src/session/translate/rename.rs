@@ -17,12 +17,14 @@ impl Translate<'_> {
         for named in named_statements(text) {
             match self.names.find(&named.name, self.slots.batch) {
                 Found::Unsettled => return None,
+                // Another client's, perhaps, under our name for it.
+                Found::Unknown if slots::is_ours(&named.name) => found.push((named, Some(None))),
                 Found::Unknown => found.push((named, None)),
                 Found::Known(bound) => {
                     if !matches!(self.ready(&bound.statement, None, out), Ready::Yes) {
                         return None;
                     }
-                    found.push((named, Some(bound)));
+                    found.push((named, Some(Some(bound))));
                 }
             }
         }
@@ -30,16 +32,17 @@ impl Translate<'_> {
         for (named, bound) in found {
             if let Some(bound) = &bound {
                 renamed.put_slice(text.get(from..named.place.start).unwrap_or_default());
-                slots::write_name(bound.statement.id, &mut renamed);
+                let id = bound.as_ref().map_or(slots::NOBODY, |bound| bound.statement.id);
+                slots::write_name(id, &mut renamed);
                 from = named.place.end;
             }
             if named.ends {
-                let ended = bound.map(|bound| {
+                let ended = bound.flatten().map(|bound| {
                     self.slots.deallocating(bound.statement.id);
                     let ticket = self.names.undefine(&named.name, self.slots.batch);
                     (bound, ticket)
                 });
-                self.slots.deallocates.push_back(ended);
+                self.slots.deallocates.push_back((self.slots.batch, ended));
             }
         }
         if from > 0 {

@@ -136,6 +136,23 @@ fn written_scripts_in_small_slices() {
     run_written(Slices::Of(3));
 }
 
+/// Mixed batches, byte by byte, are what they are in one piece.
+#[test]
+fn b18_mixed_batches_are_answered_as_postgres_answers_them() {
+    let (mut ground, expected, major) = (plain_ground(), expected(), cluster_major());
+    let here = |script: &Script| major < 18 || !expected.contains_key(&format!("{}@18", script.name));
+    let mixed = |script: &Script| script.name.starts_with("b18_") && here(script);
+    let scripts: Vec<_> = written().into_iter().filter(mixed).collect();
+    assert!(scripts.len() >= 4);
+    for (script, slices) in scripts.iter().flat_map(|script| [(script, Slices::Whole), (script, Slices::Of(1))]) {
+        match ground.check(script, slices) {
+            Outcome::Equal => {}
+            Outcome::Differs(difference) => panic!("{}", explain(script, &difference)),
+            Outcome::Wrong(why) => panic!("{script}{why}"),
+        }
+    }
+}
+
 /// The names are unlike, there are enough of them, and the list of exceptions names nothing that is not there.
 #[test]
 fn the_written_scripts_are_in_order() {
