@@ -103,6 +103,9 @@ pub enum Note {
     Fail(Box<Report>),
 }
 
+/// The statement of the protocol that a `DEALLOCATE` ends, if it is one.
+pub type Ended = Option<(Arc<Bound>, Ticket)>;
+
 /// See the module's text.
 #[derive(Debug, Default)]
 pub struct Slots {
@@ -117,7 +120,7 @@ pub struct Slots {
     pub notes: VecDeque<Note>,
     /// The `DEALLOCATE`s in texts that were sent, with the numbers of their batches: which of the client's statements each of them
     /// ends, if it is one of the protocol's.
-    pub deallocates: VecDeque<(u64, Option<(Arc<Bound>, Ticket)>)>,
+    pub deallocates: VecDeque<(u64, Ended)>,
     /// The number of the batch that is being sent.
     pub batch: u64,
     tick: u64,
