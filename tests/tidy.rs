@@ -64,6 +64,7 @@ const PURE: &[(&str, &[&str])] = &[
     ("window/receipt.rs", &[]),
     // The classes are rules of the configuration.
     ("window/preflight.rs", &["config"]),
+    ("window/predict.rs", &[]),
     ("pool/gate.rs", &[]),
     ("pool/caps.rs", &[]),
     ("pool/ledger*.rs", &[]),

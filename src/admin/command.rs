@@ -46,6 +46,15 @@ pub enum Command {
         /// What differs from the configured defaults.
         options: WindowOptions,
     },
+    /// `WINDOW REHEARSE db [, ..] [WITH (..)] [AS $$ SQL $$]`
+    WindowRehearse {
+        /// At least one, each once.
+        databases: Vec<String>,
+        /// What differs from the configured defaults.
+        options: WindowOptions,
+        /// The change, if it is told; not blank.
+        sql: Option<String>,
+    },
     /// `WINDOW RENEW id TOKEN '..'`
     WindowRenew {
         /// Of the window.
@@ -249,6 +258,22 @@ pub struct WindowOptions {
     pub users: Vec<String>,
     /// Only clients of these applications are held; empty: of all.
     pub applications: Vec<String>,
+    /// How real a rehearsal is.
+    pub rehearsal: Rehearsal,
+    /// For how long a good moment may be waited for; above 0.
+    pub start_within: Option<Duration>,
+}
+
+/// How real a rehearsal is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub enum Rehearsal {
+    /// Nobody is held.
+    #[default]
+    Look,
+    /// `fire_drill`: everybody is really held, and let go on at once.
+    Drill,
+    /// `rollback`: the change is really run in a window, and rolled back.
+    Rollback,
 }
 
 /// Why a text is no command.
@@ -286,8 +311,9 @@ Console usage
 	SHOW SOCKETS|ACTIVE_SOCKETS|FDS|PEERS|PEER_POOLS|DNS_HOSTS|DNS_ZONES
 	SHOW WINDOWS | SHOW WINDOW id | SHOW HELD [db] | SHOW BLOCKERS [db]
 	WINDOW APPLY db [WITH (drain='2s', apply='4s', hold='10s', tenure='25s', stragglers='abort', id='..',
-		force='sessions', also='db, ..', users='name*, ..', applications='name*, ..')] AS $$ SQL $$
+		force='sessions', start_within='30min', also='db, ..', users='name*, ..', applications='name*, ..')] AS $$ SQL $$
 	WINDOW OPEN db|* [, ..] [WITH (..)]
+	WINDOW REHEARSE db [WITH (.., fire_drill=true, rollback=true)] [AS $$ SQL $$]
 	WINDOW RENEW|CLOSE id TOKEN '..'
 	WINDOW ABORT id [TOKEN '..']
 	PAUSE [db] | RESUME [db] | RECONNECT [db] | WAIT_CLOSE [db] | KILL [db]

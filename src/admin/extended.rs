@@ -11,7 +11,7 @@ use super::command::{self, Command};
 use super::console::{Answer, Console, Env, Problem, malformed, mistaken};
 use super::operator::COMMAND_MAX;
 use super::table::{Column, Formats, Table, describe};
-use super::{show, windows};
+use super::{rehearse, show, windows};
 use crate::wire::extended::{self, About, Bind, Execute, Parse, Short};
 use crate::wire::reply::{self, Report, Severity, sqlstate};
 use crate::wire::tags::client;
@@ -57,6 +57,7 @@ fn columns(command: &Command) -> Option<Vec<Column>> {
         Command::WindowApply { .. } | Command::WindowClose { .. } | Command::WindowAbort { .. } => {
             Some(windows::SUMMARY.to_vec())
         }
+        Command::WindowRehearse { .. } => Some(rehearse::FINDINGS.to_vec()),
         Command::WindowOpen { .. } => Some(windows::OPENED.to_vec()),
         _ => None,
     }

@@ -11,6 +11,7 @@ pub mod console;
 mod extended;
 mod findings;
 mod operator;
+mod rehearse;
 pub mod reload;
 mod show;
 mod table;

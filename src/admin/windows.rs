@@ -7,13 +7,13 @@ use super::command::{Command, WindowOptions};
 use super::console::{Answer, Env, Problem};
 use super::operator::{Interrupt, Operator};
 use super::table::{Column, Table, long, row, text};
-use super::{findings, verbs};
+use super::{findings, rehearse, verbs};
 use crate::config::WindowDefaults;
 use crate::pool::database::Database;
 use crate::pool::groups::Scope;
 use crate::window::event::{Outcome, Reason};
 use crate::window::machine::Phase;
-use crate::window::plan::{Bounds, Force, Form};
+use crate::window::plan::{Bounds, Force, Form, Stragglers};
 use crate::window::registry::{Denied, Handle, Refusal, Request, Status};
 use crate::wire::reply::{Report, sqlstate};
 
@@ -22,6 +22,7 @@ pub(super) fn brief(command: &Command) -> String {
     match command {
         Command::WindowApply { databases, .. } => format!("WINDOW APPLY {}", databases.join(", ")),
         Command::WindowOpen { databases, .. } => format!("WINDOW OPEN {}", databases.join(", ")),
+        Command::WindowRehearse { databases, .. } => format!("WINDOW REHEARSE {}", databases.join(", ")),
         Command::WindowRenew { id, .. } => format!("WINDOW RENEW {id}"),
         Command::WindowClose { id, .. } => format!("WINDOW CLOSE {id}"),
         Command::WindowAbort { id, .. } => format!("WINDOW ABORT {id}"),
@@ -48,6 +49,9 @@ pub(super) async fn run(command: Command, operator: &mut Operator, env: &Env) ->
         Command::WindowOpen { databases, options } => {
             let request = request(Form::Open, databases, (options, None), operator, env);
             open(request, operator, env).await
+        }
+        Command::WindowRehearse { databases, options, sql } => {
+            rehearse::run(databases, (options, sql), operator, env).await
         }
         Command::WindowRenew { id, token } => {
             let handle = env.registry.find(&id).map_err(denied)?;
@@ -76,7 +80,7 @@ pub(super) async fn run(command: Command, operator: &mut Operator, env: &Env) ->
     }
 }
 
-fn request(
+pub(super) fn request(
     form: Form,
     databases: Vec<String>,
     (options, sql): (WindowOptions, Option<String>),
@@ -90,7 +94,7 @@ fn request(
         apply: options.apply.unwrap_or(defaults.apply),
         hold: Some(options.hold.unwrap_or(defaults.hold)),
         tenure: Some(options.tenure.unwrap_or(defaults.tenure)),
-        stragglers: options.stragglers.unwrap_or(defaults.stragglers).into(),
+        stragglers: stragglers(&options, defaults),
         max_held: max_held(defaults, env),
     };
     let scope = Scope { users: options.users, applications: options.applications };
@@ -108,16 +112,24 @@ fn every(names: Vec<String>, env: &Env) -> Vec<String> {
     if names.iter().any(|name| name == "*") { every_name(env) } else { names }
 }
 
+/// What is done with stragglers: where rules allow to cut some, the class of each says it.
+fn stragglers(options: &WindowOptions, defaults: &WindowDefaults) -> Stragglers {
+    match options.stragglers.unwrap_or(defaults.stragglers).into() {
+        Stragglers::Abort if defaults.classes.may_cut() => Stragglers::ByClass,
+        named => named,
+    }
+}
+
 fn max_held(defaults: &WindowDefaults, env: &Env) -> u64 {
     let most = if defaults.max_held == 0 { env.front.config().max_client_conn } else { defaults.max_held };
     u64::try_from(most).unwrap_or(u64::MAX)
 }
 
-fn closed(status: &Status) -> bool {
+pub(super) fn closed(status: &Status) -> bool {
     matches!(status.window.phase, Phase::Closed { .. })
 }
 
-fn begin(request: Request, env: &Env) -> Result<Arc<Handle>, Problem> {
+pub(super) fn begin(request: Request, env: &Env) -> Result<Arc<Handle>, Problem> {
     env.registry.begin(request).map_err(|refusal| {
         let (code, hint) = match &refusal {
             Refusal::NoDatabase(_) => (sqlstate::INVALID_CATALOG_NAME, "SHOW DATABASES lists them."),
@@ -143,7 +155,7 @@ fn denied(denied: Denied) -> Problem {
 
 /// Follows a window until `enough`, telling the operator each phase. While the operator is there, the tenure is renewed;
 /// if it goes, the window ends.
-async fn follow(
+pub(super) async fn follow(
     handle: &Arc<Handle>,
     operator: &mut Operator,
     enough: impl Fn(&Status) -> bool,
@@ -229,7 +241,7 @@ fn summary(handle: &Handle) -> Table {
 async fn settled(handle: &Arc<Handle>) -> Result<Answer, Problem> {
     let status = handle.until(closed).await;
     match status.window.phase.outcome() {
-        Some(Outcome::Applied | Outcome::Resumed) => Ok(Answer::Rows(summary(handle), "WINDOW")),
+        Some(Outcome::Applied | Outcome::Resumed | Outcome::Rehearsed) => Ok(Answer::Rows(summary(handle), "WINDOW")),
         outcome => Err(unsuccessful(handle, outcome, &status.reason).into()),
     }
 }
@@ -311,7 +323,7 @@ fn begin_pauses(names: Vec<String>, owner: &str, env: &Env) -> Result<Vec<Arc<Ha
         apply: defaults.apply,
         hold: defaults.pause_max,
         tenure: None,
-        stragglers: crate::window::plan::Stragglers::Abort,
+        stragglers: Stragglers::Abort,
         max_held: max_held(defaults, env),
     };
     let mut begun: Vec<Arc<Handle>> = Vec::new();
@@ -376,7 +388,7 @@ pub(super) async fn resume(database: Option<String>, env: &Env) -> Result<Answer
     Ok(Answer::Done("RESUME"))
 }
 
-impl From<crate::config::Stragglers> for crate::window::plan::Stragglers {
+impl From<crate::config::Stragglers> for Stragglers {
     fn from(policy: crate::config::Stragglers) -> Self {
         match policy {
             crate::config::Stragglers::Abort => Self::Abort,

@@ -91,6 +91,8 @@ pub enum WindowCommand {
     Apply(ApplyArgs),
     /// Hold the clients and answer with an id and a token, for a change made by hand
     Open(OpenArgs),
+    /// Look whether a window would start, predict its stall, and, if asked, try it without consequences
+    Rehearse(RehearseArgs),
     /// End an opened window: the change is done
     Close(TokenArgs),
     /// Say that an opened window is still wanted, for another tenure
@@ -156,6 +158,9 @@ pub struct BoundsArgs {
     /// Hold only clients of these applications; the others flow on
     #[arg(long, value_name = "NAMES")]
     pub applications: Option<String>,
+    /// Start although these checks of preflight speak against it, such as sessions,hours; or all
+    #[arg(long, value_name = "CHECKS", value_parser = checks)]
+    pub force: Option<String>,
     /// A name for the change; made up from the time where it is missing
     #[arg(long, value_name = "ID", value_parser = window_id)]
     pub id: Option<String>,
@@ -197,6 +202,35 @@ pub struct OpenArgs {
     /// The database, by the name that clients ask for
     #[arg(value_name = "DB")]
     pub database: String,
+    /// The window's bounds.
+    #[command(flatten)]
+    pub bounds: BoundsArgs,
+    /// The answer as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Where the console is.
+    #[command(flatten)]
+    pub console: ConsoleArgs,
+}
+
+/// Options of `pglull window rehearse`.
+#[derive(Debug, Args)]
+pub struct RehearseArgs {
+    /// The database, by the name that clients ask for
+    #[arg(value_name = "DB")]
+    pub database: String,
+    /// Files with the SQL, in order; - is standard input
+    #[arg(value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// The SQL itself
+    #[arg(short = 'c', long = "command", value_name = "SQL", conflicts_with = "files")]
+    pub sql: Option<String>,
+    /// Really hold the clients, and let them go on as soon as the last transaction has ended
+    #[arg(long)]
+    pub fire_drill: bool,
+    /// Really run the SQL in a window, and roll it back
+    #[arg(long)]
+    pub rollback: bool,
     /// The window's bounds.
     #[command(flatten)]
     pub bounds: BoundsArgs,
@@ -295,6 +329,16 @@ fn time(text: &str) -> Result<String, String> {
     }
 }
 
+/// Accepts names of checks; which there are is the proxy's to know.
+fn checks(text: &str) -> Result<String, String> {
+    let fits = |c: char| c.is_ascii_lowercase() || matches!(c, ',' | '_');
+    if !text.is_empty() && text.chars().all(fits) {
+        Ok(text.to_owned())
+    } else {
+        Err("expected names of checks, such as sessions,hours, or all".to_owned())
+    }
+}
+
 /// Accepts a window's id: it must stand in a command without quotes, and in a file's name.
 fn window_id(text: &str) -> Result<String, String> {
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
@@ -333,6 +377,10 @@ mod tests {
             "pglull window apply bench - --hold 10 --tenure 1min --stragglers cancel --id x-1 --json --plain",
             "pglull window apply bench -c select --socket /tmp/s",
             "pglull window open bench --drain 2.5s",
+            "pglull window apply bench -c select --force sessions,hours",
+            "pglull window rehearse bench",
+            "pglull window rehearse bench --fire-drill --json",
+            "pglull window rehearse bench a.sql b.sql --rollback --drain 2s",
             "pglull window close w-1 --token t",
             "pglull window renew w-1 --token t",
             "pglull window abort w-1",
@@ -360,6 +408,9 @@ mod tests {
             "pglull window apply bench a.sql --id a'b",
             "pglull window apply bench a.sql --stragglers shoot",
             "pglull window close w-1",
+            "pglull window rehearse",
+            "pglull window rehearse bench a.sql -c select",
+            "pglull window apply bench a.sql --force a'b",
             "pglull demo --seconds 3",
             "pglull admin --socket /x --url h:1 SHOW POOLS",
         ] {

@@ -42,6 +42,7 @@ fn with(bounds: &BoundsArgs, id: &str) -> String {
         ("also", bounds.also.as_deref()),
         ("users", bounds.users.as_deref()),
         ("applications", bounds.applications.as_deref()),
+        ("force", bounds.force.as_deref()),
         ("id", Some(id)),
     ];
     let options: Vec<String> =
@@ -59,6 +60,20 @@ pub(crate) fn apply(database: &str, bounds: &BoundsArgs, id: &str, sql: &str) ->
 #[must_use]
 pub(crate) fn open(database: &str, bounds: &BoundsArgs, id: &str) -> String {
     format!("WINDOW OPEN {}{}", name(database), with(bounds, id))
+}
+
+/// `WINDOW REHEARSE`, as real as `how` says.
+#[must_use]
+pub(crate) fn rehearse(
+    database: &str,
+    bounds: &BoundsArgs,
+    (id, how): (&str, Option<&str>),
+    sql: Option<&str>,
+) -> String {
+    let with = with(bounds, id);
+    let with = how.map_or_else(|| with.clone(), |how| with.replacen('(', &format!("({how}=true, "), 1));
+    let sql = sql.map(|sql| format!(" AS {}", dollars(sql))).unwrap_or_default();
+    format!("WINDOW REHEARSE {}{with}{sql}", name(database))
 }
 
 /// `WINDOW CLOSE`, `RENEW` or `ABORT`.
@@ -135,6 +150,11 @@ mod tests {
             apply("bench", &bounds, "w-1", "SELECT 1"),
             "WINDOW APPLY bench WITH (drain='2s', stragglers='cancel', users='a, b''', id='w-1') AS $$SELECT 1$$"
         );
+        assert_eq!(
+            rehearse("b", &BoundsArgs::default(), ("w-1", Some("rollback")), Some("SELECT 1")),
+            "WINDOW REHEARSE b WITH (rollback=true, id='w-1') AS $$SELECT 1$$"
+        );
+        assert_eq!(rehearse("b", &BoundsArgs::default(), ("w-1", None), None), "WINDOW REHEARSE b WITH (id='w-1')");
         assert_eq!(open("b", &BoundsArgs::default(), "w-1"), "WINDOW OPEN b WITH (id='w-1')");
         assert_eq!(steer("ABORT", "w-1", None), "WINDOW ABORT w-1");
         assert_eq!(steer("CLOSE", "w-1", Some("t'")), "WINDOW CLOSE w-1 TOKEN 't'''");

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::time::SystemTime;
 
 use super::apply::{Change, apply, look};
-use super::args::{ApplyArgs, ConsoleArgs, OpenArgs, ShowArgs, WindowCommand};
+use super::args::{ApplyArgs, ConsoleArgs, OpenArgs, RehearseArgs, ShowArgs, WindowCommand};
 use super::client::{ClientError, Rows};
 use super::live::{receipt, receipt_json};
 use super::term::{View, err, out, width_out};
@@ -23,6 +23,7 @@ pub async fn window(command: WindowCommand) -> ExitCode {
     match command {
         WindowCommand::Apply(args) => apply_change(args).await,
         WindowCommand::Open(args) => open(args).await,
+        WindowCommand::Rehearse(args) => rehearse(args).await,
         WindowCommand::Close(args) => {
             print(&args.console, &statement::steer("CLOSE", &args.id, Some(&args.token)), args.json).await
         }
@@ -82,6 +83,34 @@ async fn open(args: OpenArgs) -> ExitCode {
                 table::visible(&args.database)
             ));
             ExitCode::SUCCESS
+        }
+        Err(error) => complain(&error),
+    }
+}
+
+/// Exit code 1 where a window would not start.
+async fn rehearse(args: RehearseArgs) -> ExitCode {
+    let sql = match &args.sql {
+        Some(sql) => Some(sql.clone()),
+        None if args.files.is_empty() => None,
+        None => match read_change(&args.files) {
+            Ok(sql) => Some(sql),
+            Err(mistake) => return usage(&mistake),
+        },
+    };
+    if sql.as_ref().is_some_and(|sql| sql.trim().is_empty()) || args.rollback && sql.is_none() {
+        return usage("the change is empty: name a file with SQL, - for standard input, or -c 'SQL'");
+    }
+    let how = if args.rollback { Some("rollback") } else { args.fire_drill.then_some("fire_drill") };
+    let id = args.bounds.id.clone().unwrap_or_else(new_id);
+    let command = statement::rehearse(&args.database, &args.bounds, (&id, how), sql.as_deref());
+    match ask(&args.console, &command).await {
+        Ok(results) => {
+            let rows = results.into_iter().next().unwrap_or_default();
+            show_rows(&rows, args.json);
+            let verdict = rows.columns.iter().position(|column| column == "verdict");
+            let refuses = |row: &Vec<Option<String>>| verdict.and_then(|at| row.get(at)?.as_deref()) == Some("refuse");
+            if rows.rows.iter().any(refuses) { ExitCode::from(FAILED) } else { ExitCode::SUCCESS }
         }
         Err(error) => complain(&error),
     }

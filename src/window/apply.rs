@@ -37,9 +37,11 @@ const NOTICED: u32 = 500;
 /// A change that is ready to run: its connection stands before anybody is held.
 pub(super) struct Change {
     pub(super) server: Box<Server>,
-    target: Arc<Target>,
+    pub(super) target: Arc<Target>,
     clock: Clock,
     sql: Arc<str>,
+    /// It is a rehearsal: nothing of it stays.
+    pub(super) trial: bool,
 }
 
 /// Opens the connection for a change.
@@ -58,7 +60,7 @@ pub(super) async fn prepare(target: Target, clock: Clock, sql: Arc<str>) -> Resu
         Err(failure) => Err(failure),
     };
     answer.map_err(|failure| format!("cannot ask the database: {failure}"))?;
-    Ok(Change { server, target, clock, sql })
+    Ok(Change { server, target, clock, sql, trial: false })
 }
 
 fn value(answer: &Answer, column: usize) -> Option<String> {
@@ -98,6 +100,7 @@ impl Change {
         let open = self.server.in_transaction();
         let late = stopped || self.clock.now() >= deadline;
         let report = match changed {
+            Ok(_) if !late && open && self.trial => return self.take_back(transaction, &stop).await,
             Ok(_) if !late && open => return self.commit(transaction, &stop).await,
             Ok(_) => Report::new(sqlstate::QUERY_CANCELED, "the change was stopped before COMMIT"),
             Err(Failure::Refused(report)) if self.server.progress.broken() => return failed(&report),
@@ -145,6 +148,20 @@ impl Change {
                     Verdict::Unknown(format!("the answer to COMMIT was lost ({failure}), transaction {transaction}"))
                 }
             },
+        }
+    }
+
+    /// The end of a rehearsal: what COMMIT would check is checked, and nothing stays.
+    async fn take_back(&mut self, transaction: u64, stop: &Notify) -> Verdict {
+        const PLANNED: &str = "00000";
+        let report = match stoppable(&mut self.server, "SET CONSTRAINTS ALL IMMEDIATE", stop, |_| {}).await.0 {
+            Ok(_) => Report::new(PLANNED, "rolled back as planned"),
+            Err(Failure::Refused(report)) if !self.server.progress.broken() => report,
+            Err(failure) => return self.abandoned(transaction, &failure).await,
+        };
+        match self.roll_back(transaction, &report).await {
+            Verdict::Failed { sqlstate, .. } if sqlstate == PLANNED => Verdict::Rehearsed,
+            other => other,
         }
     }
 

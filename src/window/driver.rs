@@ -14,15 +14,15 @@ use tokio::task::JoinHandle;
 use super::apply::Change;
 use super::event::{Effect, Event, Outcome, Reason, Verdict};
 use super::facts::{Looked, Wanted, look};
+use super::lookout::Lookout;
 use super::machine::{Phase, step};
-use super::people::{blockers, held, in_transaction};
-use super::plan::{Form, Stragglers};
-use super::receipt::{Blocker, Took, shorten};
+use super::people::{blockers, held};
+use super::plan::Form;
+use super::receipt::{Took, shorten};
 use super::registry::{self, Channels, Registry, Status};
-use crate::clients::{Cancel, State};
+use super::stragglers::straggle;
 use crate::ids::Epoch;
 use crate::pool::gate::Gate;
-use crate::server::cancel;
 use crate::wire::reply::{Report, sqlstate};
 
 /// How often the gates are looked at even if nothing is said to have happened.
@@ -180,7 +180,7 @@ impl Driver {
                 status.blockers = blockers;
             }
             if let Some(outcome) = after.phase.outcome() {
-                status.reason = reason(outcome, &status.blockers);
+                status.reason = reason(outcome, status);
             }
             status.window = after;
         });
@@ -198,6 +198,8 @@ impl Driver {
             // What others write may have come in the meantime.
             next.notices = std::mem::take(&mut status.notices);
             next.preflight = std::mem::take(&mut status.preflight);
+            next.beside = std::mem::take(&mut status.beside);
+            (next.cuts, next.cut) = (std::mem::take(&mut status.cuts), status.cut);
             *status = next;
         });
     }
@@ -222,7 +224,13 @@ impl Driver {
                     let _ = self.events.send(Event::GateLost);
                 }
             }
-            Effect::Straggle(policy) if self.gates_are_ours() => self.straggle(policy),
+            Effect::Straggle(policy) if self.gates_are_ours() => {
+                let cuts = straggle(&self.registry, &self.handle, policy);
+                if cuts.is_none() {
+                    let _ = self.events.send(Event::Unmoved);
+                }
+                self.status.send_modify(|status| cuts.into_iter().flatten().for_each(|cut| status.note_cut(cut)));
+            }
             Effect::Straggle(_) => {}
             Effect::StartApply { deadline } => {
                 // A driver that was late may have lost the gate to the watchdog by now: then clients run.
@@ -231,11 +239,13 @@ impl Driver {
                 let taken = change.filter(|_| in_time);
                 let (events, stop, status) = (self.events.clone(), Arc::clone(&self.stop), self.status.clone());
                 let id = self.handle.id.clone();
+                let lookout =
+                    taken.as_ref().and_then(|change| Lookout::new(change, &self.registry, &self.handle, &self.status));
                 self.verdict_due = true;
                 self.applying = Some(tokio::spawn(async move {
                     let notice = move |report: Report| keep_notice(&status, &report);
-                    let verdict = match taken {
-                        Some(change) => change.run(deadline, stop, notice).await,
+                    let verdict = match taken.zip(lookout) {
+                        Some((change, lookout)) => lookout.beside(change.run(deadline, stop, notice)).await,
                         None => Verdict::Failed {
                             sqlstate: sqlstate::INTERNAL_ERROR.to_owned(),
                             message: "the change could not be started in time".to_owned(),
@@ -278,39 +288,9 @@ impl Driver {
             let wanted = Wanted { form: handle.form, sql, force, stragglers };
             let Looked { lines, refusal, change: ready } = look(&registry, &handle.databases, &wanted).await;
             status.send_modify(|status| status.preflight = lines);
-            *change.lock().unwrap_or_else(std::sync::PoisonError::into_inner) =
-                ready.filter(|_| handle.form == Form::Apply);
+            *change.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = ready;
             let _ = events.send(refusal.map_or(Event::Passed, Event::Refused));
         });
-    }
-
-    /// The drain bound has passed, and the operator has named a policy.
-    fn straggle(&self, policy: Stragglers) {
-        for client in in_transaction(&self.registry, &self.handle.databases) {
-            match policy {
-                Stragglers::Abort => continue,
-                // There is nothing to cancel: it is its client that keeps it open.
-                Stragglers::Cancel if client.view().state == State::IdleInTransaction => continue,
-                Stragglers::Cancel => {
-                    let Cancel::Send(link, under_way) = client.cancel() else { continue };
-                    tokio::spawn(async move {
-                        if cancel::send(&link, Duration::from_secs(1)).await.is_ok() {
-                            under_way.done();
-                        }
-                    });
-                }
-                Stragglers::Terminate => {
-                    let text = format!("terminating connection: it kept window {} from draining", self.handle.id);
-                    client.dismiss(Report::new(sqlstate::ADMIN_SHUTDOWN, text));
-                }
-            }
-            let word = if policy == Stragglers::Cancel { "cancel" } else { "terminate" };
-            tracing::warn!(window = %self.handle.id, client = client.id.0, user = %client.user, policy = word, "straggler cut");
-            if let Some(database) = self.handle.databases.iter().find(|database| database.name == client.database) {
-                database.metrics.cut(word);
-            }
-            self.status.send_modify(|status| status.cut += 1);
-        }
     }
 
     /// Books the end.
@@ -383,7 +363,7 @@ impl Drop for Driver {
             None => Outcome::Aborted(Reason::DriverDied),
         };
         self.advance(|status| {
-            status.reason = reason(&outcome, &status.blockers);
+            status.reason = reason(&outcome, status);
             status.window.times.closed = Some(now);
             status.window.phase = Phase::Closed { outcome };
             status.edges.push((now, status.window.phase.as_str()));
@@ -402,16 +382,17 @@ fn keep_notice(status: &watch::Sender<Status>, report: &Report) {
     });
 }
 
-/// The reason of an outcome, with the first blocker where blockers are the reason.
-fn reason(outcome: &Outcome, blockers: &[Blocker]) -> String {
-    match (outcome, blockers.first()) {
-        (Outcome::Aborted(Reason::DrainBound | Reason::HoldBound), Some(blocker)) => {
-            let more = blockers.len() - 1;
-            let rest = if more > 0 { format!(" (and {more} more)") } else { String::new() };
-            format!("{}: {}{rest}", outcome.reason(), blocker.sentence())
-        }
-        _ => outcome.reason(),
-    }
+/// The reason of an outcome, with the first of those who are it.
+fn reason(outcome: &Outcome, status: &Status) -> String {
+    let blockers = match outcome {
+        Outcome::Aborted(Reason::DrainBound | Reason::HoldBound) => &status.blockers,
+        Outcome::Aborted(Reason::ApplyBound | Reason::ApplyFailed { .. }) | Outcome::Unknown(_) => &status.beside,
+        _ => return outcome.reason(),
+    };
+    let Some(first) = blockers.first() else { return outcome.reason() };
+    let more = blockers.len() - 1;
+    let rest = if more > 0 { format!(" (and {more} more)") } else { String::new() };
+    format!("{}: {}{rest}", outcome.reason(), first.sentence())
 }
 
 #[cfg(test)]

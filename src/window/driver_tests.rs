@@ -11,7 +11,7 @@ use crate::pool::databases::Databases;
 use crate::pool::groups::Scope;
 use crate::server::tls::Connector;
 use crate::telemetry::metrics;
-use crate::window::plan::{Bounds, Force};
+use crate::window::plan::{Bounds, Force, Stragglers};
 use crate::window::registry::{Denied, Refusal, Request};
 
 fn registry() -> Arc<Registry> {

@@ -14,6 +14,8 @@ pub enum Event {
     Refused(String),
     /// No transaction is open any more at the shut gate.
     Drained,
+    /// Stragglers are left that nobody may cut.
+    Unmoved,
     /// More clients are held than the window may hold.
     Overheld,
     /// The change has ended, one way or another.
@@ -43,6 +45,8 @@ pub enum Event {
 pub enum Verdict {
     /// It is committed.
     Applied,
+    /// It ran to its end and was rolled back, as a rehearsal wants it.
+    Rehearsed,
     /// It is rolled back; the old schema stands.
     Failed {
         /// Postgres' code, or ours.
@@ -138,6 +142,8 @@ pub enum Outcome {
     Applied,
     /// A `PAUSE` ended by `RESUME`.
     Resumed,
+    /// A rehearsal went to its end; the old schema stands.
+    Rehearsed,
     /// The old schema stands; the clients run.
     Aborted(Reason),
     /// It never started: nobody was held.
@@ -153,6 +159,7 @@ impl Outcome {
         match self {
             Self::Applied => "applied",
             Self::Resumed => "resumed",
+            Self::Rehearsed => "rehearsed",
             Self::Aborted(_) => "aborted",
             Self::Refused(_) => "refused",
             Self::Unknown(_) => "unknown",
@@ -163,7 +170,7 @@ impl Outcome {
     #[must_use]
     pub fn reason(&self) -> String {
         match self {
-            Self::Applied | Self::Resumed => String::new(),
+            Self::Applied | Self::Resumed | Self::Rehearsed => String::new(),
             Self::Aborted(reason) => reason.to_string(),
             Self::Refused(text) | Self::Unknown(text) => text.clone(),
         }

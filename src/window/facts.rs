@@ -45,19 +45,22 @@ pub(super) struct Looked {
 
 /// Looks at all databases that a window is to cover.
 pub(super) async fn look(registry: &Registry, databases: &[Arc<Database>], wanted: &Wanted) -> Looked {
-    let by_hand = wanted.form == Form::Open;
+    let by_hand = !wanted.form.runs_sql();
     let (mut lines, mut change) = (Vec::new(), None);
-    for database in databases {
+    for (ix, database) in databases.iter().enumerate() {
         let policy = policy(registry, wanted.stragglers);
-        let (facts, ready) = gather(registry, database, wanted).await;
+        // The first is the one that is changed; the others are only held.
+        let role = if ix == 0 { wanted.clone() } else { Wanted { form: Form::Open, ..wanted.clone() } };
+        let (facts, ready) = gather(registry, (database, databases), &role).await;
         let mut found = judge(&facts, &policy);
         if databases.len() > 1 {
             found.iter_mut().for_each(|line| line.subject = format!("{} {}", database.name, line.subject));
         }
         lines.append(&mut found);
-        change = ready;
-        if by_hand && let Some(looked) = change.take() {
-            looked.server.farewell();
+        match ready {
+            Some(ready) if ix == 0 && !by_hand => change = Some(ready),
+            Some(looked) => looked.server.farewell(),
+            None => {}
         }
     }
     let refusal = decide(&mut lines, &wanted.force, by_hand);
@@ -65,6 +68,9 @@ pub(super) async fn look(registry: &Registry, databases: &[Arc<Database>], wante
         && let Some(looked) = change.take()
     {
         looked.server.farewell();
+    }
+    if let Some(change) = &mut change {
+        change.trial = wanted.form == Form::Trial;
     }
     Looked { lines, refusal, change }
 }
@@ -83,8 +89,13 @@ fn policy(registry: &Registry, stragglers: Stragglers) -> Policy {
     }
 }
 
-async fn gather(registry: &Registry, database: &Arc<Database>, wanted: &Wanted) -> (Facts, Option<Change>) {
-    let objection = if wanted.form == Form::Open { None } else { script::objection(&wanted.sql) };
+/// The facts of one database, which is held together with `all`.
+async fn gather(
+    registry: &Registry,
+    (database, all): (&Arc<Database>, &[Arc<Database>]),
+    wanted: &Wanted,
+) -> (Facts, Option<Change>) {
+    let objection = if wanted.form.runs_sql() { script::objection(&wanted.sql) } else { None };
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let mut facts = Facts {
         database: database.name.clone(),
@@ -94,7 +105,7 @@ async fn gather(registry: &Registry, database: &Arc<Database>, wanted: &Wanted) 
     };
     let ready = match registry.target(database) {
         Ok(target) => apply::prepare(target, registry.clock, Arc::clone(&wanted.sql)).await,
-        Err(why) if wanted.form == Form::Open => {
+        Err(why) if !wanted.form.runs_sql() => {
             facts.unasked.push(("database", why));
             facts.open = open_transactions(registry, database);
             return (facts, None);
@@ -109,7 +120,7 @@ async fn gather(registry: &Registry, database: &Arc<Database>, wanted: &Wanted) 
             return (facts, None);
         }
     };
-    if let Err(failure) = ask(&mut ready.server, database, &mut facts).await {
+    if let Err(failure) = ask(&mut ready.server, all, &mut facts).await {
         facts.unreachable = Some(format!("cannot ask the database: {failure}"));
     }
     facts.open = open_transactions(registry, database);
@@ -138,20 +149,20 @@ fn open_transactions(registry: &Registry, database: &Arc<Database>) -> Vec<Open>
 }
 
 /// Asks the database.
-async fn ask(server: &mut Server, database: &Arc<Database>, facts: &mut Facts) -> Result<(), Failure> {
+async fn ask(server: &mut Server, all: &[Arc<Database>], facts: &mut Facts) -> Result<(), Failure> {
     let answer = rows(server, TARGET).await?;
     let first = answer.first().ok_or_else(|| Failure::Protocol("no row".to_owned()))?;
     facts.in_recovery = first.flag(0);
     facts.read_only = first.text(1) != "off";
     let sees_all = first.flag(2);
-    facts.sessions = sessions(server, database).await?;
+    facts.sessions = sessions(server, all).await?;
     let passing = |session: &Session| match session.transaction_ms {
         Some(age) => age < millis(MOMENTARY),
         None => !session.locks.is_empty(),
     };
     if facts.sessions.iter().any(passing) {
         tokio::time::sleep(MOMENTARY).await;
-        facts.sessions = sessions(server, database).await?;
+        facts.sessions = sessions(server, all).await?;
     }
     let hidden = |session: &Session| session.state.is_empty() && !session.user.is_empty();
     facts.short_sighted = (!sees_all && facts.sessions.iter().any(hidden)).then(|| first.text(3));
@@ -183,9 +194,11 @@ async fn standbys(server: &mut Server, facts: &mut Facts) -> Result<(), Failure>
     Ok(())
 }
 
-/// The sessions of this database that are none of ours.
-async fn sessions(server: &mut Server, database: &Arc<Database>) -> Result<Vec<Session>, Failure> {
-    let servers = database.pools().into_iter().flat_map(|pool| pool.roster.list());
+/// The sessions of the server's database that are none of ours. Several of our entries may lead to it: those that are held
+/// are ours, the others are not.
+async fn sessions(server: &mut Server, all: &[Arc<Database>]) -> Result<Vec<Session>, Failure> {
+    let pools = all.iter().flat_map(|database| database.pools());
+    let servers = pools.flat_map(|pool| pool.roster.list());
     let pids: Vec<String> = servers.filter_map(|listed| Some(listed.account()?.link.key.pid.to_string())).collect();
     let sql = SESSIONS.replace("$OURS", &pids.join(","));
     let session = |row: &Row| {

@@ -248,6 +248,10 @@ pub fn step(mut window: Window, event: Event, now: Moment, effects: &mut Vec<Eff
         Event::Abort => window.abort(Reason::Operator, now, effects),
         Event::OwnerGone => window.abort(Reason::OwnerGone, now, effects),
         Event::Shutdown => window.abort(Reason::Shutdown, now, effects),
+        Event::Unmoved if matches!(window.phase, Phase::Draining { escalated: true, .. }) => {
+            window.abort(Reason::DrainBound, now, effects)
+        }
+        Event::Unmoved => window,
         Event::Overheld => window.abort(Reason::TooManyHeld, now, effects),
         Event::Renew => {
             window.tenure_until = window.bounds.tenure.map(|tenure| now.plus(tenure));
@@ -291,7 +295,8 @@ fn drained(mut window: Window, now: Moment, effects: &mut Vec<Effect>) -> Window
     window.times.drained = Some(now);
     match window.form {
         Form::Open | Form::Pause => window.phase = Phase::Holding,
-        Form::Apply => {
+        Form::Drill => return window.release(Outcome::Rehearsed, now, effects),
+        Form::Apply | Form::Trial => {
             let bound = now.plus(window.bounds.apply);
             let deadline = earliest(Some(bound), window.back_from()).unwrap_or(bound);
             window.times.apply_began = Some(now);
@@ -315,6 +320,7 @@ fn apply_ended(mut window: Window, verdict: Verdict, now: Moment, effects: &mut 
                     effects.push(Effect::Heal);
                     Outcome::Applied
                 }
+                Verdict::Rehearsed => Outcome::Rehearsed,
                 Verdict::Failed { sqlstate, message } => Outcome::Aborted(Reason::ApplyFailed { sqlstate, message }),
                 Verdict::Unknown(why) => Outcome::Unknown(why),
             };
@@ -338,7 +344,10 @@ fn apply_ended(mut window: Window, verdict: Verdict, now: Moment, effects: &mut 
     window.times.apply_ended = Some(now);
     match (verdict, told) {
         (Verdict::Applied, _) => window.heal(now, effects),
-        (Verdict::Failed { .. }, Some(reason)) => window.release(Outcome::Aborted(reason), now, effects),
+        (Verdict::Rehearsed, None) => window.release(Outcome::Rehearsed, now, effects),
+        (Verdict::Rehearsed | Verdict::Failed { .. }, Some(reason)) => {
+            window.release(Outcome::Aborted(reason), now, effects)
+        }
         (Verdict::Failed { sqlstate, message }, None) => {
             window.release(Outcome::Aborted(Reason::ApplyFailed { sqlstate, message }), now, effects)
         }

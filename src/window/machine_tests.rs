@@ -52,6 +52,38 @@ fn the_whole_way() {
 }
 
 #[test]
+fn stragglers_that_nobody_may_cut_end_the_window_at_once() {
+    let by_class = Bounds { stragglers: Stragglers::ByClass, ..bounds() };
+    let early = [(0, Event::Passed), (1999, Event::Unmoved)];
+    let (window, _) = play(Form::Apply, by_class.clone(), &early);
+    assert_eq!(window.phase.as_str(), "draining", "it is said in answer to the effect only");
+    let told = [(0, Event::Passed), (2000, Event::Tick), (2001, Event::Unmoved)];
+    let (window, effects) = play(Form::Apply, by_class, &told);
+    assert!(effects.contains(&Effect::Straggle(Stragglers::ByClass)));
+    assert_eq!(window.phase.outcome(), Some(&Outcome::Aborted(Reason::DrainBound)));
+    let (window, _) = play(Form::Apply, bounds(), &[(0, Event::Passed), (1, Event::Drained), (2, Event::Unmoved)]);
+    assert_eq!(window.phase.as_str(), "applying");
+}
+
+#[test]
+fn a_drill_lets_go_at_once_and_a_trial_when_it_is_rolled_back() {
+    let begun = [(5, Event::Passed), (100, Event::Drained)];
+    let (window, effects) = play(Form::Drill, bounds(), &begun);
+    assert_eq!(window.phase.outcome(), Some(&Outcome::Rehearsed));
+    assert_eq!(effects, [Effect::Preflight, Effect::Shut { bound: Some(Moment(10_005)) }, Effect::Open]);
+
+    let rolled_back =
+        [begun.to_vec(), vec![(300, Event::ApplyEnded(Verdict::Rehearsed)), (310, Event::Released)]].concat();
+    let (window, effects) = play(Form::Trial, bounds(), &rolled_back);
+    assert_eq!(window.phase, Phase::Closed { outcome: Outcome::Rehearsed });
+    assert!(effects.contains(&Effect::StartApply { deadline: Moment(4100) }) && !effects.contains(&Effect::Heal));
+    // One that was told to stop is no measure, whatever it says.
+    let stopped = [begun.to_vec(), vec![(300, Event::Abort), (310, Event::ApplyEnded(Verdict::Rehearsed))]].concat();
+    let (window, _) = play(Form::Trial, bounds(), &stopped);
+    assert_eq!(window.phase.outcome(), Some(&Outcome::Aborted(Reason::Operator)));
+}
+
+#[test]
 fn every_bound_leads_back_to_the_old_schema() {
     let passed = (0, Event::Passed);
     for (form, events, reason) in [

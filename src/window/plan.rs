@@ -11,9 +11,19 @@ pub enum Form {
     Open,
     /// PgBouncer's `PAUSE`, ended by `RESUME`.
     Pause,
+    /// A rehearsal that really drains, and lets everybody go on at once.
+    Drill,
+    /// A rehearsal that really runs SQL as [`Form::Apply`] does, and rolls it back.
+    Trial,
 }
 
 impl Form {
+    /// Whether it runs SQL.
+    #[must_use]
+    pub const fn runs_sql(self) -> bool {
+        matches!(self, Self::Apply | Self::Trial)
+    }
+
     /// The word for it in the console.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -21,6 +31,8 @@ impl Form {
             Self::Apply => "apply",
             Self::Open => "open",
             Self::Pause => "pause",
+            Self::Drill => "drill",
+            Self::Trial => "trial",
         }
     }
 }
@@ -34,6 +46,8 @@ pub enum Stragglers {
     Cancel,
     /// Their clients are disconnected (57P01).
     Terminate,
+    /// What the class of each says; one that may not be cut ends the window.
+    ByClass,
 }
 
 /// What the operator passes over of what preflight has against a start.

@@ -284,7 +284,7 @@ fn transactions(facts: &Facts, policy: &Policy) -> Vec<Line> {
                 let word = class.as_str();
                 (Verdict::Warn, format!("in a transaction for {age}; at the drain bound its class is {word}"))
             }
-            None if policy.stragglers != Stragglers::Abort => {
+            None if matches!(policy.stragglers, Stragglers::Cancel | Stragglers::Terminate) => {
                 (Verdict::Warn, format!("in a transaction for {age}; at the drain bound it is cut"))
             }
             None => {

@@ -34,10 +34,33 @@ pub struct Blocker {
     pub id: u64,
 }
 
+/// Somebody who was cut for a window, by a policy that the operator named.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Cut {
+    /// The database.
+    pub database: String,
+    /// `client` of ours, or `session` beside us.
+    pub kind: &'static str,
+    /// Its number: of the client in `SHOW CLIENTS`, or of the session's process.
+    pub id: u64,
+    /// Who.
+    pub user: String,
+    /// What it calls itself.
+    pub application_name: String,
+    /// `cancel` or `terminate`.
+    pub policy: &'static str,
+}
+
 impl Blocker {
     /// One line for people.
     #[must_use]
     pub fn sentence(&self) -> String {
+        if self.kind == "beside" {
+            return format!(
+                "process {} ({}, application \"{}\", beside pglull) {} for {} ms, last statement: {}",
+                self.server_pid, self.user, self.application_name, self.state, self.age_ms, self.statement
+            );
+        }
         format!(
             "client {} ({} at {}:{}, application \"{}\") {} for {} ms, last statement: {}",
             self.id, self.user, self.addr, self.port, self.application_name, self.state, self.age_ms, self.statement
@@ -143,6 +166,7 @@ pub struct Receipt {
     pub held: Held,
     pub preflight: Vec<Line>,
     pub blockers: Vec<Blocker>,
+    pub cuts: Vec<Cut>,
     pub notices: Vec<String>,
 }
 

@@ -12,7 +12,7 @@ use super::event::{Effect, Event};
 use super::machine::{Phase, Window};
 use super::plan::{Bounds, Force, Form};
 use super::preflight::Line;
-use super::receipt::{Blocker, Held, Receipt, Took};
+use super::receipt::{Blocker, Cut, Held, Receipt, Took};
 use super::{driver, people};
 use crate::auth::users::Users;
 use crate::clients::Clients;
@@ -25,6 +25,9 @@ use crate::pool::groups::Scope;
 /// How many ended windows are kept for `SHOW WINDOWS`.
 const KEPT: usize = 200;
 
+/// How many of those who were cut a receipt names.
+const CUTS_KEPT: usize = 100;
+
 /// What a window is asked to do.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -34,7 +37,7 @@ pub struct Request {
     pub databases: Vec<String>,
     /// How it changes the schema.
     pub form: Form,
-    /// The change, for [`Form::Apply`].
+    /// The change, where there is one.
     pub sql: Option<String>,
     /// Its bounds.
     pub bounds: Bounds,
@@ -59,7 +62,11 @@ pub struct Status {
     pub blockers: Vec<Blocker>,
     /// What Postgres had to say while the change ran.
     pub notices: Vec<String>,
-    /// Clients that a policy has cut.
+    /// Sessions beside us that the change had to wait for.
+    pub beside: Vec<Blocker>,
+    /// Those who were cut, by a policy that the operator named; not more than a hundred of them.
+    pub cuts: Vec<Cut>,
+    /// How many were cut.
     pub cut: u64,
     /// The books at its end; while it runs they are read live.
     pub held: Option<Held>,
@@ -86,8 +93,9 @@ pub struct Handle {
     pub scope: Scope,
     /// How it stands; changes with each step.
     pub status: watch::Receiver<Status>,
+    /// Of its change; empty for none.
+    pub change_sha256: String,
     started_at: SystemTime,
-    change_sha256: String,
     events: mpsc::UnboundedSender<Event>,
     clock: Clock,
 }
@@ -175,6 +183,15 @@ impl Registry {
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The databases with these names.
+    ///
+    /// # Errors
+    /// [`Refusal::NoDatabase`].
+    pub fn covered(&self, names: &[String]) -> Result<Vec<Arc<Database>>, Refusal> {
+        let find = |name: &String| self.databases.find(name).ok_or_else(|| Refusal::NoDatabase(name.clone()));
+        names.iter().map(find).collect()
+    }
+
     /// Begins a window.
     ///
     /// # Errors
@@ -188,8 +205,7 @@ impl Registry {
 
     /// Books a window and makes its driver, whose end is the window's end.
     pub(super) fn begin_undriven(self: &Arc<Self>, request: Request) -> Result<(driver::Driver, Effect), Refusal> {
-        let find = |name: &String| self.databases.find(name).ok_or_else(|| Refusal::NoDatabase(name.clone()));
-        let databases = request.databases.iter().map(find).collect::<Result<Vec<_>, _>>()?;
+        let databases = self.covered(&request.databases)?;
         let mut books = self.books();
         if books.closing {
             return Err(Refusal::Closing);
@@ -217,6 +233,8 @@ impl Registry {
             preflight: Vec::new(),
             blockers: Vec::new(),
             notices: Vec::new(),
+            beside: Vec::new(),
+            cuts: Vec::new(),
             cut: 0,
             held: None,
             reason: String::new(),
@@ -233,11 +251,7 @@ impl Registry {
             databases,
             status,
             started_at,
-            change_sha256: if sql.is_empty() {
-                String::new()
-            } else {
-                hex(digest::digest(&digest::SHA256, sql.as_bytes()).as_ref())
-            },
+            change_sha256: fingerprint(&sql),
             events: events.clone(),
             clock: self.clock,
             id,
@@ -300,6 +314,16 @@ impl Registry {
     }
 }
 
+impl Status {
+    /// Notes that somebody was cut.
+    pub(super) fn note_cut(&mut self, cut: Cut) {
+        self.cut += 1;
+        if self.cuts.len() < CUTS_KEPT {
+            self.cuts.push(cut);
+        }
+    }
+}
+
 impl Handle {
     /// Whether it covers this database.
     #[must_use]
@@ -347,7 +371,7 @@ impl Handle {
     pub fn close(&self) -> Result<(), Denied> {
         let phase = self.status.borrow().window.phase.clone();
         let why = match (self.form, &phase) {
-            (Form::Apply, _) => Some("it closes itself; WINDOW ABORT ends it"),
+            (Form::Apply | Form::Drill | Form::Trial, _) => Some("it closes itself; WINDOW ABORT ends it"),
             (Form::Open, Phase::Preflight | Phase::Draining { .. }) => Some("it can be closed when it holds"),
             (Form::Open | Form::Pause, _) => None,
         };
@@ -398,7 +422,8 @@ impl Handle {
             took: Took::of(&status.window, now),
             held,
             preflight: status.preflight,
-            blockers: status.blockers,
+            blockers: [status.blockers, status.beside].concat(),
+            cuts: status.cuts,
             notices: status.notices,
         }
     }
@@ -409,6 +434,11 @@ impl Handle {
         let until = self.status.borrow().window.tenure_until;
         until.map_or(0, |until| crate::ids::millis(until.since(self.clock.now())))
     }
+}
+
+/// SHA-256 of a change, in hexadecimal digits; empty for none.
+pub(super) fn fingerprint(sql: &str) -> String {
+    if sql.is_empty() { String::new() } else { hex(digest::digest(&digest::SHA256, sql.as_bytes()).as_ref()) }
 }
 
 fn fresh_id(now: SystemTime) -> String {

@@ -50,6 +50,8 @@ mod truth_bank;
 mod truth_echo;
 mod window;
 mod window_by_hand;
+mod window_classes;
 mod window_faults;
 mod window_load;
 mod window_preflight;
+mod window_rehearse;

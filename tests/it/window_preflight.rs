@@ -181,3 +181,18 @@ fn outside_the_allowed_hours_a_window_needs_force() {
     assert!(why.contains("hours: windows may start at") && why.contains("02:00 UTC only"), "{why}");
     applied(&proxy, "urgent", "force='hours'");
 }
+
+#[test]
+fn each_database_of_a_window_is_looked_at_and_the_first_is_changed() {
+    let (db, other) = (Db::with(ACCOUNTS), Db::with(ACCOUNTS));
+    let proxy = Spec::of(&db).also(&other).start();
+    let also = format!("also='{}'", other.name);
+    let mut beside = other.direct().app("beside the other").login();
+    beside.ok("BEGIN; SELECT count(*) FROM accounts");
+    let why = refused(&db, &proxy, "other", &also);
+    assert!(why.contains(&other.name) && why.contains("beside the other"), "{why}");
+    beside.close();
+    applied(&proxy, "both", &also);
+    assert!(db.has_column("accounts", "extra"));
+    assert!(!other.has_column("accounts", "extra"), "it is held, not changed");
+}

@@ -24,6 +24,7 @@ pub(crate) enum Word {
     Verdict,
     Released,
     Overheld,
+    Unmoved,
     Tick,
     Close,
     Renew,
@@ -155,7 +156,9 @@ impl Space for Model {
             Do::Watchdog(ix) => self.watchdog(&mut world, ix)?,
             Do::Commit(ix) => self.change_ends(&mut world, ix, true, Some(Verdict::Applied)),
             Do::RollBack(ix) => {
-                self.change_ends(&mut world, ix, self.is(Mutant::CommitsAfterFailed), Some(failed()));
+                let trial = world.wins[ix].window.form == Form::Trial && !self.is(Mutant::CommitsAfterFailed);
+                let verdict = if trial { Verdict::Rehearsed } else { failed() };
+                self.change_ends(&mut world, ix, self.is(Mutant::CommitsAfterFailed), Some(verdict));
             }
             Do::Lost(ix, committed) => {
                 self.change_ends(&mut world, ix, committed, Some(Verdict::Unknown("lost".into())));
@@ -251,6 +254,8 @@ pub(crate) fn name_of(outcome: &Outcome, form: Form) -> &'static str {
         Outcome::Applied if form == Form::Apply => "applied: the change",
         Outcome::Applied => "applied: by word",
         Outcome::Resumed => "resumed",
+        Outcome::Rehearsed if form == Form::Drill => "rehearsed: the drain",
+        Outcome::Rehearsed => "rehearsed: the change",
         Outcome::Refused(_) => "refused",
         Outcome::Unknown(_) => "unknown",
         Outcome::Aborted(reason) => match reason {
@@ -272,4 +277,5 @@ pub(crate) fn name_of(outcome: &Outcome, form: Form) -> &'static str {
 /// Whether the machine was told something that it must not shrug off.
 pub(crate) fn must_turn_back(old: &Phase, event: &Event) -> bool {
     gives_way(old) && matches!(event, Event::Abort | Event::OwnerGone | Event::Shutdown | Event::Overheld)
+        || matches!((old, event), (Phase::Draining { escalated: true, .. }, Event::Unmoved))
 }

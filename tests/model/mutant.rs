@@ -20,15 +20,16 @@ mutants! {
     // The machine.
     OpenDropped, OpenTwice, ShutTwice, ShutWithoutBound, BoundFromTheDrain, TenureIgnored, DrainBoundIgnored,
     FailedIsApplied, AppliedIsFailed, UnknownIsFailed, LateVerdictLost, StopSkipped, HealSkipped,
-    AbortCutsHealing, AbortSkipsOpen, AbortIgnored, OwnerGoneIgnored, ShutdownIgnored, OverheldIgnored,
+    AbortCutsHealing, AbortSkipsOpen, AbortIgnored, OwnerGoneIgnored, ShutdownIgnored, OverheldIgnored, UnmovedIgnored,
     GateLostIgnored, ClosedAgain, ApplyUnbounded, CancelIsTerminate, StraggleAtOnce, RefusedIgnored,
-    PauseIsApplied, AbortingWaits, CloseWhileDraining,
+    PauseIsApplied, DrillIsApplied, DrillHolds, RehearsedIsApplied, TrialCommits, AbortingWaits, CloseWhileDraining,
     // The ledger.
     BeginsAtShutGate, GrantLost, GrantTwice, StallForgotten, FinishForgotten, FinishTwice, ServerLeaked,
     ConnectUncounted, LeaverKept, LastInFirstOut, CancelledIsLeft, ExpiresWhileHeld,
     // The driver, the change, the watchdog, the registry.
     StaleEpochOpens, DrainedEarly, DrainedUnsaid, ReleasedEarly, StartsAtLostGate, StragglesAtLostGate,
     StopMeansRolledBack, CommitsAfterFailed, WatchdogDead, TwoWindows, NextBeforeVerdict, ShutRefusalIgnored,
+    CutsInVain,
 }
 
 /// The production step, or one with a bug.
@@ -82,6 +83,15 @@ pub(crate) fn step_with(
                 *outcome = Outcome::Applied;
             }
         }
+        Mutant::DrillIsApplied => {
+            if let Phase::Releasing { outcome: outcome @ Outcome::Rehearsed, .. } = &mut after.phase {
+                *outcome = Outcome::Applied;
+            }
+        }
+        Mutant::DrillHolds if before.form == Form::Drill && event == Event::Drained => {
+            after.phase = Phase::Holding;
+            effects.clear();
+        }
         _ => {}
     }
     for effect in effects {
@@ -100,10 +110,12 @@ fn event_with(mutant: Mutant, window: &Window, event: Event) -> Option<Event> {
         | (Mutant::OwnerGoneIgnored, Event::OwnerGone)
         | (Mutant::ShutdownIgnored, Event::Shutdown)
         | (Mutant::OverheldIgnored, Event::Overheld)
+        | (Mutant::UnmovedIgnored, Event::Unmoved)
         | (Mutant::GateLostIgnored, Event::GateLost)
         | (Mutant::RefusedIgnored, Event::Refused(_)) => return None,
         (Mutant::LateVerdictLost, Event::ApplyEnded(_)) if releasing => return None,
         (Mutant::FailedIsApplied, Event::ApplyEnded(Verdict::Failed { .. })) => Event::ApplyEnded(Verdict::Applied),
+        (Mutant::RehearsedIsApplied, Event::ApplyEnded(Verdict::Rehearsed)) => Event::ApplyEnded(Verdict::Applied),
         (Mutant::AppliedIsFailed, Event::ApplyEnded(Verdict::Applied))
         | (Mutant::UnknownIsFailed, Event::ApplyEnded(Verdict::Unknown(_))) => Event::ApplyEnded(failed()),
         (Mutant::CloseWhileDraining, Event::Close) if draining && window.form == Form::Open => Event::Drained,

@@ -72,6 +72,18 @@ pub(crate) fn plans() -> Vec<Plan> {
                 vec![(Form::Apply, Bounds { drain: Some(secs(4)), ..strict(Stragglers::Terminate) })],
             )
         },
+        Plan {
+            begins: [1, 1, 0],
+            trouble: 0,
+            ..plan("tight hold, by class", vec![(Form::Apply, strict(Stragglers::ByClass))])
+        },
+        Plan { begins: [1, 0, 1], words: all, ..plan("drill", vec![(Form::Drill, bounds())]) },
+        Plan { begins: [1, 0, 0], words: all, ..plan("trial", vec![(Form::Trial, bounds())]) },
+        Plan {
+            begins: [1, 0, 0],
+            words: &[],
+            ..slow("trial, slow driver", vec![(Form::Trial, Bounds { tenure: None, ..bounds() })])
+        },
         Plan { trouble: 0, ..plan("one may be held", vec![(Form::Open, Bounds { max_held: 1, ..tight.clone() })]) },
         Plan {
             patience: Some(secs(3)),

@@ -220,6 +220,7 @@ fn gate(model: &Model, world: &World) -> Check {
 
 fn phases(model: &Model, world: &World, win: &Win) -> Check {
     let phase = &win.window.phase;
+    ensure(!(win.window.form == Form::Drill && *phase == Phase::Holding), "a drill holds longer than it must")?;
     let shut = world.shut_by(win);
     let quiet = matches!(phase, Phase::Holding | Phase::Applying { .. } | Phase::Healing { .. });
     ensure(!(quiet && shut) || world.ledger.running() == 0, "transactions are open while the window holds")?;
@@ -258,19 +259,24 @@ fn outcomes(win: &Win) -> Check {
             let true_word = match form {
                 Form::Apply => win.committed,
                 Form::Open => win.word,
-                Form::Pause => false,
+                Form::Pause | Form::Drill | Form::Trial => false,
             };
             ensure(true_word, "applied, but nothing was")?;
             ensure(win.asked.heal > 0 && !win.unhealed, "applied, but not healed")
         }
         Outcome::Resumed => ensure(form == Form::Pause && win.word, "resumed without a word"),
+        Outcome::Rehearsed => {
+            ensure(matches!(form, Form::Drill | Form::Trial), "rehearsed, but it was meant")?;
+            ensure(!win.committed && !may_commit, "rehearsed, but the change is committed, or may be")?;
+            ensure((form == Form::Trial) == (win.asked.start > 0), "a drill starts a change, or a trial none")
+        }
         Outcome::Aborted(_) | Outcome::Refused(_) => {
             ensure(!win.committed, "aborted, but the change is committed")?;
             ensure(!may_commit, "aborted, but the change may still commit")?;
             ensure(!win.word, "aborted against the operator's word")
         }
         Outcome::Unknown(_) => {
-            ensure(form == Form::Apply && win.asked.start > 0, "unknown, but nothing was started")?;
+            ensure(form.runs_sql() && win.asked.start > 0, "unknown, but nothing was started")?;
             ensure(win.asked.heal > 0, "a change that may be committed is not healed")
         }
     }

@@ -15,7 +15,10 @@ use crate::world::{At, CLIENTS, Change, Mirror, Win, World};
 impl Model {
     pub(crate) fn moves_of_window(&self, world: &World, ix: usize, win: &Win, moves: &mut Vec<Do>) {
         if win.changing() {
-            moves.extend([Do::Commit(ix), Do::RollBack(ix), Do::Lost(ix, true), Do::Lost(ix, false)]);
+            // A trial sends no COMMIT.
+            let trial = win.window.form == Form::Trial && !self.is(Mutant::TrialCommits);
+            moves.extend([Do::RollBack(ix), Do::Lost(ix, false)]);
+            moves.extend([Do::Commit(ix), Do::Lost(ix, true)].into_iter().filter(|_| !trial));
         }
         if win.watch.is_some_and(|bound| bound.0 + u64::from(self.plan.prompt) <= world.now.0)
             && !self.is(Mutant::WatchdogDead)
@@ -39,8 +42,9 @@ impl Model {
             (win.verdict.is_some(), Word::Verdict),
             (world.released(win) || early, Word::Released),
             (world.overheld(win), Word::Overheld),
+            (win.unmoved, Word::Unmoved),
             (win.due(world.now), Word::Tick),
-            (win.window.form != Form::Apply && !win.word, Word::Close),
+            (!win.window.form.runs_sql() && !win.word, Word::Close),
             (self.may_say(win, Word::Renew), Word::Renew),
             (self.may_say(win, Word::Abort), Word::Abort),
             (self.may_say(win, Word::OwnerGone), Word::OwnerGone),
@@ -85,6 +89,10 @@ impl Model {
             Word::Verdict => Event::ApplyEnded(win.verdict.take().ok_or("no verdict")?),
             Word::Released => Event::Released,
             Word::Overheld => Event::Overheld,
+            Word::Unmoved => {
+                win.unmoved = false;
+                Event::Unmoved
+            }
             Word::Tick => Event::Tick,
             Word::Close => Event::Close,
             Word::Renew => Event::Renew,
@@ -228,8 +236,18 @@ impl Model {
     pub(crate) fn straggle(&self, world: &mut World, ix: usize, policy: Stragglers) -> Check {
         let running = |client: &usize| world.clients[*client].at == At::Running;
         let stragglers: Vec<usize> = (0..CLIENTS).filter(running).collect();
-        if policy == Stragglers::Terminate {
-            let allowed = world.wins[ix].window.bounds.stragglers == Stragglers::Terminate;
+        // By class, the first client may be cut and no other; where one may not, nobody is.
+        if policy == Stragglers::ByClass && stragglers.iter().any(|client| *client > 0) && !self.is(Mutant::CutsInVain)
+        {
+            world.wins[ix].unmoved = true;
+            self.saw("stragglers are left that nobody may cut");
+        } else if matches!(policy, Stragglers::Terminate | Stragglers::ByClass) {
+            let others = stragglers.iter().any(|client| *client > 0);
+            let allowed = match world.wins[ix].window.bounds.stragglers {
+                Stragglers::Terminate => true,
+                Stragglers::ByClass => !others,
+                Stragglers::Abort | Stragglers::Cancel => false,
+            };
             let mine = world.shut_by(&world.wins[ix]);
             for client in stragglers {
                 rules::ensure(allowed && mine, "a client is cut that the plan does not cut")?;

@@ -107,6 +107,7 @@ pub(crate) struct Win {
     pub(crate) preflight: bool,
     pub(crate) drained: bool,
     pub(crate) lost: bool,
+    pub(crate) unmoved: bool,
     pub(crate) heal: bool,
     pub(crate) verdict: Option<Verdict>,
     /// The gate was opened by the watchdog, or could not be shut.
@@ -134,6 +135,7 @@ impl Win {
             preflight: false,
             drained: false,
             lost: false,
+            unmoved: false,
             heal: false,
             verdict: None,
             gone: false,
@@ -236,6 +238,7 @@ impl World {
             && (!win.pending.is_empty()
                 || win.drained
                 || win.lost
+                || win.unmoved
                 || win.verdict.is_some()
                 || win.due(self.now)
                 || self.released(win)

@@ -5,7 +5,7 @@
 
 use super::cursor::{Cursor, Parse};
 use super::lexer::Kind;
-use super::{Command, Show, Shutdown, WindowOptions};
+use super::{Command, Rehearsal, Show, Shutdown, WindowOptions};
 use crate::config::{Stragglers, parse_duration};
 use crate::window::plan::Force;
 use crate::window::preflight::CHECKS;
@@ -14,6 +14,9 @@ use std::time::Duration;
 /// What a command begins with.
 const COMMANDS: &str =
     "SHOW, WINDOW, PAUSE, RESUME, RECONNECT, WAIT_CLOSE, KILL, KILL_CLIENT, DISABLE, ENABLE, SET, RELOAD or SHUTDOWN";
+
+/// What `WITH (..)` takes.
+const OPTIONS: &str = "drain, apply, hold, tenure, stragglers, id, force, also, users, applications, start_within, fire_drill or rollback";
 
 /// What `SHOW` shows without an argument.
 const SHOWN: [(&str, Show); 23] = [
@@ -201,10 +204,12 @@ impl Cursor<'_> {
                 if !self.take_keyword("as") {
                     return Err(self.expected("WITH (..) or AS $$ SQL $$"));
                 }
+                self.only(&options, "apply")?;
                 Command::WindowApply { databases, options, sql: self.sql()? }
             }
             "open" => {
                 let (databases, options) = self.window_head()?;
+                self.only(&options, "open")?;
                 Command::WindowOpen { databases, options }
             }
             "renew" => {
@@ -221,12 +226,28 @@ impl Cursor<'_> {
                 Command::WindowAbort { id, token }
             }
             "rehearse" => {
-                return Err(
-                    self.refuse("WINDOW REHEARSE comes later", "WINDOW APPLY with short bounds aborts without harm")
-                );
+                let (databases, options) = self.window_head()?;
+                let sql = if self.take_keyword("as") { Some(self.sql()?) } else { None };
+                if options.rehearsal == Rehearsal::Rollback && sql.is_none() {
+                    return Err(self.expected("AS $$ SQL $$: what is to be rolled back"));
+                }
+                Command::WindowRehearse { databases, options, sql }
             }
-            _ => return Err(self.expected_last("APPLY, OPEN, RENEW, CLOSE or ABORT")),
+            _ => return Err(self.expected_last("APPLY, OPEN, REHEARSE, RENEW, CLOSE or ABORT")),
         })
+    }
+
+    /// Options that this verb has no use for are mistakes.
+    fn only(&self, options: &WindowOptions, verb: &str) -> Parse<()> {
+        if options.rehearsal != Rehearsal::Look {
+            return Err(
+                self.refuse("fire_drill and rollback are options of WINDOW REHEARSE", "WINDOW REHEARSE db WITH (..)")
+            );
+        }
+        if verb == "open" && options.start_within.is_some() {
+            return Err(self.refuse("start_within is an option of WINDOW APPLY", "by hand, you choose the moment"));
+        }
+        Ok(())
     }
 
     fn window_head(&mut self) -> Parse<(Vec<String>, WindowOptions)> {
@@ -282,10 +303,18 @@ impl Cursor<'_> {
             "also" => options.also = self.names("other databases to be held")?,
             "users" => options.users = self.names("users")?,
             "applications" => options.applications = self.names("application names")?,
-            _ => {
-                return Err(self
-                    .expected_last("drain, apply, hold, tenure, stragglers, id, force, also, users or applications"));
+            "fire_drill" => {
+                if self.flag()? {
+                    options.rehearsal = options.rehearsal.max(Rehearsal::Drill);
+                }
             }
+            "rollback" => {
+                if self.flag()? {
+                    options.rehearsal = Rehearsal::Rollback;
+                }
+            }
+            "start_within" => options.start_within = Some(self.duration(true)?),
+            _ => return Err(self.expected_last(OPTIONS)),
         }
         Ok(())
     }
@@ -297,6 +326,18 @@ impl Cursor<'_> {
         let names: Vec<_> =
             text.split(',').map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect();
         if names.is_empty() { Err(self.expected_last(what)) } else { Ok(names) }
+    }
+
+    /// `key`, `key = true` or `key = false`.
+    fn flag(&mut self) -> Parse<bool> {
+        if !self.symbol('=') {
+            return Ok(true);
+        }
+        match self.value("true or false")?.to_ascii_lowercase().as_str() {
+            "true" | "on" | "1" => Ok(true),
+            "false" | "off" | "0" => Ok(false),
+            _ => Err(self.expected_last("true or false")),
+        }
     }
 
     /// `force`, `force = true`, `force = false`, or `force = 'sessions, transactions'`.

@@ -70,6 +70,8 @@ fn windows() {
         also: vec!["b".to_owned(), "*".to_owned()],
         users: vec!["app".to_owned()],
         applications: vec!["web*".to_owned(), "my job".to_owned()],
+        rehearsal: Rehearsal::Look,
+        start_within: None,
     };
     let a = || vec!["a".to_owned()];
     let id = || "w-1".to_owned();
@@ -94,6 +96,22 @@ fn windows() {
             Command::WindowOpen {
                 databases: a(),
                 options: WindowOptions { force: Force::Checks(vec!["sessions".into(), "hours".into()]), ..plain() },
+            },
+        ),
+        (
+            "WINDOW REHEARSE a WITH (fire_drill=true)",
+            Command::WindowRehearse {
+                databases: a(),
+                options: WindowOptions { rehearsal: Rehearsal::Drill, ..plain() },
+                sql: None,
+            },
+        ),
+        (
+            "WINDOW REHEARSE a WITH (rollback, fire_drill) AS 'x'",
+            Command::WindowRehearse {
+                databases: a(),
+                options: WindowOptions { rehearsal: Rehearsal::Rollback, ..plain() },
+                sql: Some("x".into()),
             },
         ),
         ("WINDOW RENEW w-1 TOKEN 't k'", Command::WindowRenew { id: id(), token: token() }),
@@ -164,15 +182,21 @@ fn mistakes_say_what_was_expected_and_where() {
         ("SET x y", 7, "expected = or TO, got \"y\"".into()),
         ("SET x =", 8, "expected a value, got the end of the command".into()),
         ("SUSPEND", 1, "SUSPEND is not supported".into()),
-        ("WINDOW", 7, "expected APPLY, OPEN, RENEW, CLOSE or ABORT, got the end of the command".into()),
-        ("WINDOW REHEARSE a", 1, "WINDOW REHEARSE comes later".into()),
         ("WINDOW OPEN", 12, "expected a database, or * for all, got the end of the command".into()),
         ("WINDOW OPEN a,a", 15, "expected each database once, got \"a\"".into()),
         ("WINDOW OPEN a WITH drain", 20, "expected (, got \"drain\"".into()),
         (
             "WINDOW OPEN a WITH ()",
             21,
-            "expected drain, apply, hold, tenure, stragglers, id, force, also, users or applications, got \")\"".into(),
+            "expected drain, apply, hold, tenure, stragglers, id, force, also, users, applications, start_within, fire_drill or rollback, got \")\"".into(),
+        ),
+        ("WINDOW", 7, "expected APPLY, OPEN, REHEARSE, RENEW, CLOSE or ABORT, got the end of the command".into()),
+        ("WINDOW APPLY a WITH (fire_drill) AS 'x'", 1, "fire_drill and rollback are options of WINDOW REHEARSE".into()),
+        ("WINDOW OPEN a WITH (start_within=5)", 1, "start_within is an option of WINDOW APPLY".into()),
+        (
+            "WINDOW REHEARSE a WITH (rollback)",
+            34,
+            "expected AS $$ SQL $$: what is to be rolled back, got the end of the command".into(),
         ),
         ("WINDOW OPEN a WITH (drain '2s')", 27, "expected =, got a string".into()),
         ("WINDOW OPEN a WITH (force, force)", 28, "expected each option once, got \"force\"".into()),
@@ -181,7 +205,7 @@ fn mistakes_say_what_was_expected_and_where() {
         (
             "WINDOW OPEN a WITH (verify = 'x')",
             21,
-            "expected drain, apply, hold, tenure, stragglers, id, force, also, users or applications, got \"verify\""
+            "expected drain, apply, hold, tenure, stragglers, id, force, also, users, applications, start_within, fire_drill or rollback, got \"verify\""
                 .into(),
         ),
         ("WINDOW OPEN a WITH (force", 26, "expected ), got the end of the command".into()),

@@ -83,6 +83,11 @@ const COMMANDS: &[(&str, &str, &str)] = &[
         "Holds everybody, applies a change in one transaction, lets everybody go on.",
     ),
     ("`WINDOW OPEN db [, ..] [WITH (..)]`", "WINDOW OPEN db", "Holds everybody while an operator works by hand."),
+    (
+        "`WINDOW REHEARSE db [, ..] [WITH (.., fire_drill=true, rollback=true)] [AS $$ SQL $$]`",
+        "WINDOW REHEARSE db",
+        "Looks and predicts, and holds nobody; `fire_drill` really drains and lets go at once, `rollback` really applies and rolls back.",
+    ),
     ("`WINDOW RENEW`, `CLOSE`, `ABORT id [TOKEN '..']`", "WINDOW ABORT w", "Steer a window."),
 ];
 

@@ -69,7 +69,7 @@ metrics_table! {
     WINDOWS_STARTED: Counter Count "pglull_windows_started_total" ["database"] []
         "Windows and pauses that were started.";
     WINDOWS_ENDED: Counter Count "pglull_windows_ended_total" ["database", "outcome"]
-        ["applied", "aborted", "refused", "unknown", "resumed"]
+        ["applied", "aborted", "refused", "unknown", "resumed", "rehearsed"]
         "Windows and pauses that have ended, by outcome.";
     WINDOW_PHASE: Gauge Count "pglull_window_phase" ["database", "phase"]
         ["preflight", "draining", "holding", "applying", "healing", "releasing", "aborting"]
@@ -82,7 +82,7 @@ metrics_table! {
         ["released", "cancelled", "left", "expired", "cut"]
         "Holds that have ended, by how: each hold ends exactly once.";
     CUT: Counter Count "pglull_cut_total" ["database", "policy"] ["cancel", "terminate"]
-        "Clients whose open transaction was ended by the straggler policy that the operator named.";
+        "Clients, and sessions beside us, whose open transaction was ended by a policy that the operator named.";
 
     // Pools: one (database, user).
     WAIT: Histogram Seconds "pglull_wait_seconds" ["database", "user"] []

@@ -1,0 +1,188 @@
+//! Looks, while a change runs, whom it has to wait for: sessions beside us that hold what it needs.
+//!
+//! Each is named. One that the configuration allows to cut is cut, and only then: a session that is in nobody's way is left
+//! alone. A change that ends soon is not looked after at all.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::apply::Change;
+use super::receipt::{Blocker, Cut};
+use super::registry::{Handle, Registry, Status};
+use crate::clients::Statement;
+use crate::clock::Clock;
+use crate::config::{Class, Classes, Who};
+use crate::ids::ServerId;
+use crate::pool::database::Database;
+use crate::server::conn::{Failure, Server};
+use crate::server::connect::{Target, connect};
+
+/// How long a change runs before it is looked after.
+const PATIENCE: Duration = Duration::from_millis(50);
+/// How often it is looked whom it waits for.
+const LOOK: Duration = Duration::from_millis(50);
+/// How long one question may take.
+const ASK: Duration = Duration::from_secs(1);
+/// So many are named at most.
+const NAMED: usize = 20;
+
+/// What is needed to look after one change.
+pub(super) struct Lookout {
+    target: Arc<Target>,
+    clock: Clock,
+    pid: i32,
+    window: String,
+    database: Arc<Database>,
+    classes: Classes,
+    status: watch::Sender<Status>,
+}
+
+/// Whom the change waits for.
+struct Blocking {
+    pid: i32,
+    since: String,
+    blocker: Blocker,
+    cuttable: bool,
+}
+
+impl Lookout {
+    pub(super) fn new(
+        change: &Change,
+        registry: &Registry,
+        handle: &Handle,
+        status: &watch::Sender<Status>,
+    ) -> Option<Self> {
+        Some(Self {
+            target: Arc::clone(&change.target),
+            clock: registry.clock,
+            pid: change.server.link.key.pid,
+            window: handle.id.clone(),
+            database: handle.databases.first().map(Arc::clone)?,
+            classes: registry.databases.config().window.classes.clone(),
+            status: status.clone(),
+        })
+    }
+
+    /// Runs `change` to its end and looks after it meanwhile.
+    pub(super) async fn beside<T>(self, change: impl Future<Output = T>) -> T {
+        tokio::pin!(change);
+        tokio::select! {
+            biased;
+            done = &mut change => return done,
+            () = self.look() => {}
+        }
+        change.await
+    }
+
+    /// Looks until it cannot any more. Cancel-safe: a connection that is dropped half-way is closed.
+    async fn look(&self) {
+        tokio::time::sleep(PATIENCE).await;
+        if let Err(failure) = self.watch().await {
+            tracing::warn!(window = %self.window, %failure, "whom the change waits for cannot be looked at");
+        }
+    }
+
+    async fn watch(&self) -> Result<(), Failure> {
+        let mut server = connect(&self.target, ServerId(0), self.clock.now(), ASK).await?.wake();
+        let mut known: Vec<(i32, String)> = Vec::new();
+        loop {
+            for found in self.ask(&mut server).await? {
+                let key = (found.pid, found.since.clone());
+                if known.contains(&key) || known.len() >= NAMED {
+                    continue;
+                }
+                known.push(key);
+                self.meet(&mut server, found).await?;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    async fn ask(&self, server: &mut Server) -> Result<Vec<Blocking>, Failure> {
+        let sql = BLOCKING.replace("$PID", &self.pid.to_string());
+        let answer = server.query_within(sql.as_bytes(), ASK).await?;
+        Ok(answer.rows.iter().map(|row| self.read(row)).collect())
+    }
+
+    fn read(&self, row: &[Option<bytes::Bytes>]) -> Blocking {
+        let text = |column: usize| {
+            let value = row.get(column).and_then(Option::as_ref);
+            value.map(|value| String::from_utf8_lossy(value).into_owned()).unwrap_or_default()
+        };
+        let pid = text(0).parse().unwrap_or(0);
+        let state = match text(3).as_str() {
+            "active" => "active",
+            "" => "state unknown",
+            _ => "idle in transaction",
+        };
+        let (user, statement) = match pid {
+            0 => ("a prepared transaction".to_owned(), String::new()),
+            _ => (text(1), Statement::new(text(6).as_bytes()).show()),
+        };
+        let blocker = Blocker {
+            database: self.database.name.clone(),
+            kind: "beside",
+            user,
+            application_name: text(2),
+            addr: text(7),
+            port: text(8).parse().unwrap_or(0),
+            state,
+            age_ms: text(5).parse().unwrap_or(0),
+            statement,
+            server_pid: pid,
+            id: 0,
+        };
+        Blocking {
+            pid,
+            since: text(4),
+            blocker,
+            cuttable: matches!(text(9).as_str(), "client backend" | "") && pid > 0,
+        }
+    }
+
+    /// Names one, and cuts it if its class allows that.
+    async fn meet(&self, server: &mut Server, found: Blocking) -> Result<(), Failure> {
+        let Blocking { pid, blocker, cuttable, .. } = found;
+        let who = Who { user: &blocker.user, database: &self.database.name, application: &blocker.application_name };
+        let class = self.classes.of(who).filter(|class| cuttable && class.may_be_cut());
+        tracing::warn!(window = %self.window, blocker = %blocker.sentence(), "the change waits");
+        let cut = class.map(|class| Cut {
+            database: blocker.database.clone(),
+            kind: "session",
+            id: u64::try_from(pid).unwrap_or(0),
+            user: blocker.user.clone(),
+            application_name: blocker.application_name.clone(),
+            policy: class.as_str(),
+        });
+        self.status.send_modify(|status| status.beside.push(blocker));
+        let (Some(class), Some(cut)) = (class, cut) else { return Ok(()) };
+        // Only if it still stands in the way: it may have gone, and its number be another's.
+        let function = if class == Class::Terminate { "pg_terminate_backend" } else { "pg_cancel_backend" };
+        let sql = format!(
+            "SELECT pg_catalog.{function}({pid}) WHERE {pid} = ANY (pg_catalog.pg_blocking_pids({}))",
+            self.pid
+        );
+        let done = match server.query_within(sql.as_bytes(), ASK).await {
+            Ok(answer) => answer.rows.first().and_then(|row| row.first()?.clone()).is_some_and(|done| done == "t"),
+            Err(Failure::Refused(report)) if !server.progress.broken() => {
+                tracing::warn!(window = %self.window, pid, %report, "a session beside us could not be cut");
+                false
+            }
+            Err(failure) => return Err(failure),
+        };
+        if done {
+            tracing::warn!(window = %self.window, pid, user = %cut.user, policy = cut.policy, "session beside us cut");
+            self.database.metrics.cut(cut.policy);
+            self.status.send_modify(|status| status.note_cut(cut));
+        }
+        Ok(())
+    }
+}
+
+const BLOCKING: &str = "SELECT b.pid, a.usename, a.application_name, a.state, a.backend_start, \
+     pg_catalog.floor(extract(epoch FROM pg_catalog.clock_timestamp() - a.xact_start) * 1000), \
+     pg_catalog.left(a.query, 500), pg_catalog.host(a.client_addr), a.client_port, a.backend_type \
+     FROM pg_catalog.unnest(pg_catalog.pg_blocking_pids($PID)) AS b(pid) \
+     LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = b.pid";

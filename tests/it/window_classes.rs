@@ -1,0 +1,119 @@
+//! Who is cut for a window, and who never is: the classes of clients at the drain bound, and of sessions beside us that stand
+//! in the change's way. Each cut is counted, named, and told whom it was for.
+
+use crate::support::load::ACCOUNTS;
+use crate::support::postgres::Db;
+use crate::support::proxy::{Proxy, Spec};
+use crate::support::wait::{eventually, secs};
+
+const ADD: &str = "ALTER TABLE accounts ADD COLUMN extra int NOT NULL DEFAULT 7";
+
+fn scene(classes: &str) -> (Db, Proxy) {
+    let db = Db::with(ACCOUNTS);
+    let proxy = Spec::of(&db).pool(5).window("classes", classes).start();
+    (db, proxy)
+}
+
+/// Those whom the receipt of a window names as cut: kind, application and policy.
+fn cuts(proxy: &Proxy, id: &str) -> Vec<(String, String, String)> {
+    let receipt: serde_json::Value = serde_json::from_str(&proxy.closed(id)["receipt"]).unwrap();
+    let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+    let cuts = receipt["cuts"].as_array().unwrap().iter();
+    cuts.map(|cut| (text(&cut["kind"]), text(&cut["application_name"]), text(&cut["policy"]))).collect()
+}
+
+fn counted(proxy: &Proxy, policy: &str) -> bool {
+    let label = format!("policy=\"{policy}\"}} 1");
+    proxy.metrics_text().lines().any(|line| line.starts_with("pglull_cut_total") && line.ends_with(&label))
+}
+
+#[test]
+fn a_client_is_cut_as_its_class_says_and_is_told_the_window() {
+    let (db, proxy) = scene("terminate application=batch, cancel application=report");
+    let mut batch = proxy.client().app("batch").login();
+    batch.ok("BEGIN; UPDATE accounts SET n = -1 WHERE id = 1");
+    let mut report = proxy.client().app("report").login();
+    report.start("SELECT pg_sleep(30)").unwrap();
+    eventually("it runs", secs(5), || !db.running("pg_sleep(30)").is_empty());
+    let mut window = proxy.apply("sorted", "drain='300ms'", ADD);
+    batch.limit(secs(10));
+    let error = batch.recv_ok().expect_err("it is cut").db();
+    assert_eq!(error.code, "57P01", "{error}");
+    assert!(error.to_string().contains("sorted"), "{error}");
+    report.limit(secs(10));
+    assert_eq!(report.finish().unwrap_err().db().code, "57014");
+    assert_eq!(window.finish().unwrap().maps()[0]["outcome"], "applied");
+    assert_eq!(report.one("SELECT 1"), "1", "cancelled, not disconnected");
+    let mut named = cuts(&proxy, "sorted");
+    named.sort();
+    let cut = |application: &str, policy: &str| ("client".to_owned(), application.to_owned(), policy.to_owned());
+    assert_eq!(named, [cut("batch", "terminate"), cut("report", "cancel")]);
+    assert_eq!(proxy.window("sorted")["cut"], "2");
+    assert!(counted(&proxy, "terminate") && counted(&proxy, "cancel"));
+}
+
+#[test]
+fn nobody_is_cut_in_vain() {
+    let (db, proxy) = scene("terminate application=batch");
+    let mut batch = proxy.client().app("batch").login();
+    batch.ok("BEGIN");
+    let mut other = proxy.client().app("other").login();
+    other.ok("BEGIN");
+    let error = proxy.apply("vain", "drain='200ms'", ADD).finish().unwrap_err().db();
+    assert!(error.to_string().contains("drain bound"), "{error}");
+    assert_eq!(cuts(&proxy, "vain"), []);
+    assert!(!db.has_column("accounts", "extra"));
+    batch.ok("COMMIT");
+    other.ok("COMMIT");
+    // A rule that protects counts for more than the window's own policy.
+    let (_db, proxy) = scene("wait application=precious");
+    let mut precious = proxy.client().app("precious").login();
+    precious.ok("BEGIN");
+    let error = proxy.apply("kept", "drain='200ms', stragglers='terminate'", "SELECT 1").finish().unwrap_err().db();
+    assert!(error.to_string().contains("precious"), "{error}");
+    precious.ok("COMMIT");
+}
+
+#[test]
+fn a_session_beside_us_is_cut_only_where_it_stands_in_the_way() {
+    let (db, proxy) = scene("terminate application='cron*'");
+    let mut way = db.direct().app("cron 1").login();
+    way.ok("BEGIN; SELECT count(*) FROM accounts");
+    let mut elsewhere = db.direct().app("cron 2").login();
+    elsewhere.ok("CREATE TABLE other(a int); BEGIN; INSERT INTO other VALUES (1)");
+    let mut window = proxy.apply("cron", "", ADD);
+    assert_eq!(window.finish().unwrap().maps()[0]["outcome"], "applied");
+    assert_eq!(way.query("SELECT 1").unwrap_err().db().code, "57P01");
+    elsewhere.ok("COMMIT");
+    elsewhere.close();
+    assert_eq!(cuts(&proxy, "cron"), [("session".into(), "cron 1".into(), "terminate".into())]);
+    assert!(counted(&proxy, "terminate"));
+}
+
+#[test]
+fn a_statement_beside_us_is_cancelled() {
+    let (db, proxy) = scene("cancel application=report");
+    let mut report = db.direct().app("report").login();
+    report.start("SELECT count(*), pg_sleep(30) FROM accounts").unwrap();
+    eventually("it runs", secs(5), || !db.running("pg_sleep(30)").is_empty());
+    let mut window = proxy.apply("report", "", ADD);
+    assert_eq!(window.finish().unwrap().maps()[0]["outcome"], "applied");
+    assert_eq!(report.finish().unwrap_err().db().code, "57014");
+    assert_eq!(cuts(&proxy, "report"), [("session".into(), "report".into(), "cancel".into())]);
+    report.close();
+}
+
+#[test]
+fn whoever_keeps_the_lock_is_named_in_the_reason() {
+    let (db, proxy) = scene("wait application=keeper");
+    let mut keeper = db.direct().app("keeper").login();
+    keeper.ok("BEGIN; LOCK TABLE accounts");
+    let error = proxy.apply("named", "apply='800ms'", ADD).finish().unwrap_err().db();
+    let text = error.to_string();
+    assert!(text.contains("keeper") && text.contains("beside pglull") && text.contains("LOCK TABLE"), "{text}");
+    let receipt: serde_json::Value = serde_json::from_str(&proxy.closed("named")["receipt"]).unwrap();
+    assert_eq!(receipt["blockers"][0]["kind"], "beside", "{receipt}");
+    assert_eq!(receipt["cuts"].as_array().unwrap().len(), 0);
+    keeper.ok("COMMIT");
+    keeper.close();
+}
