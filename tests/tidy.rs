@@ -65,6 +65,7 @@ const PURE: &[(&str, &[&str])] = &[
     // The classes are rules of the configuration.
     ("window/preflight.rs", &["config"]),
     ("window/predict.rs", &[]),
+    ("window/opportunity.rs", &[]),
     ("pool/gate.rs", &[]),
     ("pool/caps.rs", &[]),
     ("pool/ledger*.rs", &[]),

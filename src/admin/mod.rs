@@ -14,6 +14,7 @@ mod operator;
 mod rehearse;
 pub mod reload;
 mod show;
+mod start;
 mod table;
 mod verbs;
 mod windows;

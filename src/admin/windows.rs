@@ -7,7 +7,7 @@ use super::command::{Command, WindowOptions};
 use super::console::{Answer, Env, Problem};
 use super::operator::{Interrupt, Operator};
 use super::table::{Column, Table, long, row, text};
-use super::{findings, rehearse, verbs};
+use super::{findings, rehearse, start, verbs};
 use crate::config::WindowDefaults;
 use crate::pool::database::Database;
 use crate::pool::groups::Scope;
@@ -43,8 +43,12 @@ pub(super) async fn run(command: Command, operator: &mut Operator, env: &Env) ->
                 .into())
         }
         Command::WindowApply { databases, options, sql } => {
+            let within = options.start_within;
             let request = request(Form::Apply, databases, (options, Some(sql)), operator, env);
-            apply(request, operator, env).await
+            match within {
+                Some(within) => start::apply_within(request, within, operator, env).await,
+                None => apply(request, operator, env).await,
+            }
         }
         Command::WindowOpen { databases, options } => {
             let request = request(Form::Open, databases, (options, None), operator, env);
@@ -257,13 +261,18 @@ fn unsuccessful(handle: &Handle, outcome: Option<&Outcome>, reason: &str) -> Rep
         .hint(format!("SHOW WINDOW {} has the receipt", handle.id))
 }
 
-async fn apply(request: Request, operator: &mut Operator, env: &Env) -> Result<Answer, Problem> {
+pub(super) async fn apply(request: Request, operator: &mut Operator, env: &Env) -> Result<Answer, Problem> {
     let handle = begin(request, env)?;
     follow(&handle, operator, closed).await?;
+    answer(&handle, operator).await
+}
+
+/// Tells what Postgres had to say, and how the window has ended.
+pub(super) async fn answer(handle: &Arc<Handle>, operator: &mut Operator) -> Result<Answer, Problem> {
     for text in handle.receipt().notices {
         operator.notice(text).await?;
     }
-    settled(&handle).await
+    settled(handle).await
 }
 
 /// Answers when the window holds. From then on the token speaks for its owner: this connection may close.

@@ -158,6 +158,9 @@ pub struct BoundsArgs {
     /// Hold only clients of these applications; the others flow on
     #[arg(long, value_name = "NAMES")]
     pub applications: Option<String>,
+    /// Wait for a good moment for so long, such as 30min, and try carefully; of apply alone
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub start_within: Option<String>,
     /// Start although these checks of preflight speak against it, such as sessions,hours; or all
     #[arg(long, value_name = "CHECKS", value_parser = checks)]
     pub force: Option<String>,

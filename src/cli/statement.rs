@@ -42,6 +42,7 @@ fn with(bounds: &BoundsArgs, id: &str) -> String {
         ("also", bounds.also.as_deref()),
         ("users", bounds.users.as_deref()),
         ("applications", bounds.applications.as_deref()),
+        ("start_within", bounds.start_within.as_deref()),
         ("force", bounds.force.as_deref()),
         ("id", Some(id)),
     ];

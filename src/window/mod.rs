@@ -10,6 +10,7 @@ pub mod event;
 mod facts;
 mod lookout;
 pub mod machine;
+pub mod opportunity;
 pub mod people;
 pub mod plan;
 pub mod predict;

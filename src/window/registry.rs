@@ -8,7 +8,7 @@ use aws_lc_rs::{digest, rand};
 use subtle::ConstantTimeEq as _;
 use tokio::sync::{mpsc, watch};
 
-use super::event::{Effect, Event};
+use super::event::{Effect, Event, Outcome};
 use super::machine::{Phase, Window};
 use super::plan::{Bounds, Force, Form};
 use super::preflight::Line;
@@ -213,7 +213,14 @@ impl Registry {
         let now = self.clock.now();
         let started_at = SystemTime::now();
         let id = request.id.unwrap_or_else(|| fresh_id(started_at));
-        if books.live.iter().chain(&books.past).any(|handle| handle.id == id) {
+        // A change that was not applied may be tried again under its id.
+        let done = |handle: &&Arc<Handle>| {
+            let status = handle.status.borrow();
+            let failed = matches!(status.window.phase.outcome(), Some(Outcome::Aborted(_) | Outcome::Refused(_)));
+            !failed || handle.form != Form::Apply || request.form != Form::Apply
+        };
+        let past = books.past.iter().filter(done);
+        if books.live.iter().chain(past).any(|handle| handle.id == id) {
             return Err(Refusal::IdUsed(id));
         }
         for database in &databases {
@@ -292,7 +299,7 @@ impl Registry {
     /// [`Denied::Unknown`].
     pub fn find(&self, id: &str) -> Result<Arc<Handle>, Denied> {
         let books = self.books();
-        let found = books.past.iter().chain(&books.live).find(|handle| handle.id == id);
+        let found = books.past.iter().chain(&books.live).rev().find(|handle| handle.id == id);
         found.cloned().ok_or_else(|| Denied::Unknown(id.to_owned()))
     }
 

@@ -55,3 +55,4 @@ mod window_faults;
 mod window_load;
 mod window_preflight;
 mod window_rehearse;
+mod window_start;

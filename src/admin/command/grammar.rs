@@ -227,6 +227,7 @@ impl Cursor<'_> {
             }
             "rehearse" => {
                 let (databases, options) = self.window_head()?;
+                self.only(&options, "rehearse")?;
                 let sql = if self.take_keyword("as") { Some(self.sql()?) } else { None };
                 if options.rehearsal == Rehearsal::Rollback && sql.is_none() {
                     return Err(self.expected("AS $$ SQL $$: what is to be rolled back"));
@@ -239,13 +240,13 @@ impl Cursor<'_> {
 
     /// Options that this verb has no use for are mistakes.
     fn only(&self, options: &WindowOptions, verb: &str) -> Parse<()> {
-        if options.rehearsal != Rehearsal::Look {
+        if verb != "rehearse" && options.rehearsal != Rehearsal::Look {
             return Err(
                 self.refuse("fire_drill and rollback are options of WINDOW REHEARSE", "WINDOW REHEARSE db WITH (..)")
             );
         }
-        if verb == "open" && options.start_within.is_some() {
-            return Err(self.refuse("start_within is an option of WINDOW APPLY", "by hand, you choose the moment"));
+        if verb != "apply" && options.start_within.is_some() {
+            return Err(self.refuse("start_within is an option of WINDOW APPLY", "otherwise, you choose the moment"));
         }
         Ok(())
     }

@@ -1,0 +1,87 @@
+//! `start_within`: a good moment is waited for, a bad one holds nobody, and the end of the time is told with its reasons.
+
+use crate::support::load::ACCOUNTS;
+use crate::support::postgres::Db;
+use crate::support::proxy::{Proxy, Spec};
+use crate::support::wait::{eventually, secs};
+use crate::support::wire::Wire;
+
+const ADD: &str = "ALTER TABLE accounts ADD COLUMN extra int NOT NULL DEFAULT 7";
+
+fn scene() -> (Db, Proxy) {
+    let db = Db::with(ACCOUNTS);
+    let proxy = Spec::of(&db).pool(5).start();
+    (db, proxy)
+}
+
+#[test]
+fn a_good_moment_is_waited_for() {
+    let (db, proxy) = scene();
+    let mut beside = db.direct().app("in the way").login();
+    beside.ok("BEGIN; SELECT count(*) FROM accounts");
+    let mut window = proxy.apply("patient", "start_within='1min'", ADD);
+    // It looks, and does not start; nobody is held meanwhile.
+    eventually("it has looked", secs(20), || db.one(LOOKED) != "0");
+    let mut client = proxy.client().login();
+    assert_eq!(client.one("SELECT 1"), "1");
+    assert_eq!(proxy.admin("SHOW WINDOWS").rows.len(), 0);
+    beside.ok("COMMIT");
+    beside.close();
+    let reply = window.finish().unwrap();
+    assert_eq!(reply.maps()[0]["outcome"], "applied");
+    let notices: Vec<_> = reply.notices.iter().map(|notice| notice.message.as_str()).collect();
+    assert!(
+        notices.iter().any(|text| text.starts_with("waiting: sessions") && text.contains("in the way")),
+        "{notices:?}"
+    );
+    assert!(notices.iter().any(|text| text.starts_with("try 1: drain bound 250 ms")), "{notices:?}");
+    assert!(db.has_column("accounts", "extra"));
+}
+
+/// The proxy's own look at the database has been there.
+const LOOKED: &str = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_prepared_xacts WHERE database%' \
+     AND pid <> pg_backend_pid()";
+
+#[test]
+fn a_try_that_fails_is_tried_again_and_the_end_is_reported() {
+    let db = Db::with(ACCOUNTS);
+    let proxy = Spec::of(&db).window("classes", "wait application=keeper").start();
+    let mut keeper = db.direct().app("keeper").login();
+    keeper.ok("BEGIN; LOCK TABLE accounts");
+    let error = proxy.apply("vain", "apply='300ms', start_within='4s'", ADD).finish().unwrap_err().db();
+    assert_eq!(error.code, "55000", "{error}");
+    assert!(error.message.contains("within 4.0 s") && error.message.contains("keeper"), "{error:?}");
+    assert!(error.detail.contains("try 1") && error.detail.contains("try 2"), "{error:?}");
+    assert!(!db.has_column("accounts", "extra"));
+    // Each try has its receipt; the id is free for the next one.
+    let listed = proxy.admin("SHOW WINDOWS").maps();
+    assert!(
+        listed.len() >= 2 && listed.iter().all(|row| row["id"] == "vain" && row["outcome"] == "aborted"),
+        "{listed:?}"
+    );
+    keeper.ok("COMMIT");
+    keeper.close();
+    assert_eq!(proxy.apply("vain", "", ADD).finish().unwrap().maps()[0]["outcome"], "applied");
+    proxy.still_serves();
+}
+
+#[test]
+fn what_time_does_not_mend_is_told_at_once() {
+    let (db, proxy) = scene();
+    let error = proxy.apply("wrong", "start_within='1h'", "ALTER TABLE nobody ADD COLUMN x int").finish().unwrap_err();
+    assert_eq!(error.db().code, "42P01");
+    let error = proxy.apply("vacuum", "start_within='1h'", "VACUUM").finish().unwrap_err();
+    assert_eq!(error.db().code, "55000");
+    // An operator that leaves ends the waiting.
+    let mut beside = db.direct().login();
+    beside.ok("BEGIN; SELECT count(*) FROM accounts");
+    let window: Wire = proxy.apply("gone", "start_within='1h'", ADD);
+    eventually("it looks", secs(20), || db.one(LOOKED) != "0");
+    drop(window);
+    eventually("it looks no more", secs(10), || {
+        let rows = proxy.admin("SHOW CLIENTS").maps();
+        rows.iter().filter(|row| row["database"] == "pgbouncer").count() <= 1
+    });
+    beside.close();
+    assert!(!db.has_column("accounts", "extra"));
+}
