@@ -113,8 +113,10 @@ impl Change {
     /// Opens the transaction and gives its id.
     async fn begin(&mut self, deadline: Moment) -> Result<u64, Failure> {
         let left = millis(deadline.since(self.clock.now())).clamp(1, TIMEOUT_MAX);
+        // A little shorter than the bound: then Postgres says that it was a lock.
+        let lock = (left - left / 10).max(1);
         let begin = format!(
-            "BEGIN; SET LOCAL lock_timeout = {left}; SET LOCAL statement_timeout = {left}; \
+            "BEGIN; SET LOCAL lock_timeout = {lock}; SET LOCAL statement_timeout = {left}; \
              SET LOCAL idle_in_transaction_session_timeout = {left}; {CURRENT}"
         );
         self.transaction(&begin).await?.ok_or_else(|| Failure::Protocol("no transaction id".to_owned()))

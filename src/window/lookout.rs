@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_millis(50);
 /// How often it is looked whom it waits for.
 const LOOK: Duration = Duration::from_millis(50);
 /// How long one question may take.
-const ASK: Duration = Duration::from_secs(1);
+const ASK: Duration = Duration::from_secs(3);
 /// So many are named at most.
 const NAMED: usize = 20;
 
@@ -76,17 +76,21 @@ impl Lookout {
         change.await
     }
 
-    /// Looks until it cannot any more. Cancel-safe: a connection that is dropped half-way is closed.
+    /// Looks until it is dropped. Cancel-safe: a connection that is dropped half-way is closed.
     async fn look(&self) {
         tokio::time::sleep(PATIENCE).await;
-        if let Err(failure) = self.watch().await {
-            tracing::warn!(window = %self.window, %failure, "whom the change waits for cannot be looked at");
+        let mut known: Vec<(i32, String)> = Vec::new();
+        loop {
+            if let Err(failure) = self.watch(&mut known).await {
+                tracing::warn!(window = %self.window, %failure, "whom the change waits for could not be looked at");
+            }
+            tokio::time::sleep(LOOK).await;
         }
     }
 
-    async fn watch(&self) -> Result<(), Failure> {
+    /// Looks over one connection until that fails. `known` are those who were met already.
+    async fn watch(&self, known: &mut Vec<(i32, String)>) -> Result<(), Failure> {
         let mut server = connect(&self.target, ServerId(0), self.clock.now(), ASK).await?.wake();
-        let mut known: Vec<(i32, String)> = Vec::new();
         loop {
             for found in self.ask(&mut server).await? {
                 let key = (found.pid, found.since.clone());

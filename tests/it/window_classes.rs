@@ -81,7 +81,7 @@ fn a_session_beside_us_is_cut_only_where_it_stands_in_the_way() {
     way.ok("BEGIN; SELECT count(*) FROM accounts");
     let mut elsewhere = db.direct().app("cron 2").login();
     elsewhere.ok("CREATE TABLE other(a int); BEGIN; INSERT INTO other VALUES (1)");
-    let mut window = proxy.apply("cron", "", ADD);
+    let mut window = proxy.apply("cron", "apply='9s'", ADD);
     assert_eq!(window.finish().unwrap().maps()[0]["outcome"], "applied");
     assert_eq!(way.query("SELECT 1").unwrap_err().db().code, "57P01");
     elsewhere.ok("COMMIT");
@@ -96,7 +96,7 @@ fn a_statement_beside_us_is_cancelled() {
     let mut report = db.direct().app("report").login();
     report.start("SELECT count(*), pg_sleep(30) FROM accounts").unwrap();
     eventually("it runs", secs(5), || !db.running("pg_sleep(30)").is_empty());
-    let mut window = proxy.apply("report", "", ADD);
+    let mut window = proxy.apply("report", "apply='9s'", ADD);
     assert_eq!(window.finish().unwrap().maps()[0]["outcome"], "applied");
     assert_eq!(report.finish().unwrap_err().db().code, "57014");
     assert_eq!(cuts(&proxy, "report"), [("session".into(), "report".into(), "cancel".into())]);

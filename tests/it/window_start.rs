@@ -48,9 +48,9 @@ fn a_try_that_fails_is_tried_again_and_the_end_is_reported() {
     let proxy = Spec::of(&db).window("classes", "wait application=keeper").start();
     let mut keeper = db.direct().app("keeper").login();
     keeper.ok("BEGIN; LOCK TABLE accounts");
-    let error = proxy.apply("vain", "apply='300ms', start_within='4s'", ADD).finish().unwrap_err().db();
+    let error = proxy.apply("vain", "apply='800ms', start_within='7s'", ADD).finish().unwrap_err().db();
     assert_eq!(error.code, "55000", "{error}");
-    assert!(error.message.contains("within 4.0 s") && error.message.contains("keeper"), "{error:?}");
+    assert!(error.message.contains("within 7.0 s") && error.message.contains("keeper"), "{error:?}");
     assert!(error.detail.contains("try 1") && error.detail.contains("try 2"), "{error:?}");
     assert!(!db.has_column("accounts", "extra"));
     // Each try has its receipt; the id is free for the next one.
