@@ -64,6 +64,7 @@ const PURE: &[(&str, &[&str])] = &[
     ("window/receipt.rs", &[]),
     // The classes are rules of the configuration.
     ("window/preflight.rs", &["config"]),
+    ("window/lints.rs", &[]),
     ("window/predict.rs", &[]),
     ("window/opportunity.rs", &[]),
     ("pool/gate.rs", &[]),

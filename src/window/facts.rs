@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::apply::{self, Change};
+use super::lints::lints;
 use super::people::in_transaction;
 use super::plan::{Force, Form, Stragglers};
 use super::preflight::{Facts, Line, MOMENTARY, Open, Policy, Prepared, Session, Standby, decide, judge};
@@ -96,10 +97,12 @@ async fn gather(
     wanted: &Wanted,
 ) -> (Facts, Option<Change>) {
     let objection = if wanted.form.runs_sql() { script::objection(&wanted.sql) } else { None };
+    let lints = if wanted.form.runs_sql() { lints(&wanted.sql) } else { Vec::new() };
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let mut facts = Facts {
         database: database.name.clone(),
         objection,
+        lints,
         hours_until: registry.databases.config().window.windows.until(now.as_secs()),
         ..Facts::default()
     };

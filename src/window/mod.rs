@@ -8,6 +8,7 @@ mod apply;
 pub mod driver;
 pub mod event;
 mod facts;
+pub mod lints;
 mod lookout;
 pub mod machine;
 pub mod opportunity;

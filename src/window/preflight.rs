@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::lints::Lint;
 use super::plan::{Force, Stragglers};
 use crate::config::{Class, Classes, Who};
 use crate::ids::millis;
@@ -138,6 +139,8 @@ pub struct Facts {
     pub database: String,
     /// Why the change cannot be run in the one transaction of a window.
     pub objection: Option<String>,
+    /// What is dangerous in the change.
+    pub lints: Vec<Lint>,
     /// Why there is no connection to look, and to apply the change, on.
     pub unreachable: Option<String>,
     /// The server is a standby.
@@ -204,6 +207,10 @@ pub fn judge(facts: &Facts, policy: &Policy) -> Vec<Line> {
         facts.objection.iter().map(|why| firm("script", why)).collect(),
         "nothing forbids it a transaction",
     );
+    if !facts.lints.is_empty() {
+        let line = |lint: &Lint| Line::new("lint", Verdict::Warn, format!("\"{}\"", lint.statement), lint.advice);
+        check("lint", facts.lints.iter().map(line).collect(), "");
+    }
     check("hours", hours(facts, policy), "windows may start now");
     let target = target(facts);
     let seen = target.is_empty();

@@ -14,7 +14,7 @@ pub fn statements(sql: &str) -> Vec<String> {
 }
 
 /// Words of a statement that are kept: enough to know what it is.
-const KEPT: usize = 200;
+const KEPT: usize = 1000;
 
 /// Characters of a word that are looked at one by one: enough for the longest word that matters to the splitting.
 const WORD: usize = 8;

@@ -196,3 +196,13 @@ fn each_database_of_a_window_is_looked_at_and_the_first_is_changed() {
     assert!(db.has_column("accounts", "extra"));
     assert!(!other.has_column("accounts", "extra"), "it is held, not changed");
 }
+
+#[test]
+fn what_is_dangerous_in_a_change_is_told_and_does_not_keep_it_from_running() {
+    let (db, proxy) = scene();
+    let sql = "CREATE INDEX slow ON accounts (n); ALTER TABLE accounts ALTER n TYPE bigint";
+    let told = notices(&proxy.apply("lints", "", sql).finish().unwrap());
+    assert!(told.contains("lint: \"CREATE INDEX slow ON accounts (n)\"") && told.contains("CONCURRENTLY"), "{told}");
+    assert!(told.contains("may rewrite the table"), "{told}");
+    assert_eq!(db.one("SELECT format_type(atttypid, NULL) FROM pg_attribute WHERE attrelid = 'accounts'::regclass AND attname = 'n'"), "bigint");
+}
