@@ -1,6 +1,7 @@
 //! `start_within`: a good moment is waited for, a bad one holds nobody, and the end of the time is told with its reasons.
 
 use crate::support::load::ACCOUNTS;
+use crate::support::msg::DbError;
 use crate::support::postgres::Db;
 use crate::support::proxy::{Proxy, Spec};
 use crate::support::wait::{eventually, secs};
@@ -21,7 +22,8 @@ fn a_good_moment_is_waited_for() {
     beside.ok("BEGIN; SELECT count(*) FROM accounts");
     let mut window = proxy.apply("patient", "start_within='1min'", ADD);
     // It looks, and does not start; nobody is held meanwhile.
-    eventually("it has looked", secs(20), || db.one(LOOKED) != "0");
+    let why = told(&mut window);
+    assert!(why.contains("sessions") && why.contains("in the way"), "{why}");
     let mut client = proxy.client().login();
     assert_eq!(client.one("SELECT 1"), "1");
     assert_eq!(proxy.admin("SHOW WINDOWS").rows.len(), 0);
@@ -30,17 +32,16 @@ fn a_good_moment_is_waited_for() {
     let reply = window.finish().unwrap();
     assert_eq!(reply.maps()[0]["outcome"], "applied");
     let notices: Vec<_> = reply.notices.iter().map(|notice| notice.message.as_str()).collect();
-    assert!(
-        notices.iter().any(|text| text.starts_with("waiting: sessions") && text.contains("in the way")),
-        "{notices:?}"
-    );
     assert!(notices.iter().any(|text| text.starts_with("try 1: drain bound 250 ms")), "{notices:?}");
     assert!(db.has_column("accounts", "extra"));
 }
 
-/// The proxy's own look at the database has been there.
-const LOOKED: &str = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_prepared_xacts WHERE database%' \
-     AND pid <> pg_backend_pid()";
+/// Waits until the operator is told why the window waits; what it is told.
+fn told(window: &mut Wire) -> String {
+    window.limit(secs(20));
+    let mut notices = std::iter::repeat_with(|| DbError::parse(&window.recv_ok().unwrap().body).message);
+    notices.find(|text| text.starts_with("waiting:")).unwrap()
+}
 
 #[test]
 fn a_try_that_fails_is_tried_again_and_the_end_is_reported() {
@@ -75,8 +76,8 @@ fn what_time_does_not_mend_is_told_at_once() {
     // An operator that leaves ends the waiting.
     let mut beside = db.direct().login();
     beside.ok("BEGIN; SELECT count(*) FROM accounts");
-    let window: Wire = proxy.apply("gone", "start_within='1h'", ADD);
-    eventually("it looks", secs(20), || db.one(LOOKED) != "0");
+    let mut window = proxy.apply("gone", "start_within='1h'", ADD);
+    told(&mut window);
     drop(window);
     eventually("it looks no more", secs(10), || {
         let rows = proxy.admin("SHOW CLIENTS").maps();
