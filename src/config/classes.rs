@@ -2,6 +2,7 @@
 //!
 //! Pure. The rules are read from one list in the configuration; the first rule that fits decides.
 
+use super::crowd::{Conditions, Who, split};
 use super::value::Parsed;
 
 /// How somebody is treated who stands in a window's way.
@@ -52,24 +53,11 @@ impl Class {
     }
 }
 
-/// Somebody who is to be classed.
-#[derive(Clone, Copy, Debug)]
-pub struct Who<'a> {
-    /// The role that it logged in as.
-    pub user: &'a str,
-    /// The database's entry.
-    pub database: &'a str,
-    /// What it calls itself.
-    pub application: &'a str,
-}
-
-/// One rule: each condition that is given must fit.
+/// One rule.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Rule {
     class: Class,
-    user: Option<String>,
-    database: Option<String>,
-    application: Option<String>,
+    whom: Conditions,
 }
 
 /// All rules, in order.
@@ -85,14 +73,14 @@ impl Classes {
     /// # Errors
     /// What a rule looks like.
     pub fn read(text: &str) -> Result<Self, &'static str> {
-        let rules = split(text, ',')?.iter().map(|rule| Rule::read(rule)).collect::<Result<_, _>>()?;
+        let rules = split(text, ',').ok_or(EXPECTED)?.iter().map(|rule| Rule::read(rule)).collect::<Result<_, _>>()?;
         Ok(Self { rules, text: text.trim().to_owned() })
     }
 
     /// The class of somebody; none where no rule fits.
     #[must_use]
     pub fn of(&self, who: Who<'_>) -> Option<Class> {
-        self.rules.iter().find(|rule| rule.fits(who)).map(|rule| rule.class)
+        self.rules.iter().find(|rule| rule.whom.fit(who)).map(|rule| rule.class)
     }
 
     /// Whether any rule allows to cut somebody.
@@ -115,72 +103,12 @@ impl Parsed for Classes {
 
 impl Rule {
     fn read(text: &str) -> Result<Self, &'static str> {
-        let words = split(text, ' ')?;
+        let words = split(text, ' ').ok_or(EXPECTED)?;
         let (first, conditions) = words.split_first().ok_or(EXPECTED)?;
         let class = WORDS.iter().find(|(word, _)| first.eq_ignore_ascii_case(word)).ok_or(EXPECTED)?.1;
-        let mut rule = Self { class, user: None, database: None, application: None };
-        for condition in conditions {
-            let (key, value) = condition.split_once('=').ok_or(EXPECTED)?;
-            let place = match key {
-                "user" => &mut rule.user,
-                "database" => &mut rule.database,
-                "application" | "application_name" => &mut rule.application,
-                _ => return Err(EXPECTED),
-            };
-            let value = unquoted(value);
-            if place.is_some() || value.is_empty() {
-                return Err(EXPECTED);
-            }
-            *place = Some(value.to_owned());
-        }
         // A rule for everybody must be written as one: user=*.
-        if conditions.is_empty() { Err(EXPECTED) } else { Ok(rule) }
+        Ok(Self { class, whom: Conditions::read(conditions).ok_or(EXPECTED)? })
     }
-
-    fn fits(&self, who: Who<'_>) -> bool {
-        let fits = |pattern: &Option<String>, value| pattern.as_ref().is_none_or(|pattern| like(pattern, value));
-        fits(&self.user, who.user) && fits(&self.database, who.database) && fits(&self.application, who.application)
-    }
-}
-
-fn unquoted(value: &str) -> &str {
-    let inner = |quote| value.strip_prefix(quote).and_then(|rest| rest.strip_suffix(quote));
-    inner('\'').or_else(|| inner('"')).unwrap_or(value)
-}
-
-/// Splits at a separator that is not in quotes; leaves out blank parts.
-fn split(text: &str, at: char) -> Result<Vec<String>, &'static str> {
-    let (mut parts, mut part, mut quote) = (Vec::new(), String::new(), None);
-    for c in text.chars() {
-        match quote {
-            Some(open) if c == open => quote = None,
-            None if matches!(c, '\'' | '"') => quote = Some(c),
-            None if c == at || (at == ' ' && c.is_whitespace()) => {
-                parts.push(std::mem::take(&mut part));
-                continue;
-            }
-            _ => {}
-        }
-        part.push(c);
-    }
-    parts.push(part);
-    if quote.is_some() {
-        return Err(EXPECTED);
-    }
-    Ok(parts.iter().map(|part| part.trim()).filter(|part| !part.is_empty()).map(str::to_owned).collect())
-}
-
-/// Whether a value fits a pattern in which `*` is anything.
-fn like(pattern: &str, value: &str) -> bool {
-    let Some((start, rest)) = pattern.split_once('*') else { return pattern == value };
-    let Some(mut left) = value.strip_prefix(start) else { return false };
-    let mut parts: Vec<&str> = rest.split('*').collect();
-    let end = parts.pop().unwrap_or_default();
-    for part in parts {
-        let Some((_, after)) = left.split_once(part) else { return false };
-        left = after;
-    }
-    left.ends_with(end)
 }
 
 #[cfg(test)]
@@ -227,22 +155,6 @@ mod tests {
             "ignore user='a",
         ] {
             assert!(Classes::read(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn patterns() {
-        for (pattern, value, fits) in [
-            ("a", "a", true),
-            ("a", "ab", false),
-            ("a*", "ab", true),
-            ("*b", "ab", true),
-            ("*", "", true),
-            ("a*b*c", "axxbyc", true),
-            ("a*b*c", "axxc", false),
-            ("a*a", "a", false),
-        ] {
-            assert_eq!(like(pattern, value), fits, "{pattern} {value}");
         }
     }
 }

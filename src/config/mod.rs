@@ -8,6 +8,7 @@ mod build;
 mod check;
 mod classes;
 mod convert;
+mod crowd;
 mod hba;
 mod hours;
 mod ident;
@@ -33,7 +34,8 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-pub use classes::{Class, Classes, Who};
+pub use classes::{Class, Classes};
+pub use crowd::{Crowd, Who, is_like};
 pub use hba::{Hba, Method, Names, Net, Over, Rule};
 pub use hours::Hours;
 pub use ident::IdentMaps;

@@ -4,6 +4,7 @@
 //! Pure, plain data. Nothing here reads a file; see `build.rs` for how entries become a [`Config`].
 
 use super::classes::Classes;
+use super::crowd::Crowd;
 use super::hba::Hba;
 use super::hours::Hours;
 use super::ident::IdentMaps;
@@ -286,6 +287,10 @@ section!(
         stragglers: Stragglers = Choice("abort");
         /// How single users and applications are treated, through pglull and beside it; the first rule that fits decides.
         classes: Classes = Parsed("");
+        /// Who gets an error at once (55P03) instead of being held.
+        fail_fast: Crowd = Parsed("");
+        /// Whose `SELECT 1`, or empty query, pglull answers itself while they would be held.
+        probes: Crowd = Parsed("");
         /// A window is not started while a transaction is older than this, through pglull or beside it.
         long_transaction: Duration = Bound("15s");
         /// How many standbys must be streaming for a window to start.

@@ -15,6 +15,7 @@ mod look;
 pub mod lookup;
 mod messages;
 pub mod overdue;
+mod probe;
 mod reject;
 mod relay;
 mod state;

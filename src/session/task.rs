@@ -1,5 +1,9 @@
 //! A client's life after its log-in: idle, admitted, served, idle again, until one of the two sides ends it.
 
+mod kept;
+mod manners;
+
+pub(super) use manners::being_changed;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
@@ -300,6 +304,9 @@ impl Session {
         let asked = Instant::now();
         let mut stalled = Duration::ZERO;
         for _ in 0..DEAD_SERVERS {
+            if self.answered_at_the_gate(false).await? {
+                return Ok(None);
+            }
             let lease = match self.pool.begin(self.presence.client(), need) {
                 Begun::Now(lease) => lease,
                 Begun::Wait(wait) => {
@@ -343,6 +350,7 @@ impl Session {
     fn waiting(&mut self, limited: bool) -> Waiting<'_> {
         let client = self.presence.client();
         let limits = self.front.config().client_limits(&client.database, &client.user);
+        let fails_fast = self.fails_fast();
         Waiting {
             stream: &mut self.stream,
             input: &mut self.input,
@@ -351,6 +359,7 @@ impl Session {
             limit: limits.query_wait_timeout.filter(|_| limited),
             notify: limits.query_wait_notify,
             notice: BytesMut::new(),
+            fails_fast,
         }
     }
 
@@ -372,48 +381,6 @@ impl Session {
             }
             Err(_) => Ok(false),
         }
-    }
-
-    /// A client that keeps its server: serves what comes between its transactions, and gets leave for the next.
-    async fn next_of_session(&mut self, mut lease: Lease) -> Life<Option<Lease>> {
-        loop {
-            match self.relay(&mut lease, false).await {
-                End::Wants => {}
-                end => {
-                    self.kept = Some(lease);
-                    return Err(end);
-                }
-            }
-            match self.pool.begin(self.presence.client(), Need::Leave) {
-                Begun::Now(_) => {
-                    lease.resume(self.presence.client());
-                    return Ok(Some(lease));
-                }
-                Begun::Wait(wait) => {
-                    let waiting = self.waiting(false);
-                    let waited = Box::pin(waiting.run(wait)).await;
-                    let end = match waited {
-                        Waited::Go(..) => {
-                            lease.resume(self.presence.client());
-                            return Ok(Some(lease));
-                        }
-                        Waited::Gone => End::ClientGone,
-                        Waited::Dismissed(why) => End::Dismissed(why),
-                        Waited::Rejected(report) => match self.reject_resting(&report).await {
-                            Ok(()) => continue,
-                            Err(end) => end,
-                        },
-                    };
-                    self.kept = Some(lease);
-                    return Err(end);
-                }
-            }
-        }
-    }
-
-    async fn reject_resting(&mut self, report: &Report) -> Life<()> {
-        self.presence.client().rests(self.front.clock.now());
-        reject(&mut self.stream, &mut self.input, (self.presence.client(), report)).await
     }
 
     async fn relay(&mut self, lease: &mut Lease, running: bool) -> End {

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncWrite as _, AsyncWriteExt as _};
-use tokio::time::{Instant, Sleep, timeout};
+use tokio::time::{Instant, Interval, Sleep, timeout};
 
 use super::look::Look;
+use super::task::being_changed;
 use crate::clients::{Client, Doing, Told};
 use crate::net::stream::Stream;
 use crate::pool::database::Pool;
@@ -25,6 +26,9 @@ const AHEAD: usize = 16 << 10;
 
 /// How long a client may take to read the rest of a notice before it counts as gone.
 const FAREWELL: Duration = Duration::from_secs(1);
+
+/// How often one that is not to be held looks at the gate while it waits for a server.
+const GLANCE: Duration = Duration::from_millis(50);
 
 /// A timer that is made when it is first needed.
 type Timer = Option<Pin<Box<Sleep>>>;
@@ -59,6 +63,8 @@ pub(super) struct Waiting<'a> {
     pub(super) notify: Option<Duration>,
     /// What of that notice is still to be written.
     pub(super) notice: BytesMut,
+    /// It is not to be held: a gate that is shut while it waits ends its waiting.
+    pub(super) fails_fast: bool,
 }
 
 impl Waiting<'_> {
@@ -67,8 +73,15 @@ impl Waiting<'_> {
         let mut timer = self.limit.map(|limit| Box::pin(tokio::time::sleep(limit)));
         let mut notify = self.notify.map(|after| Box::pin(tokio::time::sleep(after)));
         let mut look = Look::default();
+        let mut glance = self.fails_fast.then(|| tokio::time::interval(GLANCE));
         let waited = std::future::poll_fn(|cx| {
             self.poll_notice(cx, &mut notify);
+            if let Some(glance) = &mut glance
+                && let Poll::Ready(report) = self.poll_gate(cx, glance)
+            {
+                wait.give_up(Why::Cancelled);
+                return Poll::Ready(Waited::Rejected(report));
+            }
             self.poll(cx, &mut wait, (&mut timer, &mut look))
         })
         .await;
@@ -111,6 +124,17 @@ impl Waiting<'_> {
             return Poll::Ready(Waited::Gone);
         }
         self.poll_timer(cx, wait, timer)
+    }
+
+    /// Ready when the gate has been shut.
+    fn poll_gate(&self, cx: &mut Context<'_>, glance: &mut Interval) -> Poll<Report> {
+        let database = &self.pool.database;
+        loop {
+            if database.is_shut_for(self.client) {
+                return Poll::Ready(being_changed(database));
+            }
+            std::task::ready!(glance.poll_tick(cx));
+        }
     }
 
     /// Tells the client that it waits, once, when it is time.

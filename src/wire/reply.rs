@@ -17,6 +17,7 @@ use super::tags;
 pub mod sqlstate {
     #![allow(missing_docs, reason = "the names are those of errcodes.txt")]
     pub const PROTOCOL_VIOLATION: &str = "08P01";
+    pub const LOCK_NOT_AVAILABLE: &str = "55P03";
     pub const CONNECTION_FAILURE: &str = "08006";
     pub const CANNOT_CONNECT: &str = "08001";
     pub const INVALID_AUTHORIZATION: &str = "28000";

@@ -53,6 +53,7 @@ mod window_by_hand;
 mod window_classes;
 mod window_faults;
 mod window_load;
+mod window_manners;
 mod window_preflight;
 mod window_rehearse;
 mod window_start;
