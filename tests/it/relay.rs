@@ -27,7 +27,9 @@ impl Bench {
     }
 
     pub(crate) fn play(&self, target: &Target, script: &[Step], slice: usize) -> Vec<Msg> {
-        self.db.setup(&format!("DROP SCHEMA public CASCADE; CREATE SCHEMA public; {}", self.setup));
+        // Before Postgres 15 the schema is not its database's owner's.
+        self.db.sql(&format!("DROP SCHEMA public CASCADE; CREATE SCHEMA public AUTHORIZATION {}", self.db.user));
+        self.db.setup(self.setup);
         let mut wire = target.login();
         let mut answers = vec![];
         for step in script {

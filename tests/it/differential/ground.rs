@@ -55,6 +55,11 @@ pub(crate) struct Difference {
 }
 
 impl Difference {
+    /// Whether Postgres 18 itself has lost its place, which `Progress::was_mixed` keeps from the proxy's clients.
+    pub(crate) fn lost_its_place(&self) -> bool {
+        matches!(&self.direct, Some(Event::Message(msg)) if msg.tag == b'E' && msg.error().message.ends_with("unexpected state STARTED"))
+    }
+
     /// What came instead of what: tags, and the codes of errors.
     pub(crate) fn kind(&self) -> [String; 2] {
         [&self.direct, &self.proxied].map(|event| match event {
