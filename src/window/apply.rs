@@ -23,6 +23,8 @@ use crate::wire::tags;
 
 /// How long one errand of ours may take: connecting, asking, rolling back.
 const ERRAND: Duration = Duration::from_secs(3);
+/// How long the first connection may take. Nobody is held meanwhile, and a busy server may be slow to take one more.
+const CONNECT: Duration = Duration::from_secs(8);
 /// How long a change that is cancelled may take to say so, before its backend is ended; well within the grace of the machine.
 const CANCEL_PATIENCE: Duration = Duration::from_millis(400);
 /// How often the database is asked what became of a transaction, and for how long: without a COMMIT, and with one.
@@ -50,7 +52,7 @@ pub(super) struct Change {
 /// Why it cannot, in words for the operator.
 pub(super) async fn prepare(target: Target, clock: Clock, sql: Arc<str>) -> Result<Change, String> {
     let target = Arc::new(target);
-    let rested = connect(&target, ServerId(0), clock.now(), ERRAND).await;
+    let rested = connect(&target, ServerId(0), clock.now(), CONNECT).await;
     let mut server = rested.map_err(|failure| format!("cannot connect to apply the change: {failure}"))?.wake();
     // Postgres 14 and later, on systems that can tell; elsewhere a change goes on to the end of its statement.
     let noticed = format!("SET client_connection_check_interval = {NOTICED}");
