@@ -39,6 +39,7 @@ test: lint doc ## Formatting, lints, documentation, then all tests
 test-drivers: deps ## Real drivers of other languages, directly and through pglull (DRIVERS='pgx jdbc', SAVE=1: tests/drivers/README.md)
 	$(CARGO) build --locked
 	PGLULL=$(TARGET)/debug/pglull ./tests/drivers/run.sh $(DRIVERS)
+	PGLULL=$(TARGET)/debug/pglull ROUNDS=1 ./tests/drivers/heal.sh
 
 test-versions: deps ## The integration tests against Postgres 14 to 18 (V='15 18' picks, T='differential' filters)
 	./tests/postgres-versions.sh $(V) -- $(T)

@@ -23,121 +23,15 @@ readonly PGLULL CACHE
 readonly POOL_SIZE=${POOL_SIZE:-3} WORKERS=${WORKERS:-3} LAPS=${LAPS:-2}
 # How long one programme may take, in seconds; all that is slow in it are two waits of a second.
 readonly PROGRAMME_LIMIT=90
-readonly DATABASE=drivers ROLE=driver PASSWORD=secret
 
 mapfile -t STEPS <"$HERE/steps"
 
-DIR=
-POSTGRES_PID=
-PIDS=()
-
-say() { printf '%s\n' "$*" >&2; }
-
-die() {
-    say "$*"
-    exit 1
-}
-
-cleanup() {
-    local pid
-    trap - ERR
-    set +e
-    trap '' INT TERM HUP
-    [ -n "$DIR" ] && mapfile -t -O "${#PIDS[@]}" PIDS < <(cat "$DIR"/out/*.pid 2>/dev/null)
-    for pid in "${PIDS[@]}"; do kill -TERM "$pid" 2>/dev/null; done
-    [ -n "$POSTGRES_PID" ] && kill -QUIT "$POSTGRES_PID" 2>/dev/null
-    for pid in "${PIDS[@]}" $POSTGRES_PID; do wait "$pid" 2>/dev/null; done
-    [ -n "$DIR" ] && rm -rf "$DIR"
-    return 0
-}
-
+# shellcheck source=tests/drivers/servers.sh
+source "$HERE/servers.sh"
 # shellcheck source=tests/drivers/kits.sh
 source "$HERE/kits.sh"
 
-# ---- servers ---------------------------------------------------------------------------------------------------
-
-find_program() {
-    local folder
-    while IFS= read -r folder; do
-        if [ -n "$folder" ] && [ -x "$folder/$1" ]; then
-            printf '%s\n' "$folder/$1"
-            return 0
-        fi
-    done < <(
-        [ -n "${PG_BIN:-}" ] && printf '%s\n' "$PG_BIN"
-        pg_config --bindir 2>/dev/null || true
-        find /usr/lib/postgresql -mindepth 2 -maxdepth 2 -name bin 2>/dev/null | sort -rV || true
-        tr ':' '\n' <<<"$PATH"
-    )
-    die "$1 was not found: install PostgreSQL, or set PG_BIN"
-}
-
-# A port that nobody listens on now.
-free_port() {
-    local port
-    for _ in $(seq 100); do
-        port=$((20000 + RANDOM % 12000))
-        (: </dev/tcp/127.0.0.1/"$port") 2>/dev/null || { echo "$port" && return 0; }
-    done
-    return 1
-}
-
-# Waits until a command succeeds, a number of seconds at most.
-until_true() {
-    local deadline=$((SECONDS + $1))
-    shift
-    until "$@" >/dev/null 2>&1; do
-        [ "$SECONDS" -lt "$deadline" ] || return 1
-        sleep 0.1
-    done
-}
-
-start_postgres() {
-    local as=() pid_file
-    chmod 755 "$DIR"
-    mkdir "$DIR/pg"
-    printf '%s' "$PASSWORD" >"$DIR/pg/pw"
-    if [ "$(id -u)" = 0 ]; then
-        chown -R nobody "$DIR/pg"
-        as=(setpriv --reuid=nobody --regid="$(id -g nobody)" --clear-groups --)
-    fi
-    pid_file=$DIR/pg/data/postmaster.pid
-    cd "$DIR/pg"
-    "${as[@]}" "$(find_program initdb)" -D data -U "$ROLE" -A scram-sha-256 --pwfile=pw -E UTF8 --locale=C --no-sync >/dev/null
-    PG_PORT=$(free_port)
-    "${as[@]}" "$(find_program postgres)" -D data -p "$PG_PORT" -k "$DIR/pg" -c listen_addresses=127.0.0.1 -c fsync=off \
-        -c timezone=UTC -c log_timezone=UTC >"$DIR/postgres.log" 2>&1 &
-    POSTGRES_PID=$!
-    until_true 30 grep -q ready "$pid_file" || die "Postgres did not start: $(tail -3 "$DIR/postgres.log")"
-    cd "$ROOT"
-    psql_direct -d postgres -c "CREATE DATABASE $DATABASE"
-}
-
-psql_direct() { PGPASSWORD=$PASSWORD psql -XAtq -h 127.0.0.1 -p "$PG_PORT" -U "$ROLE" -v ON_ERROR_STOP=1 "$@"; }
-
-start_pglull() {
-    PROXY_PORT=$(free_port)
-    printf '"%s" "%s"\n"stats" "%s"\n' "$ROLE" "$PASSWORD" "$PASSWORD" >"$DIR/userlist.txt"
-    cat >"$DIR/pglull.toml" <<END
-[pglull]
-listen_addr = "127.0.0.1"
-listen_port = $PROXY_PORT
-auth_file = "userlist.txt"
-stats_users = "stats"
-default_pool_size = $POOL_SIZE
-pool_mode = "transaction"
-query_wait_timeout = "30s"
-metrics_addr = ""
-[databases.$DATABASE]
-host = "127.0.0.1"
-port = $PG_PORT
-END
-    "$PGLULL" run "$DIR/pglull.toml" >"$DIR/pglull.log" 2>&1 &
-    PGLULL_PID=$!
-    PIDS+=("$PGLULL_PID")
-    until_true 10 env PGPASSWORD="$PASSWORD" psql -XAtq -h 127.0.0.1 -p "$PROXY_PORT" -U "$ROLE" -d "$DATABASE" -c 'SELECT 1' ||
-        die "pglull did not start: $(tail -3 "$DIR/pglull.log")"
-}
+# ---- runs ------------------------------------------------------------------------------------------------------
 
 # Two clients that take a server again and again, so that nobody else finds the server that it had before.
 start_stirring() {
@@ -147,10 +41,6 @@ start_stirring() {
     STIR_PID=$!
     PIDS+=("$STIR_PID")
 }
-
-psql_console() { PGPASSWORD=$PASSWORD psql -XAtq -h 127.0.0.1 -p "$PROXY_PORT" -U stats -d pgbouncer "$@"; }
-
-# ---- runs ------------------------------------------------------------------------------------------------------
 
 # Runs one process of a driver's programme; its lines go to DIR/out/NAME.TARGET.WORKER.
 run_worker() {
@@ -369,7 +259,4 @@ finish() {
     [ "$failed" = 0 ]
 }
 
-trap cleanup EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM HUP
 main "$@"
