@@ -17,6 +17,7 @@ use super::groups::{Groups, Scope};
 use super::lease::Lease;
 use super::ledger::{Begin, Counts, Grant, GroupIx, Ledger, Need, PoolIx, Size};
 use super::places::{Asked, Places};
+use super::schema::Schema;
 use super::stats::Stats;
 use super::wait::{Answer, Begun, Wait};
 use crate::clients::Client;
@@ -90,7 +91,8 @@ pub struct Database {
     /// Locked before the books.
     groups: Mutex<Groups>,
     shut: AtomicBool,
-    schema: AtomicU64,
+    /// Which state its schema is in.
+    pub schema: Schema,
     /// The configuration does not have it any more.
     removed: AtomicBool,
     pub(super) disabled: AtomicBool,
@@ -183,22 +185,11 @@ impl Database {
             ledger: Mutex::default(),
             groups: Mutex::default(),
             shut: AtomicBool::new(false),
-            schema: AtomicU64::new(0),
+            schema: Schema::default(),
             removed: AtomicBool::new(false),
             disabled: AtomicBool::new(false),
             pools: Mutex::default(),
         })
-    }
-
-    /// Which state its schema is in, as far as we know: moves on with every change that is applied through us.
-    #[must_use]
-    pub fn schema(&self) -> u64 {
-        self.schema.load(Ordering::Acquire)
-    }
-
-    /// A change was applied: what servers have prepared is of an older state.
-    pub fn schema_changed(&self) {
-        self.schema.fetch_add(1, Ordering::AcqRel);
     }
 
     /// The settings that its pools share, as they are now. For a look; what is kept over an await is an `Arc` of its own.

@@ -15,6 +15,7 @@ pub mod ledger;
 mod places;
 mod recycle;
 mod reload;
+pub mod schema;
 pub mod stats;
 pub mod upkeep;
 pub mod wait;

@@ -1,5 +1,6 @@
 //! Prepared statements that follow a client from server to server: what is the same statement ([`catalog`]), which names a
-//! client has given ([`names`]), what a server has ([`slots`], [`unnamed`]), and what a text may leave behind ([`hints`]).
+//! client has given ([`names`]), what a server has ([`slots`], [`unnamed`]), what may have to be sent to it again ([`replay`]), and what a text may leave
+//! behind ([`hints`]).
 //!
 //! Pure: `session::translate` drives them with the messages of a relay. A client's name stands for a statement, a
 //! statement has one name of ours on every server, and a server is given a statement when a client first needs it there.
@@ -9,46 +10,80 @@
 pub mod catalog;
 pub mod hints;
 pub mod names;
+pub mod replay;
 pub mod slots;
 pub mod unnamed;
 
 use std::hash::{DefaultHasher, Hasher as _};
 
-/// What a Describe has told of a statement: parameter types and result columns, in one number.
+/// What a Describe has told: of a statement its parameter types and result columns, of a portal the columns alone.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Digest(u64);
+pub struct Digest {
+    parameters: Option<u64>,
+    columns: u64,
+}
+
+impl Digest {
+    /// Whether what was told is true of what is there; `None`: not enough is known of that.
+    #[must_use]
+    pub fn holds(self, there: Self) -> Option<bool> {
+        match (self.columns == there.columns, self.parameters, there.parameters) {
+            (false, ..) => Some(false),
+            (true, None, _) => Some(true),
+            (true, Some(told), Some(there)) => Some(told == there),
+            (true, Some(_), None) => None,
+        }
+    }
+
+    /// Whether the parameters were told too.
+    #[must_use]
+    pub const fn is_of_statement(self) -> bool {
+        self.parameters.is_some()
+    }
+
+    /// What is known after this was told later.
+    #[must_use]
+    pub fn then(self, later: Self) -> Self {
+        Self { parameters: later.parameters.or(self.parameters), columns: later.columns }
+    }
+}
 
 /// Collects a [`Digest`] from the messages that answer a Describe.
 #[derive(Clone, Debug, Default)]
-pub struct Digesting(DefaultHasher);
+pub struct Digesting {
+    parameters: Option<u64>,
+    columns: DefaultHasher,
+}
 
 impl Digesting {
     /// The body of a ParameterDescription.
     pub fn parameters(&mut self, body: &[u8]) {
-        self.0.write(body);
+        let mut parameters = DefaultHasher::new();
+        parameters.write(body);
+        self.parameters = Some(parameters.finish());
     }
 
     /// The body of a RowDescription, or nothing for NoData. Names, types and modifiers count; where a column comes from
     /// does not. Source: `equalRowTypes` in `tupdesc.c`, by which Postgres decides that a plan's result has changed.
     pub fn columns(&mut self, body: Option<&[u8]>) {
         let Some((count, mut rest)) = body.and_then(|body| body.split_first_chunk::<2>()) else {
-            return self.0.write_u8(0);
+            return self.columns.write_u8(0);
         };
-        self.0.write(count);
+        self.columns.write(count);
         while let Some(end) = rest.iter().position(|&byte| byte == 0) {
             let (name, fixed) = rest.split_at(end + 1);
             let Some((fixed, next)) = fixed.split_first_chunk::<18>() else { break };
             // Behind the table's oid and the column's number: type, length, modifier.
-            self.0.write(name);
-            self.0.write(fixed.get(6..16).unwrap_or_default());
+            self.columns.write(name);
+            self.columns.write(fixed.get(6..16).unwrap_or_default());
             rest = next;
         }
     }
 
-    /// The number.
+    /// What it comes to.
     #[must_use]
     pub fn digest(&self) -> Digest {
-        Digest(self.0.finish())
+        Digest { parameters: self.parameters, columns: self.columns.finish() }
     }
 }
 
@@ -86,5 +121,26 @@ mod tests {
         let mut none = Digesting::default();
         none.columns(None);
         assert_ne!(none.digest(), columns(&[]), "no result is not a result without columns");
+    }
+
+    #[test]
+    fn what_was_told_of_a_portal_says_nothing_of_parameters() {
+        let of_statement = |types: &[u8], name| Digest {
+            parameters: {
+                let mut digesting = Digesting::default();
+                digesting.parameters(types);
+                digesting.digest().parameters
+            },
+            ..columns(&[(name, 1, 1, 23)])
+        };
+        let (portal, other) = (columns(&[("a", 1, 1, 23)]), columns(&[("b", 1, 1, 23)]));
+        let statement = of_statement(b"int", "a");
+        assert_eq!((portal.holds(portal), portal.holds(other)), (Some(true), Some(false)));
+        assert_eq!(
+            (portal.holds(statement), statement.holds(portal), statement.holds(other)),
+            (Some(true), None, Some(false))
+        );
+        assert_eq!(statement.holds(of_statement(b"text", "a")), Some(false));
+        assert_eq!(statement.then(other), of_statement(b"int", "b"));
     }
 }

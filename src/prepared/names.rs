@@ -25,7 +25,7 @@ pub struct Bound {
 }
 
 impl Bound {
-    /// What the client was last told of the statement's shape, if it asked.
+    /// What the client was last told of the statement's shape, or of a portal of it, if it asked.
     #[must_use]
     pub fn told(&self) -> Option<Digest> {
         *self.told.lock().unwrap_or_else(PoisonError::into_inner)
@@ -33,7 +33,8 @@ impl Bound {
 
     /// Notes what the client has been told.
     pub fn tell(&self, digest: Digest) {
-        *self.told.lock().unwrap_or_else(PoisonError::into_inner) = Some(digest);
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        *told = Some(told.map_or(digest, |told| told.then(digest)));
     }
 }
 

@@ -13,6 +13,7 @@ use bytes::BytesMut;
 
 use super::catalog::Statement;
 use super::names::{Bound, Ticket, Unnamed as ClientsUnnamed};
+use super::replay::Replay;
 use super::unnamed::Unnamed;
 use super::{Digest, Digesting};
 use crate::wire::reply::Report;
@@ -56,6 +57,8 @@ pub enum Shape {
 #[derive(Debug)]
 struct Slot {
     stage: Stage,
+    /// In which batch it was sent.
+    batch: u64,
     generation: u32,
     used: u64,
     shape: Shape,
@@ -85,6 +88,8 @@ pub enum Note {
     Use(Arc<Bound>),
     /// A client's Describe; `None`: of the unnamed statement.
     Describe(Option<Arc<Bound>>, Digesting),
+    /// A client's Describe of the portal that it has just bound.
+    Columns(Arc<Bound>, Digesting),
     /// A client's Parse of the unnamed statement; `None`: too long to be remembered.
     Unnamed(Option<ClientsUnnamed>),
     /// A client's Close of the unnamed statement.
@@ -106,6 +111,17 @@ pub enum Note {
 /// The statement of the protocol that a `DEALLOCATE` ends, if it is one.
 pub type Ended = Option<(Arc<Bound>, Ticket)>;
 
+/// The portal that was bound last.
+#[derive(Debug)]
+pub struct Portal {
+    /// Its name.
+    pub name: Box<[u8]>,
+    /// Its statement.
+    pub bound: Arc<Bound>,
+    /// What its client was told of the result, if it may rely on that: it does unless it asks again before it executes.
+    pub relies: Option<Digest>,
+}
+
 /// See the module's text.
 #[derive(Debug, Default)]
 pub struct Slots {
@@ -121,6 +137,12 @@ pub struct Slots {
     /// The `DEALLOCATE`s in texts that were sent, with the numbers of their batches: which of the client's statements each of them
     /// ends, if it is one of the protocol's.
     pub deallocates: VecDeque<(u64, Ended)>,
+    /// The portal that was bound last in this batch, if it is of a statement with a name.
+    pub portal: Option<Portal>,
+    /// What may have to be sent again.
+    pub replay: Replay,
+    /// Postgres has found a statement to be stale.
+    pub found_stale: bool,
     /// The number of the batch that is being sent.
     pub batch: u64,
     tick: u64,
@@ -153,6 +175,21 @@ impl Slots {
         self.stage(stage)
     }
 
+    /// Whether the server has had it since before this batch.
+    #[must_use]
+    pub fn is_there(&self, statement: &Statement) -> bool {
+        let slot = self.slots.get(&statement.id);
+        slot.is_some_and(|slot| {
+            slot.stage == Stage::There && slot.batch != self.batch && slot.generation == statement.generation()
+        })
+    }
+
+    /// A batch has been sent to its end.
+    pub fn batch_ends(&mut self) {
+        self.batch += 1;
+        self.portal = None;
+    }
+
     /// Gives a statement up; what the server has of it is to be closed.
     pub fn drop_slot(&mut self, id: u64) {
         if self.slots.remove(&id).is_some() {
@@ -165,6 +202,7 @@ impl Slots {
         self.tick += 1;
         let slot = Slot {
             stage: Stage::Sent(self.batch),
+            batch: self.batch,
             generation: statement.generation(),
             used: self.tick,
             shape: Shape::Unknown,
@@ -240,7 +278,10 @@ impl Slots {
         match id {
             Some(id) => {
                 if let Some(slot) = self.slots.get_mut(&id) {
-                    slot.shape = shape;
+                    slot.shape = match (slot.shape, shape) {
+                        (Shape::Known(known), Shape::Known(told)) => Shape::Known(known.then(told)),
+                        (_, shape) => shape,
+                    };
                 }
             }
             None => self.unnamed.set_shape(shape),
@@ -267,6 +308,8 @@ impl Slots {
 
     /// Nobody waits for what is on its way any more.
     pub fn abandon(&mut self) {
+        self.portal = None;
+        self.replay.rests();
         self.doubtful |= !self.notes.is_empty();
         self.notes.clear();
         self.deallocates.clear();
@@ -285,6 +328,8 @@ impl Slots {
         self.unwanted.clear();
         self.closing.clear();
         self.notes.clear();
+        self.portal = None;
+        self.replay.rests();
         self.unnamed.forget();
         self.doubtful = false;
     }

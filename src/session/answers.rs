@@ -11,7 +11,7 @@ use crate::prepared::names::Names;
 use crate::prepared::slots::{self, Note, Shape, Slots};
 use crate::server::progress::{Heard, Progress};
 use crate::wire::frame::{Header, Verdict};
-use crate::wire::reply::Severity;
+use crate::wire::reply::{Routine, Severity};
 use crate::wire::tags::server;
 
 /// Everything that an answer is judged by. See the module's text.
@@ -43,30 +43,31 @@ impl Answers<'_> {
     pub(super) fn judge(&mut self, heard: Heard, (head, body): (Header, &[u8]), out: &mut BytesMut) -> Verdict {
         match heard {
             Heard::Plain => Verdict::Pass,
-            Heard::Noted(last) => self.answered(last, head.tag, body),
+            Heard::Noted(last) => self.answered(last, (head.tag, body), out),
             Heard::Failed(notes, first) => self.failed((notes, first), (head, body), out),
         }
     }
 
-    fn answered(&mut self, last: bool, tag: u8, body: &[u8]) -> Verdict {
+    fn answered(&mut self, last: bool, (tag, body): (u8, &[u8]), out: &mut BytesMut) -> Verdict {
         if !last {
             return match self.slots.notes.front_mut() {
                 Some(Note::Shape(_, digesting)) => {
                     digesting.parameters(body);
                     Verdict::Drop
                 }
-                Some(Note::Describe(_, digesting)) => {
+                Some(Note::Describe(bound, digesting)) => {
                     digesting.parameters(body);
-                    Verdict::Pass
+                    let later = bound.is_some() && self.slots.replay.holds(tag, body);
+                    if later { Verdict::Drop } else { Verdict::Pass }
                 }
                 _ => Verdict::Pass,
             };
         }
-        self.completed((tag == server::ROW_DESCRIPTION).then_some(body))
+        self.completed((tag == server::ROW_DESCRIPTION).then_some(body), out)
     }
 
     /// The request in front has been answered to its end; `columns` is the body of a RowDescription.
-    fn completed(&mut self, columns: Option<&[u8]>) -> Verdict {
+    fn completed(&mut self, columns: Option<&[u8]>, out: &mut BytesMut) -> Verdict {
         match self.slots.notes.pop_front() {
             Some(Note::Define(bound, ticket, _)) => {
                 self.slots.parsed(bound.statement.id);
@@ -75,6 +76,9 @@ impl Answers<'_> {
                 Verdict::Pass
             }
             Some(Note::Describe(bound, mut digesting)) => {
+                if bound.is_some() {
+                    out.put_slice(&self.slots.replay.taken());
+                }
                 digesting.columns(columns);
                 let digest = digesting.digest();
                 self.slots.set_shape(bound.as_ref().map(|bound| bound.statement.id), Shape::Known(digest));
@@ -112,7 +116,17 @@ impl Answers<'_> {
                 self.slots.set_shape(id, Shape::Known(digesting.digest()));
                 Verdict::Drop
             }
-            Some(Note::Use(_)) => Verdict::Pass,
+            Some(Note::Use(_)) => {
+                let _ = self.slots.replay.taken();
+                Verdict::Pass
+            }
+            Some(Note::Columns(bound, mut digesting)) => {
+                digesting.columns(columns);
+                let digest = digesting.digest();
+                self.slots.set_shape(Some(bound.statement.id), Shape::Known(digest));
+                bound.tell(digest);
+                Verdict::Pass
+            }
             // Postgres has accepted what it should have refused.
             Some(Note::Again(_) | Note::Undefine(..) | Note::Fail(_)) | None => {
                 self.slots.doubt();
@@ -138,6 +152,11 @@ impl Answers<'_> {
         }
     }
 
+    /// Whether the end of a batch is kept from the client, which will get the answers to the same batch sent again.
+    pub(super) fn keeps(&self, tag: u8) -> bool {
+        tag == server::READY_FOR_QUERY && self.slots.replay.is_due()
+    }
+
     /// A batch is answered, and so many are not: what of it has not been deallocated by now will not be.
     pub(super) fn batch_ends(&mut self, owed: usize) {
         let open = self.slots.batch.saturating_sub(owed as u64);
@@ -150,14 +169,16 @@ impl Answers<'_> {
     }
 
     fn failed(&mut self, (notes, first): (usize, bool), (head, body): (Header, &[u8]), out: &mut BytesMut) -> Verdict {
-        let mut verdict = Verdict::Pass;
+        let (mut verdict, mut said) = (Verdict::Pass, BytesMut::new());
         for n in 0..notes {
             let Some(note) = self.slots.notes.pop_front() else { break };
             if n == 0 && first {
-                verdict = self.refused(&note, (head, body), out);
+                verdict = self.refused(&note, (head, body), &mut said);
             }
             self.void(note, n == 0 && first);
         }
+        out.put_slice(&self.slots.replay.taken());
+        out.put_slice(&said);
         verdict
     }
 
@@ -178,8 +199,12 @@ impl Answers<'_> {
                 self.slots.doubt();
             }
             // The plan's result has changed: others that use it are spared the error.
-            Some(b"0A000") if matches!(note, Note::Use(_)) && field(body, b'R') == Some(b"RevalidateCachedQuery") => {
+            Some(b"0A000") if field(body, b'R') == Some(Routine::RevalidateCachedQuery.as_str().as_bytes()) => {
                 bound.statement.went_stale(bound.statement.generation());
+                self.slots.found_stale = true;
+                if self.slots.replay.refused() {
+                    return Verdict::Drop;
+                }
             }
             _ => {}
         }
@@ -220,7 +245,7 @@ impl Answers<'_> {
             Note::Prepare(id) => self.slots.not_parsed(id),
             Note::Forget(id) => self.slots.not_closed(id),
             Note::Shape(id, _) => self.slots.set_shape(id, Shape::Unknown),
-            Note::Again(_) | Note::Use(_) | Note::Describe(..) | Note::Fail(_) => {}
+            Note::Again(_) | Note::Use(_) | Note::Describe(..) | Note::Columns(..) | Note::Fail(_) => {}
         }
     }
 }

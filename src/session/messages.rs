@@ -5,7 +5,7 @@ use bytes::{BufMut, BytesMut};
 use crate::prepared::hints::Leaves;
 use crate::prepared::{slots, string};
 use crate::wire::frame::Header;
-use crate::wire::reply::{Report, sqlstate};
+use crate::wire::reply::{Report, Routine, sqlstate};
 use crate::wire::tags::client;
 
 /// Tag and length; so many bytes follow.
@@ -50,7 +50,8 @@ pub(super) fn write_target(tag: u8, id: Option<u64>, out: &mut BytesMut) {
 /// What a Describe or Close is about.
 pub(super) enum Target<'a> {
     Statement(&'a [u8]),
-    /// A portal, or something that Postgres will refuse.
+    Portal(&'a [u8]),
+    /// Something that Postgres will refuse.
     Other,
     More,
 }
@@ -63,6 +64,9 @@ pub(super) fn target(head: Header, body: &[u8]) -> Target<'_> {
     match body.split_first() {
         Some((b'S', rest)) if string(rest).is_some_and(|name| name.len() + 1 == rest.len()) => {
             Target::Statement(string(rest).unwrap_or_default())
+        }
+        Some((b'P', rest)) if string(rest).is_some_and(|name| name.len() + 1 == rest.len()) => {
+            Target::Portal(string(rest).unwrap_or_default())
         }
         _ => Target::Other,
     }
@@ -79,9 +83,29 @@ pub(super) fn is_large_object(body: &[u8]) -> bool {
     matches!(oid, 715 | 764 | 765 | 767 | 952..=958 | 964 | 1004 | 3170..=3172 | 3457..=3460)
 }
 
-/// Postgres' own words. Source: `RevalidateCachedQuery` in `plancache.c`.
+/// Postgres' own words.
 pub(super) fn changed() -> Report {
     Report::new(sqlstate::FEATURE_NOT_SUPPORTED, "cached plan must not change result type")
+        .routine(Routine::RevalidateCachedQuery)
+}
+
+/// For how many columns a Bind asks for a format of their own, behind the two names. One is for all; `None`: not all is there.
+pub(super) fn result_formats(body: &[u8]) -> Option<usize> {
+    fn count(body: &mut &[u8]) -> Option<usize> {
+        let (count, rest) = body.split_first_chunk::<2>()?;
+        *body = rest;
+        Some(usize::from(u16::from_be_bytes(*count)))
+    }
+    let mut rest = body;
+    let formats = count(&mut rest)?;
+    rest = rest.get(2 * formats..)?;
+    for _ in 0..count(&mut rest)? {
+        let (length, behind) = rest.split_first_chunk::<4>()?;
+        // -1 is NULL.
+        let length = usize::try_from(i32::from_be_bytes(*length)).unwrap_or(0);
+        rest = behind.get(length..)?;
+    }
+    count(&mut rest)
 }
 
 /// There is no room for another statement.

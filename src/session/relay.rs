@@ -42,6 +42,9 @@ const DESCRIPTION_MAX: usize = 1 << 20;
 /// With so much in its way a client's requests wait: also the answers that no server gives have a bound.
 const UNREAD_MAX: usize = 1 << 20;
 
+/// A Sync, whole.
+const SYNC: [u8; 5] = [from_client::SYNC, 0, 0, 0, 4];
+
 /// What a client has asked for before it said good-bye is finished if it takes no longer than this. Postgres would go on for
 /// as long as it takes; a server of a pool does not work for nobody.
 const LEAVING: Duration = Duration::from_secs(1);
@@ -206,12 +209,31 @@ impl Relay<'_> {
                 Poll::Pending => {}
             }
         }
+        self.send_again();
         self.give_own();
         let written = write(self.stream, cx, &mut self.server.flow).map_err(|_| End::ClientGone)?;
         if self.refused && self.server.flow.pending().is_empty() {
             return Err(End::Dismissed(no_blocks()));
         }
         Ok(moved || written)
+    }
+
+    /// Where a statement was stale and nobody needs to know: ends the batch, and when that is over puts what the client has sent back.
+    fn send_again(&mut self) {
+        let Server { progress, slots, .. } = &mut *self.server;
+        if std::mem::take(&mut slots.found_stale) {
+            self.pool.database.schema.found_stale(self.clock.now());
+        }
+        if !slots.replay.is_due() {
+            return;
+        }
+        if progress.at_rest() {
+            self.input.put_back(&slots.replay.take());
+        } else if progress.earlier_answered() && self.input.insert(&SYNC) {
+            // The client waits for an answer and has not ended the batch yet.
+            progress.sent(from_client::SYNC);
+            slots.batch_ends();
+        }
     }
 
     fn server_gone(&self, error: io::Error) -> End {
@@ -254,6 +276,7 @@ impl Relay<'_> {
                 _ => {}
             }
             let mut answers = Answers { names: &mut state.names, slots };
+            let kept = answers.keeps(head.tag);
             match progress.received(head.tag, body) {
                 Ok(Heard::Plain) => {}
                 Ok(heard) => verdict = answers.judge(heard, (head, body), out),
@@ -279,7 +302,7 @@ impl Relay<'_> {
                 }
             }
             *refused |= single && head.tag == from_server::READY_FOR_QUERY && progress.status() != Status::Idle;
-            Ok(if *refused { Verdict::Drop } else { verdict })
+            Ok(if *refused || kept { Verdict::Drop } else { verdict })
         })
         .map(|_| ())
     }
@@ -287,11 +310,12 @@ impl Relay<'_> {
     /// Client to server. The client is read only when everything before is written: back-pressure is TCP's.
     fn requests(&mut self, cx: &mut Context<'_>, counts: &mut Counts) -> Result<bool, End> {
         let mut moved = false;
-        if self.leaving.is_none() && self.input.pending().is_empty() && !self.owes_reading() {
+        let again = self.server.slots.replay.is_due();
+        if self.leaving.is_none() && !again && self.input.pending().is_empty() && !self.owes_reading() {
             // What is in the buffer may have been stopped before; look again before more is read.
             moved |= self.walk_requests(counts)?;
         }
-        if self.leaving.is_none() && !self.full() {
+        if self.leaving.is_none() && !again && !self.full() {
             match self.stream.poll_read_into(cx, &mut self.input.buf, READ) {
                 Poll::Ready(Ok(0)) | Poll::Ready(Err(_)) => return Err(End::ClientGone),
                 Poll::Ready(Ok(n)) => {

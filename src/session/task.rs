@@ -387,7 +387,7 @@ impl Session {
         let client = Arc::clone(self.presence.client());
         let Some(server) = lease.server() else { return End::ClientGone };
         if running {
-            let schema = self.pool.database.schema();
+            let schema = self.pool.database.schema.state();
             if std::mem::replace(&mut server.schema, schema) != schema {
                 server.slots.schema_changed();
             }

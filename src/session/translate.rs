@@ -2,14 +2,17 @@
 //!
 //! Pure: it is given what has arrived of a message and says what goes out instead. Names become ours, a statement that
 //! the server lacks is prepared before it is used, one that it has is not prepared again. Nothing is moved and no Sync
-//! is added; where what to do depends on an answer that is on its way, the message waits for it. What a client is
+//! is added (but to end a batch that Postgres has refused: [`replay`](crate::prepared::replay)); where what to do depends on an answer that is on its way, the message waits for it. What a client is
 //! told is Postgres' own: an error that only we know of is caused on the server too, so that its transaction fails as
 //! the client's does.
 
+mod portal;
 mod rename;
+mod unnamed;
 
 use bytes::{BufMut, BytesMut};
 
+use self::portal::Relies;
 use super::messages::{
     Target, changed, full, is_large_object, of_body, target, write_bind_front, write_head, write_parse_front,
     write_target,
@@ -74,6 +77,17 @@ enum Ready {
 impl Translate<'_> {
     /// Judges the message; what goes out before it is written to `out`.
     pub(super) fn judge(&mut self, head: Header, body: &[u8], out: &mut BytesMut) -> Verdict {
+        if self.progress.at_rest() {
+            self.slots.replay.rests();
+        }
+        let verdict = self.judge_one(head, body, out);
+        if !matches!(verdict, Verdict::Whole | Verdict::Stop) {
+            self.slots.replay.sent(head, body);
+        }
+        verdict
+    }
+
+    fn judge_one(&mut self, head: Header, body: &[u8], out: &mut BytesMut) -> Verdict {
         if self.progress.owes_much() {
             if self.progress.listens() && self.progress.hurries() {
                 out.put_slice(&[client::FLUSH, 0, 0, 0, 4]);
@@ -82,7 +96,9 @@ impl Translate<'_> {
         }
         if !self.progress.listens() {
             self.progress.sent(head.tag);
-            self.slots.batch += u64::from(head.tag == client::SYNC);
+            if head.tag == client::SYNC {
+                self.slots.batch_ends();
+            }
             return Verdict::Pass;
         }
         match head.tag {
@@ -96,9 +112,10 @@ impl Translate<'_> {
                     self.leaves.add(&Leaves::anything());
                 }
                 self.progress.sent(head.tag);
-                self.slots.batch += 1;
+                self.slots.batch_ends();
                 Verdict::Pass
             }
+            client::EXECUTE => self.execute(head, body, out),
             tag => self.pass(tag),
         }
     }
@@ -165,7 +182,7 @@ impl Translate<'_> {
             Found::Unsettled => return Verdict::Stop,
             // Postgres says what is wrong first: the text, or that the name is in use.
             Found::Known(bound) => {
-                if !matches!(self.ready(&bound.statement, None, out), Ready::Yes) {
+                if !matches!(self.ready(&bound.statement, out), Ready::Yes) {
                     return Verdict::Stop;
                 }
                 self.counts.client_parses += 1;
@@ -225,35 +242,59 @@ impl Translate<'_> {
             return verdict;
         }
         let front = HEADER + portal.len() + 1 + name.len() + 1;
-        let (id, note) = match self.names.find(name, self.slots.batch) {
+        let bound = match self.names.find(name, self.slots.batch) {
             Found::Unsettled => return Verdict::Stop,
-            Found::Unknown if slots::is_ours(name) => (slots::NOBODY, None),
+            Found::Unknown if slots::is_ours(name) => {
+                self.counts.binds += 1;
+                write_bind_front((head, slots::NOBODY), portal, HEADER + head.body - front, out);
+                self.progress.sent(head.tag);
+                return Verdict::Without(front);
+            }
             Found::Unknown => {
                 self.leaves.add(&self.names.loose);
                 return self.pass(head.tag);
             }
-            Found::Known(bound) if self.is_foreign(bound.statement.leaves.hints) => return Verdict::Stop,
-            Found::Known(bound) => match self.ready(&bound.statement, bound.told(), out) {
+            Found::Known(bound) => bound,
+        };
+        if self.is_foreign(bound.statement.leaves.hints) {
+            return Verdict::Stop;
+        }
+        if !matches!(self.ready(&bound.statement, out), Ready::Yes) {
+            return Verdict::Stop;
+        }
+        let rest = body.get(front - HEADER..).unwrap_or_default();
+        let later = match self.relies(&bound, rest, HEADER + head.body - front) {
+            Relies::Nothing => None,
+            Relies::Later(told) => Some(told),
+            Relies::More => return Verdict::Whole,
+            Relies::Now(told) => match self.shape_anew(&bound.statement, told, out) {
                 Ready::Wait => return Verdict::Stop,
                 Ready::Changed => return self.fail(changed(), out),
-                Ready::Yes => {
-                    self.leaves.add(&bound.statement.leaves);
-                    (bound.statement.id, Some(Note::Use(bound)))
-                }
+                Ready::Yes => None,
             },
         };
+        self.uses(&bound.statement);
+        self.leaves.add(&bound.statement.leaves);
         self.counts.binds += 1;
-        write_bind_front((head, id), portal, HEADER + head.body - front, out);
-        match note {
-            Some(note) => self.pass_noted(head.tag, note),
-            None => self.progress.sent(head.tag),
-        }
+        write_bind_front((head, bound.statement.id), portal, HEADER + head.body - front, out);
+        self.binds(portal, &bound, later);
+        self.pass_noted(head.tag, Note::Use(bound));
         Verdict::Without(front)
+    }
+
+    /// A use of the statement is sent, perhaps to be sent again if it turns out to be stale. Inside a transaction block it cannot be:
+    /// the block has failed then.
+    fn uses(&mut self, statement: &Statement) {
+        let alone = self.progress.earlier_answered() && self.progress.status() == Status::Idle;
+        if alone && self.slots.is_there(statement) {
+            self.slots.replay.uses();
+        }
     }
 
     fn describe(&mut self, head: Header, body: &[u8], out: &mut BytesMut) -> Verdict {
         let name = match target(head, body) {
             Target::Statement(name) => name,
+            Target::Portal(name) => return self.describe_portal(name),
             Target::Other => return self.pass(head.tag),
             Target::More => return Verdict::Whole,
         };
@@ -269,10 +310,13 @@ impl Translate<'_> {
             Found::Unknown if slots::is_ours(name) => (slots::NOBODY, None),
             Found::Unknown => return self.pass(head.tag),
             Found::Known(bound) if self.is_foreign(bound.statement.leaves.hints) => return Verdict::Stop,
-            Found::Known(bound) => match self.ready(&bound.statement, None, out) {
-                Ready::Yes => (bound.statement.id, Some(Note::Describe(Some(bound), Digesting::default()))),
-                Ready::Wait | Ready::Changed => return Verdict::Stop,
-            },
+            Found::Known(bound) => {
+                if !matches!(self.ready(&bound.statement, out), Ready::Yes) {
+                    return Verdict::Stop;
+                }
+                self.uses(&bound.statement);
+                (bound.statement.id, Some(Note::Describe(Some(bound), Digesting::default())))
+            }
         };
         write_target(client::DESCRIBE, Some(id), out);
         match note {
@@ -285,7 +329,7 @@ impl Translate<'_> {
     fn close(&mut self, head: Header, body: &[u8], out: &mut BytesMut) -> Verdict {
         let name = match target(head, body) {
             Target::Statement(name) => name,
-            Target::Other => return self.pass(head.tag),
+            Target::Portal(_) | Target::Other => return self.pass(head.tag),
             Target::More => return Verdict::Whole,
         };
         if name.is_empty() {
@@ -332,7 +376,7 @@ impl Translate<'_> {
             self.progress.sent(head.tag);
         }
         self.slots.unnamed.sent_query(ends_unnamed, self.slots.batch);
-        self.slots.batch += 1;
+        self.slots.batch_ends();
         if text.is_empty() {
             return Verdict::Pass;
         }
@@ -353,8 +397,8 @@ impl Translate<'_> {
         true
     }
 
-    /// Sees to it that the server has a statement, in the shape that the client was told if it was told any.
-    fn ready(&mut self, statement: &Statement, told: Option<Digest>, out: &mut BytesMut) -> Ready {
+    /// Sees to it that the server has a statement.
+    fn ready(&mut self, statement: &Statement, out: &mut BytesMut) -> Ready {
         match self.slots.state(statement) {
             State::Unsettled => return Ready::Wait,
             State::Ready => {}
@@ -367,7 +411,7 @@ impl Translate<'_> {
                 self.pass_noted(client::PARSE, Note::Prepare(statement.id));
             }
         }
-        self.shape(Some(statement.id), told, out)
+        Ready::Yes
     }
 
     /// Compares the shape of what is on the server with what the client was told.
@@ -377,11 +421,15 @@ impl Translate<'_> {
             // Postgres refuses it for that.
             return Ready::Yes;
         }
-        match self.slots.shape(id) {
-            Shape::Known(digest) if digest == told => Ready::Yes,
-            Shape::Known(_) => Ready::Changed,
-            Shape::Asked => Ready::Wait,
-            Shape::Unknown => {
+        let known = match self.slots.shape(id) {
+            Shape::Known(there) => told.holds(there),
+            Shape::Asked => return Ready::Wait,
+            Shape::Unknown => None,
+        };
+        match known {
+            Some(true) => Ready::Yes,
+            Some(false) => Ready::Changed,
+            None => {
                 write_target(client::DESCRIBE, id, out);
                 self.slots.ask_shape(id);
                 self.pass_noted(client::DESCRIBE, Note::Shape(id, Digesting::default()));
@@ -389,47 +437,6 @@ impl Translate<'_> {
                 self.progress.sent(client::FLUSH);
                 Ready::Wait
             }
-        }
-    }
-
-    /// Sees to it that the unnamed statement on the server is this client's.
-    fn use_unnamed(&mut self, check: bool, out: &mut BytesMut) -> Verdict {
-        let hints = self.names.unnamed.as_ref().map(|unnamed| unnamed.leaves.hints).unwrap_or_default();
-        if self.is_foreign(hints) {
-            return Verdict::Stop;
-        }
-        match self.slots.unnamed.state(self.client, self.names.version, self.slots.batch) {
-            State::Unsettled => return Verdict::Stop,
-            State::Ready => {}
-            State::Absent if self.slots.unnamed.moves() => return Verdict::Stop,
-            State::Absent => {
-                self.slots.unnamed.sent((self.client, self.names.version), true, self.slots.batch);
-                let tag = match &self.names.unnamed {
-                    Some(unnamed) => {
-                        write_head(client::PARSE, 1 + unnamed.body.len(), out);
-                        out.put_u8(0);
-                        out.put_slice(&unnamed.body);
-                        self.counts.server_parses += 1;
-                        client::PARSE
-                    }
-                    None => {
-                        write_target(client::CLOSE, None, out);
-                        client::CLOSE
-                    }
-                };
-                self.pass_noted(tag, Note::PrepareUnnamed);
-            }
-        }
-        let unnamed = self.names.unnamed.as_ref();
-        if let Some(unnamed) = unnamed {
-            self.leaves.add(&unnamed.leaves);
-        }
-        // What the client has sent here itself Postgres watches over.
-        let told = unnamed.filter(|_| check && self.slots.unnamed.is_ours()).and_then(|unnamed| unnamed.told);
-        match self.shape(None, told, out) {
-            Ready::Yes => Verdict::Pass,
-            Ready::Wait => Verdict::Stop,
-            Ready::Changed => self.fail(changed(), out),
         }
     }
 

@@ -258,7 +258,7 @@ impl Driver {
             Effect::StopApply => self.stop.notify_one(),
             // Servers keep no statements of ours yet that a change could make stale.
             Effect::Heal => {
-                self.handle.databases.iter().for_each(|database| database.schema_changed());
+                self.handle.databases.iter().for_each(|database| database.schema.changed());
                 let _ = self.events.send(Event::Healed);
             }
             Effect::Open => self.open(),

@@ -165,6 +165,19 @@ impl Flow {
         true
     }
 
+    /// Puts whole messages before those that were not looked at yet. False, and nothing done, in the middle of a message.
+    pub fn put_back(&mut self, messages: &[u8]) -> bool {
+        if self.rest > 0 {
+            return false;
+        }
+        self.stage();
+        let mut buf = BytesMut::with_capacity(messages.len() + self.buf.len());
+        buf.extend_from_slice(messages);
+        buf.extend_from_slice(&self.buf);
+        self.buf = buf;
+        true
+    }
+
     /// Walks the headers that have arrived. `judge` sees each header once (again after [`Verdict::Whole`] or
     /// [`Verdict::Stop`]) with as much of the message's body as is there, and says what to do with the message. What it
     /// writes to its last argument goes out before the message, whatever becomes of that.

@@ -69,6 +69,23 @@ impl Severity {
     }
 }
 
+/// A function of Postgres' that drivers go by where a code has several meanings.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Routine {
+    /// Finds a plan to be stale, in `plancache.c`: asyncpg and pgjdbc prepare anew if it is named in the error.
+    RevalidateCachedQuery,
+}
+
+impl Routine {
+    /// As Postgres writes it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::RevalidateCachedQuery => "RevalidateCachedQuery",
+        }
+    }
+}
+
 /// An error or notice in Postgres' form.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Report {
@@ -80,12 +97,14 @@ pub struct Report {
     pub detail: Option<String>,
     /// What to do next.
     pub hint: Option<String>,
+    /// The function of Postgres' that says so. Never read from a server's.
+    pub routine: Option<Routine>,
 }
 
 impl Report {
     /// A report without detail and hint.
     pub fn new(sqlstate: &str, message: impl Into<String>) -> Self {
-        Self { sqlstate: sqlstate.to_owned(), message: message.into(), detail: None, hint: None }
+        Self { sqlstate: sqlstate.to_owned(), message: message.into(), detail: None, hint: None, routine: None }
     }
 
     /// Adds what to do next.
@@ -99,6 +118,13 @@ impl Report {
     #[must_use]
     pub fn detail(mut self, detail: impl Into<String>) -> Self {
         self.detail = Some(detail.into());
+        self
+    }
+
+    /// Adds the function of Postgres' that says so.
+    #[must_use]
+    pub fn routine(mut self, routine: Routine) -> Self {
+        self.routine = Some(routine);
         self
     }
 
@@ -134,6 +160,7 @@ impl Report {
         ];
         fields.extend(self.detail.iter().map(|text| (b'D', clean(text))));
         fields.extend(self.hint.iter().map(|text| (b'H', clean(text))));
+        fields.extend(self.routine.map(|routine| (b'R', routine.as_str().to_owned())));
         fields
     }
 

@@ -24,6 +24,7 @@ mod console_tables;
 mod console_verbs;
 mod differential;
 mod figures;
+mod heal;
 mod leaks;
 mod limits;
 mod limits_shared;

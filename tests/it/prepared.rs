@@ -225,9 +225,9 @@ fn trap_19_the_error_is_the_servers_too() {
     assert_eq!(told.one("SELECT 1"), "1");
 }
 
-/// DDL that did not come through us: one error, then every client and every server goes on.
+/// DDL that did not come through us: nobody was told anything that is not true any more, and nobody notices.
 #[test]
-fn trap_19_ddl_beside_us_costs_one_error() {
+fn trap_19_ddl_beside_us_costs_no_error() {
     let db = Db::with("CREATE TABLE t(a int); INSERT INTO t VALUES (1)");
     let proxy = Spec::of(&db).pool(3).start();
     let mut clients: Vec<Wire> = (0..3).map(|_| proxy.client().login()).collect();
@@ -243,7 +243,7 @@ fn trap_19_ddl_beside_us_costs_one_error() {
     db.sql("ALTER TABLE t ADD COLUMN b int");
     let errors: Vec<String> =
         (0..6).filter_map(|n| run(&mut clients[n % 3], "s", &[]).err()).map(|error| error.code).collect();
-    assert_eq!(errors, ["0A000"]);
+    assert_eq!(errors, [""; 0]);
 }
 
 #[test]

@@ -21,7 +21,7 @@ impl Translate<'_> {
                 Found::Unknown if slots::is_ours(&named.name) => found.push((named, Some(None))),
                 Found::Unknown => found.push((named, None)),
                 Found::Known(bound) => {
-                    if !matches!(self.ready(&bound.statement, None, out), Ready::Yes) {
+                    if !matches!(self.ready(&bound.statement, out), Ready::Yes) {
                         return None;
                     }
                     found.push((named, Some(Some(bound))));
