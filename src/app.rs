@@ -244,7 +244,8 @@ fn publish_all(env: &Env) {
         let live = env.registry.live();
         let window = live.iter().find(|handle| handle.covers(&database.name));
         let phase = window.map(|handle| handle.status.borrow().window.phase.as_str());
-        database.metrics.publish(database.pulse().2, phase);
+        database.metrics.publish_phase(phase);
+        database.metrics.publish_holds(database.holds());
         for pool in database.pools() {
             let (stats, counts) = (&pool.stats, pool.counts());
             let in_state = |wanted: fn(State) -> bool| {

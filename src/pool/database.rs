@@ -14,6 +14,7 @@ use tokio::sync::{Notify, oneshot, watch};
 use super::caps::SharerIx;
 use super::gate::{Gate, Tally};
 use super::groups::{Groups, Scope};
+use super::holds::Earlier;
 use super::lease::Lease;
 use super::ledger::{Begin, Counts, Grant, GroupIx, Ledger, Need, PoolIx, Size};
 use super::places::{Asked, Places};
@@ -29,7 +30,7 @@ use crate::server::conn::Rested;
 use crate::server::connect::Target;
 use crate::server::parameters::Parameters;
 use crate::server::roster::Roster;
-use crate::telemetry::metrics::{DatabaseMetrics, PoolMetrics, Recorder};
+use crate::telemetry::metrics::{DatabaseMetrics, Holds, PoolMetrics, Recorder};
 use crate::wire::reply::Report;
 
 /// What a waiting client leaves in the queue.
@@ -90,6 +91,8 @@ pub struct Database {
     ledger: Mutex<Books>,
     /// Locked before the books.
     groups: Mutex<Groups>,
+    /// The holds of all shuttings but the last. Locked behind the books.
+    earlier: Mutex<Earlier>,
     shut: AtomicBool,
     /// Which state its schema is in.
     pub schema: Schema,
@@ -184,6 +187,7 @@ impl Database {
             places,
             ledger: Mutex::default(),
             groups: Mutex::default(),
+            earlier: Mutex::default(),
             shut: AtomicBool::new(false),
             schema: Schema::default(),
             removed: AtomicBool::new(false),
@@ -303,6 +307,7 @@ impl Database {
         if books.gate().is_shut() {
             return None;
         }
+        self.earlier_holds().add(books.tally());
         let free = groups.free(scope.clone());
         let epoch = books.shut(bound, self.clock.now(), |group| free.contains(&group))?;
         self.shut.store(true, Ordering::Release);
@@ -338,6 +343,17 @@ impl Database {
     pub fn pulse(&self) -> (Gate, usize, u64) {
         let books = self.books();
         (books.gate(), books.running(), books.tally().waiting())
+    }
+
+    fn earlier_holds(&self) -> MutexGuard<'_, Earlier> {
+        self.earlier.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// All holds since the start, at one moment.
+    #[must_use]
+    pub fn holds(&self) -> Holds {
+        let books = self.books();
+        self.earlier_holds().and(books.tally())
     }
 
     /// Clients that are held, and since when.

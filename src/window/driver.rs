@@ -208,7 +208,7 @@ impl Driver {
         let phase = self.phase();
         let live = !matches!(phase, Phase::Closed { .. });
         for database in &self.handle.databases {
-            database.metrics.publish(database.pulse().2, live.then_some(phase.as_str()));
+            database.metrics.publish_phase(live.then_some(phase.as_str()));
         }
     }
 
@@ -305,17 +305,6 @@ impl Driver {
             if status.window.times.shut.is_some() {
                 metrics.drain.record(Duration::from_millis(took.drain_ms));
                 metrics.hold.record(Duration::from_millis(took.hold_ms));
-                let tally = database.traffic().tally;
-                metrics.held_total(tally.held);
-                let ends = [
-                    ("released", tally.released),
-                    ("cancelled", tally.cancelled),
-                    ("left", tally.left),
-                    ("expired", tally.expired),
-                ];
-                for (how, count) in ends {
-                    metrics.held_ended(how, count);
-                }
             }
             if status.window.times.apply_began.is_some() {
                 metrics.apply.record(Duration::from_millis(took.apply_ms));

@@ -74,6 +74,47 @@ fn twenty_windows_in_a_row() {
     assert!(metrics.lines().any(|line| line.contains("applied") && line.ends_with(" 21")), "{metrics}");
 }
 
+/// W25. `IT_WINDOWS=500 cargo test --test it w25` takes as many as one wants to wait for.
+#[test]
+fn w25_windows_back_to_back_under_load_leave_nothing_behind() {
+    let rounds: usize = std::env::var("IT_WINDOWS").map_or(60, |text| text.parse().unwrap());
+    let db = Db::with(ACCOUNTS);
+    let proxy = Spec::of(&db).pool(10).start();
+    let load = Load::start(&proxy.client(), 24, short_work);
+    load.progress(2);
+    // Half of them fail: what they leave must be as little.
+    let window = |n: usize| {
+        let column = n / 4;
+        let (sql, outcome) = match n % 4 {
+            0 => (format!("ALTER TABLE accounts ADD COLUMN c{column} int"), "applied"),
+            1 => ("ALTER TABLE accounts ADD COLUMN n int".to_owned(), "aborted"),
+            2 => (format!("ALTER TABLE accounts DROP COLUMN c{column}"), "applied"),
+            _ => ("VACUUM accounts".to_owned(), "refused"),
+        };
+        let _ = proxy.apply(&format!("w{n}"), "", &sql).finish();
+        let window = proxy.closed(&format!("w{n}"));
+        assert_eq!(window["outcome"], outcome, "{window:?}");
+    };
+    // The list of windows fills up first: it keeps 200.
+    let warm = (rounds / 3).max(20);
+    (0..warm).for_each(window);
+    let (descriptors, memory) = (proxy.descriptors(), proxy.rss_kib());
+    let began = Instant::now();
+    (warm..rounds).for_each(window);
+    load.progress(1);
+    let (after, grown) = (proxy.descriptors(), proxy.rss_kib().saturating_sub(memory));
+    println!(
+        "{} windows in {:?}: descriptors {descriptors} -> {after}, memory {memory} KiB + {grown} KiB",
+        rounds - warm,
+        began.elapsed()
+    );
+    let report = load.stop();
+    println!("{} transactions, the longest took {:?}", report.transactions, report.longest);
+    report.assert_clean();
+    assert!(after <= descriptors + 3, "descriptors leak");
+    assert!(grown < 6 * 1024, "memory leaks");
+}
+
 #[test]
 fn windows_without_any_client() {
     let db = Db::with(ACCOUNTS);

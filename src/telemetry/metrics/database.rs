@@ -1,13 +1,30 @@
 //! The figures of one database's windows and holds. Resolved once per database.
 //!
-//! Every hold that begins is counted by [`DatabaseMetrics::held_total`] and ends in exactly one
-//! [`DatabaseMetrics::held_ended`]; the difference is the number of held clients.
+//! Every hold that begins is counted in [`Holds::begun`] and ends in exactly one of the ways there; the difference is the
+//! number of held clients, at every moment.
 
 use metrics::{Counter, Gauge};
 
 use super::family::Family;
 use super::pool::Timing;
 use super::{Recorder, table};
+
+/// All holds of one database since the start of the process.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Holds {
+    /// Those that have begun.
+    pub begun: u64,
+    /// Those that go on.
+    pub now: u64,
+    /// Ended: the client was let go on.
+    pub released: u64,
+    /// Ended: it cancelled its request.
+    pub cancelled: u64,
+    /// Ended: it left.
+    pub left: u64,
+    /// Ended: it waited too long for a server after the gate had opened.
+    pub expired: u64,
+}
 
 /// Handles of one database.
 #[derive(Clone)]
@@ -60,14 +77,18 @@ impl DatabaseMetrics {
         self.windows_ended.increment(outcome);
     }
 
-    /// So many clients more began to be held.
-    pub fn held_total(&self, clients: u64) {
-        self.held.increment(clients);
-    }
-
-    /// So many holds more ended: `released`, `cancelled`, `left`, `expired` or `cut`.
-    pub fn held_ended(&self, how: &'static str, holds: u64) {
-        self.held_ended.add(how, holds);
+    /// How many have been held, and what became of them. For scrape time.
+    pub fn publish_holds(&self, holds: Holds) {
+        self.held_clients.set(holds.now as f64);
+        self.held.absolute(holds.begun);
+        for (how, count) in [
+            ("released", holds.released),
+            ("cancelled", holds.cancelled),
+            ("left", holds.left),
+            ("expired", holds.expired),
+        ] {
+            self.held_ended.absolute(how, count);
+        }
     }
 
     /// The straggler policy ended a client's transaction: `cancel` or `terminate`.
@@ -75,10 +96,8 @@ impl DatabaseMetrics {
         self.cut.increment(policy);
     }
 
-    /// How many clients are held now, and the phase of the window if there is one. For scrape time, or at each
-    /// change of phase.
-    pub fn publish(&self, held_clients: u64, phase: Option<&str>) {
-        self.held_clients.set(held_clients as f64);
+    /// The phase of the window if there is one. For scrape time, or at each change of phase.
+    pub fn publish_phase(&self, phase: Option<&str>) {
         for (name, gauge) in &self.phases {
             gauge.set(if phase == Some(*name) { 1.0 } else { 0.0 });
         }

@@ -16,7 +16,7 @@ const HEAD: &str = "\
 
 const TAIL: &str = "
 - `database` is the name that clients ask for, `user` the user of the pool. No label holds an address or a statement.
-- Holds are counted when their window closes; then `pglull_held_total` is the sum of `pglull_held_ended_total`: each hold ends exactly once. `pglull_held_clients` is live.
+- At every moment `pglull_held_total` is the sum of `pglull_held_ended_total` and `pglull_held_clients`: each hold ends exactly once.
 ";
 
 fn page() -> String {

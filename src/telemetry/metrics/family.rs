@@ -34,11 +34,18 @@ impl Family {
 
     /// Counts `count` more of `value`. A value that the table does not list still counts, at the price of a look-up.
     pub fn add(&self, value: &'static str, count: u64) {
+        self.counter(value).increment(count);
+    }
+
+    /// `value` has been counted so often elsewhere.
+    pub fn absolute(&self, value: &'static str, count: u64) {
+        self.counter(value).absolute(count);
+    }
+
+    fn counter(&self, value: &'static str) -> Counter {
         debug_assert!(self.spec.values.contains(&value), "{}: {value} is not in the table", self.spec.name);
-        match self.known.iter().find(|(known, _)| *known == value) {
-            Some((_, counter)) => counter.increment(count),
-            None => self.resolve(value).increment(count),
-        }
+        let known = self.known.iter().find(|(known, _)| *known == value);
+        known.map_or_else(|| self.resolve(value), |(_, counter)| counter.clone())
     }
 
     fn resolve(&self, value: &str) -> Counter {

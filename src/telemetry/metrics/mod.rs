@@ -24,7 +24,7 @@ use std::time::Duration;
 use metrics::{Counter, Gauge, Key, Label, Level, Metadata, Recorder as _};
 use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
-pub use database::DatabaseMetrics;
+pub use database::{DatabaseMetrics, Holds};
 pub use family::Family;
 pub use pool::{PoolMetrics, Timing, Totals, publish};
 pub use process::{Connected, ProxyMetrics};

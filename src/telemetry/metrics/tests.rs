@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::table::{Kind, TABLE, Unit};
-use super::{DatabaseMetrics, PoolMetrics, ProxyMetrics, Recorder, Totals, install, publish};
+use super::{DatabaseMetrics, Holds, PoolMetrics, ProxyMetrics, Recorder, Totals, install, publish};
 
 /// One sample line: name, labels as they are written, value.
 type Sample = (String, String, f64);
@@ -53,10 +53,9 @@ fn everything() -> (Recorder, Scrape) {
     }
     database.windows_started();
     database.windows_ended("applied");
-    database.held_total(4);
-    database.held_ended("released", 1);
+    database.publish_holds(Holds { begun: 4, now: 3, released: 1, ..Holds::default() });
     database.cut("cancel");
-    database.publish(3, Some("holding"));
+    database.publish_phase(Some("holding"));
     let totals =
         Totals { transactions: 5, wait_time_us: 1_500_000, clients_held: 3, maxwait_us: 250_000, ..Totals::default() };
     publish(&recorder, "shop", "app", &totals);
