@@ -92,6 +92,7 @@ fn w07_postgres_crashes_in_the_drain() {
     held.start("SELECT 'served'").unwrap();
     own.proxy.until_held(1);
     own.crash();
+    assert!(!own.has_extra(), "it is back, so everybody's connection has died");
     // The transaction is gone, and so the drain is over; the connection for the change has died with the others.
     assert!(open.query("COMMIT").is_err());
     let window = own.proxy.closed("w");
