@@ -34,6 +34,7 @@ use crate::telemetry::metrics::{self, ProxyMetrics, Recorder, Totals, publish};
 use crate::telemetry::seldom::Seldom;
 use crate::telemetry::trace::Logs;
 use crate::window::registry::Registry;
+use crate::window::store::{BadStore, Store};
 use crate::window::watchdog::Watchdog;
 use crate::wire::reply::{Report, sqlstate};
 
@@ -49,6 +50,9 @@ pub enum StartError {
     /// The metrics could not be set up.
     #[error("cannot set up metrics: {0}")]
     Metrics(String),
+    /// The records of windows cannot be read or written.
+    #[error("{0}")]
+    State(#[from] BadStore),
 }
 
 /// What the process brings along from before there was a runtime.
@@ -82,6 +86,7 @@ pub async fn run(config: Config, outside: Outside) -> Result<(), StartError> {
                 io::Error::new(error.kind(), format!("cannot listen on metrics_addr {addr}: {error}"))
             })?),
         };
+    let left = config.state_dir.as_deref().map(Store::open).transpose()?;
     let acceptor = ArcSwap::from_pointee(Acceptor::new(&config)?);
     let connector = Connector::new(&config)?;
     let databases = Databases::new(Arc::clone(&running), clock, recorder.clone(), connector);
@@ -99,7 +104,7 @@ pub async fn run(config: Config, outside: Outside) -> Result<(), StartError> {
         guests: Arc::new(Semaphore::new(guest_places(config.max_client_conn))),
         door: Arc::new(Door { acceptor, closing: AtomicBool::new(false), crowd: Seldom::default() }),
     };
-    let registry = Registry::new(databases, clients, users, clock);
+    let registry = Registry::new(databases, clients, users, clock, left);
     let (shutdown, ending) = watch::channel(Ending::Run);
     let periods = Arc::default();
     // Before anybody can know that we are here: a signal without a handler ends the process.
@@ -119,6 +124,7 @@ pub async fn run(config: Config, outside: Outside) -> Result<(), StartError> {
     }
     tokio::spawn(overdue::run(front));
     serving();
+    env.registry.recover();
     env.notify.ready();
     signals(&env, ending, heard).await;
     answered(&env).await;

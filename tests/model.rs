@@ -3,6 +3,8 @@
 //! The first test visits all states of all plans, checks every rule there, and that each interesting thing happens on
 //! some path. The second seeds bugs, one at a time, and demands that each is found.
 
+#[path = "model/crash.rs"]
+mod crash;
 #[path = "model/explore.rs"]
 mod explore;
 #[path = "model/moves.rs"]
@@ -61,6 +63,7 @@ const SOMETIMES: &[&str] = &[
     "aborted: the change failed",
     "aborted: too many held",
     "aborted: watchdog",
+    "already applied",
     "applied: by word",
     "applied: the change",
     "clients are held by a dead driver",
@@ -75,6 +78,7 @@ const SOMETIMES: &[&str] = &[
     "resumed",
     "stragglers are left that nobody may cut",
     "the gate was shut already",
+    "the record could not be written",
     "the watchdog opened the gate",
     "the watchdog outlived the driver",
     "unknown",
@@ -127,5 +131,28 @@ fn every_seeded_bug_is_found() {
             None => survivors.push(mutant),
         }
     }
+    assert!(survivors.is_empty(), "not found: {survivors:?}");
+}
+
+/// With a change table and without, with a Postgres that notices a dead process and with one that does not.
+fn crashes(bug: crash::Bug) -> Result<Size, Broken<crash::Do>> {
+    let mut all = Size::default();
+    for (table, notices) in [(true, true), (true, false), (false, true), (false, false)] {
+        let size = explore(&crash::Crashes { table, notices, bug }, crash::Crashes::start(), MOST)?;
+        (all.states, all.edges, all.ends) = (all.states + size.states, all.edges + size.edges, all.ends + size.ends);
+    }
+    Ok(all)
+}
+
+#[test]
+fn a_crash_at_any_point_is_settled_rightly() {
+    let size = crashes(crash::Bug::None).unwrap_or_else(|broken| panic!("{broken:#?}"));
+    println!("crashes: {} states, {} edges, {} ends", size.states, size.edges, size.ends);
+}
+
+#[test]
+fn every_bug_of_the_settling_is_found() {
+    let found = |bug: &crash::Bug| crashes(*bug).err().inspect(|broken| println!("{bug:?}: {}", broken.rule)).is_some();
+    let survivors: Vec<_> = crash::BUGS.into_iter().filter(|bug| !found(bug)).collect();
     assert!(survivors.is_empty(), "not found: {survivors:?}");
 }

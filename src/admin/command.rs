@@ -250,6 +250,8 @@ pub struct WindowOptions {
     pub stragglers: Option<Stragglers>,
     /// The id of the window: 1 to 64 letters, digits and `_ - . :`.
     pub id: Option<String>,
+    /// What must hold before COMMIT, of `WINDOW APPLY`: statements whose rows all begin with true; not blank.
+    pub verify: Option<String>,
     /// What is passed over of what preflight has against a start.
     pub force: Force,
     /// Other databases that are held too, for `WINDOW APPLY`; it changes one.
@@ -311,7 +313,7 @@ Console usage
 	SHOW SOCKETS|ACTIVE_SOCKETS|FDS|PEERS|PEER_POOLS|DNS_HOSTS|DNS_ZONES
 	SHOW WINDOWS | SHOW WINDOW id | SHOW HELD [db] | SHOW BLOCKERS [db]
 	WINDOW APPLY db [WITH (drain='2s', apply='4s', hold='10s', tenure='25s', stragglers='abort', id='..',
-		force='sessions', start_within='30min', also='db, ..', users='name*, ..', applications='name*, ..')] AS $$ SQL $$
+		verify='..', force='sessions', start_within='30min', also='db, ..', users='name*, ..', applications='name*, ..')] AS $$ SQL $$
 	WINDOW OPEN db|* [, ..] [WITH (..)]
 	WINDOW REHEARSE db [WITH (.., fire_drill=true, rollback=true)] [AS $$ SQL $$]
 	WINDOW RENEW|CLOSE id TOKEN '..'

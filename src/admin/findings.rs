@@ -6,7 +6,8 @@ use crate::window::preflight::{Line, Verdict};
 
 /// Tells the operator of a window.
 pub(super) async fn tell(id: &str, lines: &[Line], operator: &mut Operator) -> Result<(), Problem> {
-    let good: Vec<&str> = lines.iter().filter(|line| line.verdict == Verdict::Ok).map(|line| line.check).collect();
+    let good: Vec<&str> =
+        lines.iter().filter(|line| line.verdict == Verdict::Ok).map(|line| line.check.as_ref()).collect();
     if !good.is_empty() {
         operator.notice(format!("window {id}: preflight: ok: {}", good.join(", "))).await?;
     }

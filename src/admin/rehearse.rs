@@ -79,7 +79,7 @@ fn report(handle: &Arc<Handle>) -> Vec<Line> {
 fn table(lines: &[Line]) -> Table {
     let mut table = Table::new(&FINDINGS);
     for line in lines {
-        table.rows.push(row![line.check, line.verdict.as_str(), line.subject.clone(), line.reason.clone()]);
+        table.rows.push(row![line.check.clone(), line.verdict.as_str(), line.subject.clone(), line.reason.clone()]);
     }
     table
 }

@@ -115,6 +115,12 @@ impl From<String> for Cell {
     }
 }
 
+impl From<std::borrow::Cow<'_, str>> for Cell {
+    fn from(text: std::borrow::Cow<'_, str>) -> Self {
+        Self(Some(text.into_owned()))
+    }
+}
+
 impl From<Option<String>> for Cell {
     fn from(text: Option<String>) -> Self {
         Self(text)

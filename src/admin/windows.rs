@@ -11,6 +11,7 @@ use super::{findings, rehearse, start, verbs};
 use crate::config::WindowDefaults;
 use crate::pool::database::Database;
 use crate::pool::groups::Scope;
+use crate::window::change_table::ChangeTable;
 use crate::window::event::{Outcome, Reason};
 use crate::window::machine::Phase;
 use crate::window::plan::{Bounds, Force, Form, Stragglers};
@@ -67,6 +68,10 @@ pub(super) async fn run(command: Command, operator: &mut Operator, env: &Env) ->
             handle.check(&token).and_then(|()| handle.close()).map_err(denied)?;
             settled(&handle).await
         }
+        Command::WindowAbort { id, token: _ } if env.registry.unsettled(&id).is_some() => {
+            env.registry.unsettled(&id).iter().for_each(|unsettled| unsettled.give_up());
+            Ok(Answer::Done("WINDOW"))
+        }
         Command::WindowAbort { id, token } => {
             let handle = env.registry.find(&id).map_err(denied)?;
             if let Some(token) = token {
@@ -108,7 +113,9 @@ pub(super) fn request(
             databases.push(name);
         }
     }
-    Request { id: options.id, databases, form, sql, bounds, force: options.force, scope, owner: operator.name.clone() }
+    let change_table = defaults.change_table.as_deref().and_then(ChangeTable::parse);
+    let (owner, verify, force) = (operator.name.clone(), options.verify, options.force);
+    Request { id: options.id, databases, form, sql, verify, bounds, force, scope, owner, change_table }
 }
 
 /// The names, with `*` replaced by those of all databases.
@@ -245,7 +252,9 @@ fn summary(handle: &Handle) -> Table {
 async fn settled(handle: &Arc<Handle>) -> Result<Answer, Problem> {
     let status = handle.until(closed).await;
     match status.window.phase.outcome() {
-        Some(Outcome::Applied | Outcome::Resumed | Outcome::Rehearsed) => Ok(Answer::Rows(summary(handle), "WINDOW")),
+        Some(Outcome::Applied | Outcome::Present(_) | Outcome::Resumed | Outcome::Rehearsed) => {
+            Ok(Answer::Rows(summary(handle), "WINDOW"))
+        }
         outcome => Err(unsuccessful(handle, outcome, &status.reason).into()),
     }
 }
@@ -338,8 +347,19 @@ fn begin_pauses(names: Vec<String>, owner: &str, env: &Env) -> Result<Vec<Arc<Ha
     let mut begun: Vec<Arc<Handle>> = Vec::new();
     for name in names {
         let (bounds, owner) = (bounds.clone(), owner.to_owned());
-        let (databases, form, force, scope) = (vec![name], Form::Pause, Force::Nothing, Scope::default());
-        let request = Request { id: None, databases, form, sql: None, bounds, force, scope, owner };
+        let databases = vec![name];
+        let request = Request {
+            id: None,
+            databases,
+            form: Form::Pause,
+            sql: None,
+            verify: None,
+            bounds,
+            force: Force::Nothing,
+            scope: Scope::default(),
+            owner,
+            change_table: None,
+        };
         match begin(request, env) {
             Ok(handle) => begun.push(handle),
             Err(problem) => {

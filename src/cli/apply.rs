@@ -10,10 +10,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::args::BoundsArgs;
 use super::client::{ClientError, Rows};
 use super::live::{Status, frame};
 use super::reply::Report;
+pub(crate) use super::statement::Change;
 use super::term::{Screen, View, err};
 use super::{Site, statement, table};
 
@@ -21,14 +21,6 @@ use super::{Site, statement, table};
 const LOOK: Duration = Duration::from_millis(100);
 /// How long we look for the outcome of a window whose connection broke.
 const LOOK_FOR_OUTCOME: Duration = Duration::from_secs(5);
-
-/// What is to be applied.
-pub(crate) struct Change<'a> {
-    pub(crate) database: &'a str,
-    pub(crate) bounds: &'a BoundsArgs,
-    pub(crate) id: &'a str,
-    pub(crate) sql: &'a str,
-}
 
 /// How it ended.
 pub(crate) struct Ended {
@@ -46,12 +38,17 @@ impl Ended {
     /// Whether the change is applied, as the console says.
     pub(crate) fn applied(&self) -> bool {
         match &self.answer {
-            Ok(rows) => rows.first("outcome") == Some("applied"),
+            Ok(rows) => rows.first("outcome").is_some_and(done),
             Err(ClientError::Server(_)) => false,
             // The answer was lost; the receipt may still know.
-            Err(_) => self.status.as_ref().is_some_and(|s| s.text("outcome") == "applied"),
+            Err(_) => self.status.as_ref().is_some_and(|s| done(s.text("outcome"))),
         }
     }
+}
+
+/// Whether an outcome means that the change is there: made now, or before.
+fn done(outcome: &str) -> bool {
+    matches!(outcome, "applied" | "already_applied")
 }
 
 /// Runs the change in a window and shows it.
@@ -61,7 +58,7 @@ impl Ended {
 pub(crate) async fn apply(site: &Site, change: &Change<'_>, view: View) -> Result<Ended, ClientError> {
     let mut runner = site.connect().await?;
     let mut interrupts = Interrupts::new()?;
-    let command = statement::apply(change.database, change.bounds, change.id, change.sql);
+    let command = statement::apply(change);
     let (sent, started) = (SystemTime::now(), Instant::now());
     let (notices, mut heard) = mpsc::unbounded_channel();
     let mut watcher = Watcher::start(site.clone(), change.id.to_owned());

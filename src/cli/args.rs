@@ -185,6 +185,9 @@ pub struct ApplyArgs {
     /// The SQL itself
     #[arg(short = 'c', long = "command", value_name = "SQL")]
     pub sql: Option<String>,
+    /// SQL that must hold before COMMIT: each row of its answers begins with true; otherwise the change is rolled back
+    #[arg(long, value_name = "SQL")]
+    pub verify: Option<String>,
     /// The window's bounds.
     #[command(flatten)]
     pub bounds: BoundsArgs,
@@ -299,6 +302,9 @@ pub struct ShowArgs {
     /// One JSON object
     #[arg(long)]
     pub json: bool,
+    /// A drawing of its receipt: phases, clients held over time, stalls
+    #[arg(long, conflicts_with = "json")]
+    pub svg: bool,
     /// Where the console is.
     #[command(flatten)]
     pub console: ConsoleArgs,

@@ -14,6 +14,7 @@ mod reply;
 mod statement;
 mod table;
 mod term;
+mod timeline;
 mod window;
 
 use std::path::{Path, PathBuf};

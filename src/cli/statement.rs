@@ -5,6 +5,16 @@
 
 use super::args::BoundsArgs;
 
+/// What is to be applied.
+pub(crate) struct Change<'a> {
+    pub(crate) database: &'a str,
+    pub(crate) bounds: &'a BoundsArgs,
+    pub(crate) id: &'a str,
+    pub(crate) sql: &'a str,
+    /// What must hold before COMMIT.
+    pub(crate) verify: Option<&'a str>,
+}
+
 /// A database's name, quoted where it is not a plain word.
 #[must_use]
 pub(crate) fn name(text: &str) -> String {
@@ -32,7 +42,7 @@ pub(crate) fn dollars(text: &str) -> String {
 }
 
 /// The bounds that were given, as ` WITH (...)`; the others are the proxy's to decide.
-fn with(bounds: &BoundsArgs, id: &str) -> String {
+fn with(bounds: &BoundsArgs, id: &str, verify: Option<&str>) -> String {
     let given = [
         ("drain", bounds.drain.as_deref()),
         ("apply", bounds.apply.as_deref()),
@@ -46,21 +56,22 @@ fn with(bounds: &BoundsArgs, id: &str) -> String {
         ("force", bounds.force.as_deref()),
         ("id", Some(id)),
     ];
-    let options: Vec<String> =
-        given.iter().filter_map(|(key, value)| value.map(|v| format!("{key}={}", quoted(v)))).collect();
+    let given = given.iter().filter_map(|(key, value)| value.map(|v| format!("{key}={}", quoted(v))));
+    let options: Vec<String> = given.chain(verify.map(|sql| format!("verify={}", dollars(sql)))).collect();
     format!(" WITH ({})", options.join(", "))
 }
 
 /// `WINDOW APPLY`.
 #[must_use]
-pub(crate) fn apply(database: &str, bounds: &BoundsArgs, id: &str, sql: &str) -> String {
-    format!("WINDOW APPLY {}{} AS {}", name(database), with(bounds, id), dollars(sql))
+pub(crate) fn apply(change: &Change<'_>) -> String {
+    let Change { database, bounds, id, sql, verify } = *change;
+    format!("WINDOW APPLY {}{} AS {}", name(database), with(bounds, id, verify), dollars(sql))
 }
 
 /// `WINDOW OPEN`.
 #[must_use]
 pub(crate) fn open(database: &str, bounds: &BoundsArgs, id: &str) -> String {
-    format!("WINDOW OPEN {}{}", name(database), with(bounds, id))
+    format!("WINDOW OPEN {}{}", name(database), with(bounds, id, None))
 }
 
 /// `WINDOW REHEARSE`, as real as `how` says.
@@ -71,7 +82,7 @@ pub(crate) fn rehearse(
     (id, how): (&str, Option<&str>),
     sql: Option<&str>,
 ) -> String {
-    let with = with(bounds, id);
+    let with = with(bounds, id, None);
     let with = how.map_or_else(|| with.clone(), |how| with.replacen('(', &format!("({how}=true, "), 1));
     let sql = sql.map(|sql| format!(" AS {}", dollars(sql))).unwrap_or_default();
     format!("WINDOW REHEARSE {}{with}{sql}", name(database))
@@ -148,8 +159,14 @@ mod tests {
             ..BoundsArgs::default()
         };
         assert_eq!(
-            apply("bench", &bounds, "w-1", "SELECT 1"),
-            "WINDOW APPLY bench WITH (drain='2s', stragglers='cancel', users='a, b''', id='w-1') AS $$SELECT 1$$"
+            apply(&Change {
+                database: "bench",
+                bounds: &bounds,
+                id: "w-1",
+                sql: "SELECT 1",
+                verify: Some("SELECT true")
+            }),
+            "WINDOW APPLY bench WITH (drain='2s', stragglers='cancel', users='a, b''', id='w-1', verify=$$SELECT true$$) AS $$SELECT 1$$"
         );
         assert_eq!(
             rehearse("b", &BoundsArgs::default(), ("w-1", Some("rollback")), Some("SELECT 1")),

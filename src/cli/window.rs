@@ -13,7 +13,7 @@ use super::args::{ApplyArgs, ConsoleArgs, OpenArgs, RehearseArgs, ShowArgs, Wind
 use super::client::{ClientError, Rows};
 use super::live::{receipt, receipt_json};
 use super::term::{View, err, out, width_out};
-use super::{FAILED, Site, USAGE, complain, statement, table};
+use super::{FAILED, Site, USAGE, complain, statement, table, timeline};
 
 /// The longest change that is read, in bytes; more than this is data, which does not belong in a window.
 const CHANGE_MAX: u64 = 8 << 20;
@@ -119,6 +119,17 @@ async fn rehearse(args: RehearseArgs) -> ExitCode {
 async fn show(args: ShowArgs) -> ExitCode {
     let looked = async { look(&mut Site::find(&args.console).connect().await?, &args.id).await };
     match looked.await {
+        Ok(status) if args.svg && status.text("receipt").is_empty() => {
+            err(&format!("pglull: window {} has not ended: there is no receipt to draw yet\n", args.id));
+            return ExitCode::from(FAILED);
+        }
+        Ok(status) if args.svg => match timeline::svg(&receipt_json(&status)) {
+            Ok(svg) => out(&svg),
+            Err(error) => {
+                err(&format!("pglull: window {} cannot be drawn: {error}\n", args.id));
+                return ExitCode::from(FAILED);
+            }
+        },
         Ok(status) if args.json => out(&format!("{}\n", receipt_json(&status))),
         Ok(status) => {
             let entries = status.entries().filter(|(key, _)| *key != "receipt");
@@ -135,6 +146,9 @@ async fn apply_change(args: ApplyArgs) -> ExitCode {
         Some(sql) => Ok(sql.clone()),
         None => read_change(&args.files),
     };
+    if args.verify.as_ref().is_some_and(|sql| sql.trim().is_empty()) {
+        return usage("--verify is empty");
+    }
     let sql = match read {
         Ok(sql) if !sql.trim().is_empty() => sql,
         Ok(_) => {
@@ -143,7 +157,8 @@ async fn apply_change(args: ApplyArgs) -> ExitCode {
         Err(mistake) => return usage(&mistake),
     };
     let id = args.bounds.id.clone().unwrap_or_else(new_id);
-    let change = Change { database: &args.database, bounds: &args.bounds, id: &id, sql: &sql };
+    let change =
+        Change { database: &args.database, bounds: &args.bounds, id: &id, sql: &sql, verify: args.verify.as_deref() };
     let view = View::choose(args.plain);
     let ended = match apply(&Site::find(&args.console), &change, view).await {
         Ok(ended) => ended,

@@ -239,7 +239,8 @@ section!(
         stats_period: Duration = Bound("60s");
         /// Log the averages of each period.
         log_stats: bool = Flag("true");
-        /// Folder for the receipts of windows; has no effect yet, they are kept in memory.
+        /// Folder of the records and receipts of windows, for one process alone; a window whose record cannot be written does not
+        /// start. "" is none: receipts end with the process, and a crash in a window leaves none.
         state_dir: Option<PathBuf> = Path("");
     }
     also {
@@ -301,6 +302,9 @@ section!(
         max_lag_bytes: usize = Bytes("64MB");
         /// When windows may be started: days and times of the week in UTC; "" is always. At other times a window needs force.
         windows: Hours = Parsed("");
+        /// Table in which each database notes the changes that windows have made to it, so that none is made twice; it is made
+        /// when it is needed first. "" is none: then a lost answer to COMMIT may stay unknown, and an id says nothing.
+        change_table: Option<String> = Table("pglull.change");
     }
 );
 

@@ -259,6 +259,8 @@ pub(crate) enum Slot<'a> {
     OptTimeout(&'a mut Option<Option<Duration>>),
     Path(&'a mut Option<PathBuf>),
     Mode(&'a mut u32),
+    /// A schema and a table, or none.
+    Table(&'a mut Option<String>),
     Address(&'a mut Option<SocketAddr>),
     Level(&'a mut String),
     Choice(&'a mut dyn Choice),
@@ -290,6 +292,7 @@ impl Slot<'_> {
             Self::OptTimeout(place) => *place = Some(timeout(text)?),
             Self::Path(place) => *place = Some(PathBuf::from(text)).filter(|_| !text.is_empty()),
             Self::Mode(place) => *place = mode(text)?,
+            Self::Table(place) => *place = table(text)?,
             Self::Address(place) => *place = address(text)?,
             Self::Level(place) => *place = level(text)?,
             Self::Choice(place) => place.choose(text)?,
@@ -315,7 +318,7 @@ impl Slot<'_> {
     pub(crate) fn show(self) -> String {
         match self {
             Self::Text(place) | Self::Host(place) | Self::Level(place) => place.clone(),
-            Self::OptText(place) => place.clone().unwrap_or_default(),
+            Self::OptText(place) | Self::Table(place) => place.clone().unwrap_or_default(),
             Self::Secret(place) => place.as_ref().map_or("", |_| "[redacted]").to_owned(),
             Self::Names(place) | Self::Listen(place) => place.join(","),
             Self::Port(place) => place.to_string(),
@@ -423,6 +426,15 @@ fn mode(text: &str) -> Result<u32, &'static str> {
     let plain = digits.chars().all(|c| c.is_digit(8));
     let found = u32::from_str_radix(digits, 8).ok();
     found.filter(|mode| plain && *mode <= 0o777).ok_or("a file mode in octal digits, \"0000\" to \"0777\"")
+}
+
+fn table(text: &str) -> Result<Option<String>, &'static str> {
+    let part = |part: &str| (1..=63).contains(&part.len()) && !part.contains(['.', '"', '\0']);
+    match text.split_once('.') {
+        None if text.is_empty() => Ok(None),
+        Some((schema, table)) if part(schema) && part(table) => Ok(Some(text.to_owned())),
+        _ => Err("a schema and a table, like \"pglull.change\", or \"\" for none"),
+    }
 }
 
 fn address(text: &str) -> Result<Option<SocketAddr>, &'static str> {

@@ -1,8 +1,8 @@
 //! Runs a change: SQL in one transaction on a connection of its own, and the truth about its COMMIT.
 //!
 //! The change is committed or it never happened, and the verdict says which. Where the connection does not say it, the
-//! database is asked, by the transaction's id (`pg_xact_status`, PostgreSQL 10 and later; `pg_current_xact_id`, 13 and
-//! later). A backend that goes on with a change that nobody waits for is ended: it would keep its locks while clients run.
+//! database is asked: see `witness`. A backend that goes on with a change that nobody waits for is ended: it would keep
+//! its locks while clients run.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,24 +11,28 @@ use futures_util::FutureExt as _;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::change_table::{ChangeTable, Note, literal};
 use super::event::Verdict;
 use super::receipt::shorten;
+use super::record::{Pledge, Record};
+use super::store::Store;
+use super::verify::Judge;
+use super::witness::{Found, SINCE, Trace, Witness, place, value};
 use crate::clock::Clock;
 use crate::ids::{Moment, ServerId, millis};
 use crate::server::cancel;
-use crate::server::conn::{Answer, Failure, Server};
+use crate::server::conn::{Failure, Server};
 use crate::server::connect::{Target, connect};
 use crate::wire::reply::{Report, sqlstate};
 use crate::wire::tags;
 
 /// How long one errand of ours may take: connecting, asking, rolling back.
-const ERRAND: Duration = Duration::from_secs(3);
+pub(super) const ERRAND: Duration = Duration::from_secs(3);
 /// How long the first connection may take. Nobody is held meanwhile, and a busy server may be slow to take one more.
 const CONNECT: Duration = Duration::from_secs(8);
 /// How long a change that is cancelled may take to say so, before its backend is ended; well within the grace of the machine.
 const CANCEL_PATIENCE: Duration = Duration::from_millis(400);
-/// How often the database is asked what became of a transaction, and for how long: without a COMMIT, and with one.
-const ASK_AGAIN: Duration = Duration::from_millis(50);
+/// For how long the database is asked what became of a transaction: without a COMMIT, and with one.
 const ASK_CHANGE: Duration = Duration::from_secs(2);
 const ASK_COMMIT: Duration = Duration::from_secs(10);
 /// The longest `lock_timeout` and the like that Postgres takes.
@@ -41,33 +45,53 @@ pub(super) struct Change {
     pub(super) server: Box<Server>,
     pub(super) target: Arc<Target>,
     clock: Clock,
-    sql: Arc<str>,
+    script: Script,
+    pub(super) note: Note,
+    trace: Trace,
+    place: String,
+    /// Where its transaction is recorded before anything is done in it, if it is the only witness.
+    ledger: Option<(Arc<Store>, Record)>,
     /// It is a rehearsal: nothing of it stays.
     pub(super) trial: bool,
+}
+
+/// What is to be run.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Script {
+    /// The change.
+    pub(super) sql: Arc<str>,
+    /// What must hold before COMMIT; empty for nothing.
+    pub(super) verify: Arc<str>,
 }
 
 /// Opens the connection for a change.
 ///
 /// # Errors
 /// Why it cannot, in words for the operator.
-pub(super) async fn prepare(target: Target, clock: Clock, sql: Arc<str>) -> Result<Change, String> {
+pub(super) async fn prepare(target: Target, clock: Clock, script: Script, note: Note) -> Result<Change, String> {
     let target = Arc::new(target);
     let rested = connect(&target, ServerId(0), clock.now(), CONNECT).await;
     let mut server = rested.map_err(|failure| format!("cannot connect to apply the change: {failure}"))?.wake();
     // Postgres 14 and later, on systems that can tell; elsewhere a change goes on to the end of its statement.
     let noticed = format!("SET client_connection_check_interval = {NOTICED}");
     // The console's text is UTF-8, whatever the database stores.
+    let asked = format!(
+        "SET client_encoding = 'UTF8'; SET application_name = {}; \
+         SELECT pid, {SINCE} FROM pg_catalog.pg_stat_activity WHERE pid = pg_catalog.pg_backend_pid()",
+        literal(&format!("pglull window {}", note.id))
+    );
     let answer = match server.query_within(noticed.as_bytes(), ERRAND).await {
-        Ok(_) | Err(Failure::Refused(_)) => server.query_within(b"SET client_encoding = 'UTF8'", ERRAND).await,
+        Ok(_) | Err(Failure::Refused(_)) => server.query_within(asked.as_bytes(), ERRAND).await,
         Err(failure) => Err(failure),
     };
-    answer.map_err(|failure| format!("cannot ask the database: {failure}"))?;
-    Ok(Change { server, target, clock, sql, trial: false })
-}
-
-fn value(answer: &Answer, column: usize) -> Option<String> {
-    let bytes = answer.rows.first()?.get(column)?.as_ref()?;
-    Some(String::from_utf8_lossy(bytes).into_owned())
+    let answer = answer.map_err(|failure| format!("cannot ask the database: {failure}"))?;
+    let number = |column| value(&answer, column).and_then(|text| text.parse().ok());
+    let (Some(pid), Some(since)) = (number(0), number(1)) else {
+        return Err("the database does not show us our own session in pg_stat_activity".to_owned());
+    };
+    let trace = Trace { pid, since, transaction: None };
+    let place = place(&mut server).await.map_err(|failure| format!("cannot ask the database: {failure}"))?;
+    Ok(Change { server, target, clock, script, note, trace, place, ledger: None, trial: false })
 }
 
 fn failed(report: &Report) -> Verdict {
@@ -86,6 +110,22 @@ fn ended_itself() -> Verdict {
 }
 
 impl Change {
+    /// What is needed to find out what became of it, after a crash.
+    pub(super) fn pledge(&self) -> Pledge {
+        Pledge {
+            change_table: self.note.table.as_ref().map(ChangeTable::name),
+            pid: self.trace.pid,
+            since: self.trace.since,
+            transaction: self.trace.transaction,
+            place: self.place.clone(),
+        }
+    }
+
+    /// Gives it the record in which its transaction is to stand, where nothing else will tell.
+    pub(super) fn entrust(&mut self, store: Arc<Store>, record: Record) {
+        self.ledger = self.note.table.is_none().then_some((store, record));
+    }
+
     /// Runs it, to be committed by `deadline`. `stop` ends it earlier; until COMMIT has been sent that means rolled back.
     pub(super) async fn run(
         mut self,
@@ -97,17 +137,29 @@ impl Change {
             Ok(transaction) => transaction,
             Err(failure) => return lost(&failure),
         };
-        let sql = Arc::clone(&self.sql);
-        let (changed, stopped) = stoppable(&mut self.server, &sql, &stop, notice).await;
+        if let Some((store, mut record)) = self.ledger.take() {
+            record.pledge = Some(self.pledge());
+            if let Err(why) = store.keep(record).await {
+                return self.roll_back(transaction, &Report::new(sqlstate::IO_ERROR, why)).await;
+            }
+        }
+        let Script { sql, verify } = self.script.clone();
+        let mut judge = Judge::default();
+        let (mut ended, mut stopped) = stoppable(&mut self.server, &sql, &stop, watch(notice)).await;
+        if ended.is_ok() && !stopped && !verify.is_empty() && self.server.in_transaction() {
+            let see = |tag, body: &[u8]| judge.see(tag, body);
+            (ended, stopped) = stoppable(&mut self.server, &verify, &stop, see).await;
+        }
         let open = self.server.in_transaction();
         let late = stopped || self.clock.now() >= deadline;
-        let report = match changed {
-            Ok(_) if !late && open && self.trial => return self.take_back(transaction, &stop).await,
-            Ok(_) if !late && open => return self.commit(transaction, &stop).await,
-            Ok(_) => Report::new(sqlstate::QUERY_CANCELED, "the change was stopped before COMMIT"),
-            Err(Failure::Refused(report)) if self.server.progress.broken() => return failed(&report),
-            Err(Failure::Refused(report)) => report,
-            Err(failure) => return self.abandoned(transaction, &failure).await,
+        let report = match (ended, judge.objection()) {
+            (Ok(_), None) if !late && open && self.trial => return self.take_back(transaction, &stop).await,
+            (Ok(_), None) if !late && open => return self.commit(transaction, &stop).await,
+            (Ok(_), Some(objection)) => Report::new(sqlstate::ASSERT_FAILURE, objection),
+            (Ok(_), None) => Report::new(sqlstate::QUERY_CANCELED, "the change was stopped before COMMIT"),
+            (Err(Failure::Refused(report)), _) if self.server.progress.broken() => return failed(&report),
+            (Err(Failure::Refused(report)), _) => report,
+            (Err(failure), _) => return self.abandoned(transaction, &failure).await,
         };
         if open { self.roll_back(transaction, &report).await } else { ended_itself() }
     }
@@ -119,35 +171,59 @@ impl Change {
         let lock = (left - left / 10).max(1);
         let begin = format!(
             "BEGIN; SET LOCAL lock_timeout = {lock}; SET LOCAL statement_timeout = {left}; \
-             SET LOCAL idle_in_transaction_session_timeout = {left}; {CURRENT}"
+             SET LOCAL idle_in_transaction_session_timeout = {left}; {}SELECT pg_catalog.pg_current_xact_id()",
+            self.note.begin()
         );
-        self.transaction(&begin).await?.ok_or_else(|| Failure::Protocol("no transaction id".to_owned()))
+        let answer = self.server.query_within(begin.as_bytes(), ERRAND).await.map_err(|failure| match failure {
+            Failure::Refused(report) if report.sqlstate == sqlstate::UNIQUE_VIOLATION => {
+                let text = format!("change {} was applied meanwhile by somebody else", self.note.id);
+                Failure::Refused(Report::new(sqlstate::UNIQUE_VIOLATION, text))
+            }
+            other => other,
+        })?;
+        let transaction = value(&answer, 0).and_then(|id| id.parse().ok());
+        self.trace.transaction = transaction;
+        transaction.ok_or_else(|| Failure::Protocol("no transaction id".to_owned()))
     }
 
-    async fn transaction(&mut self, sql: &str) -> Result<Option<u64>, Failure> {
-        let answer = self.server.query_within(sql.as_bytes(), ERRAND).await?;
-        Ok(value(&answer, 0).and_then(|id| id.parse().ok()))
+    /// Notes that the change is complete. Nothing of it may be committed by now, whatever it has done to our transaction.
+    async fn complete(&mut self, transaction: u64) -> Result<(), Verdict> {
+        let answer = match self.server.query_within(self.note.complete().as_bytes(), ERRAND).await {
+            Ok(answer) => answer,
+            Err(Failure::Refused(report)) if !self.server.progress.broken() => {
+                return Err(self.roll_back(transaction, &report).await);
+            }
+            Err(failure) => return Err(self.abandoned(transaction, &failure).await),
+        };
+        let number = |column| value(&answer, column).and_then(|text| text.parse::<u64>().ok());
+        match (number(0), number(1)) {
+            (Some(current), _) if current != transaction => Err(ended_itself()),
+            (Some(_), Some(1)) => Ok(()),
+            _ => {
+                let report =
+                    Report::new(sqlstate::INTERNAL_ERROR, "the change has removed its row of the change table");
+                Err(self.roll_back(transaction, &report).await)
+            }
+        }
     }
 
     async fn commit(&mut self, transaction: u64, stop: &Notify) -> Verdict {
-        // Nothing of what was done so far may be committed already, whatever the change has done to our transaction.
-        match self.transaction(CURRENT).await {
-            Ok(Some(current)) if current == transaction => {}
-            Ok(_) => return ended_itself(),
-            Err(failure) => return self.abandoned(transaction, &failure).await,
+        if let Err(verdict) = self.complete(transaction).await {
+            return verdict;
         }
         if stop.notified().now_or_never().is_some() {
             let report = Report::new(sqlstate::QUERY_CANCELED, "the change was stopped before COMMIT");
             return self.roll_back(transaction, &report).await;
         }
-        match stoppable(&mut self.server, "COMMIT", stop, |_| {}).await.0 {
+        match stoppable(&mut self.server, "COMMIT", stop, |_, _| {}).await.0 {
             Ok(tag) if tag == "COMMIT" => Verdict::Applied,
             // A failed transaction answers COMMIT with ROLLBACK.
             Ok(_) => failed(&Report::new("25P02", "the transaction was rolled back")),
             Err(Failure::Refused(report)) if !self.server.progress.broken() => failed(&report),
-            Err(failure) => match self.ask(transaction, ASK_COMMIT).await {
-                Some(true) => Verdict::Applied,
-                Some(false) => lost(&failure),
+            Err(failure) => match self.ask(ASK_COMMIT).await {
+                Some(Found::Applied) => Verdict::Applied,
+                Some(Found::NotApplied) => lost(&failure),
+                Some(Found::Half) => ended_itself(),
                 None => {
                     Verdict::Unknown(format!("the answer to COMMIT was lost ({failure}), transaction {transaction}"))
                 }
@@ -158,7 +234,7 @@ impl Change {
     /// The end of a rehearsal: what COMMIT would check is checked, and nothing stays.
     async fn take_back(&mut self, transaction: u64, stop: &Notify) -> Verdict {
         const PLANNED: &str = "00000";
-        let report = match stoppable(&mut self.server, "SET CONSTRAINTS ALL IMMEDIATE", stop, |_| {}).await.0 {
+        let report = match stoppable(&mut self.server, "SET CONSTRAINTS ALL IMMEDIATE", stop, |_, _| {}).await.0 {
             Ok(_) => Report::new(PLANNED, "rolled back as planned"),
             Err(Failure::Refused(report)) if !self.server.progress.broken() => report,
             Err(failure) => return self.abandoned(transaction, &failure).await,
@@ -184,9 +260,9 @@ impl Change {
 
     /// The connection is of no use any more and COMMIT was not sent: sees to it that the backend does not go on.
     async fn abandoned(&self, transaction: u64, failure: &Failure) -> Verdict {
-        match self.ask(transaction, ASK_CHANGE).await {
-            Some(true) => ended_itself(),
-            Some(false) => lost(failure),
+        match self.ask(ASK_CHANGE).await {
+            Some(Found::Applied | Found::Half) => ended_itself(),
+            Some(Found::NotApplied) => lost(failure),
             None => {
                 tracing::warn!(transaction, "whether the backend of a change has ended could not be found out");
                 lost(failure)
@@ -194,37 +270,22 @@ impl Change {
         }
     }
 
-    /// Asks the database whether the transaction is committed, and ends the backend that is still at it.
-    async fn ask(&self, transaction: u64, patience: Duration) -> Option<bool> {
-        // The process may have ended and its number be in use again: only one that runs this transaction is ended.
-        let sql = format!(
-            "SELECT pg_catalog.pg_xact_status('{transaction}'::pg_catalog.xid8), \
-             (SELECT pg_catalog.count(pg_catalog.pg_terminate_backend(pid)) FROM pg_catalog.pg_stat_activity \
-             WHERE pid = {} AND backend_xid = '{}'::pg_catalog.xid)",
-            self.server.link.key.pid,
-            transaction & u64::from(u32::MAX),
-        );
-        let until = Instant::now() + patience;
-        loop {
-            let asked = async {
-                let mut server = connect(&self.target, ServerId(0), self.clock.now(), ERRAND).await?.wake();
-                let answer = server.query_within(sql.as_bytes(), ERRAND).await?;
-                server.farewell();
-                Ok::<_, Failure>(value(&answer, 0))
-            };
-            match asked.await.as_ref().map(Option::as_deref) {
-                Ok(Some("committed")) => return Some(true),
-                Ok(Some("aborted")) => return Some(false),
-                // Its backend has not ended yet, or the server is not back yet.
-                Ok(Some("in progress")) | Err(_) if Instant::now() < until => tokio::time::sleep(ASK_AGAIN).await,
-                _ => return None,
-            }
-        }
+    /// Asks the database what became of the change, and ends the backend that is still at it.
+    async fn ask(&self, patience: Duration) -> Option<Found> {
+        let witness =
+            Witness { target: &self.target, clock: self.clock, note: &self.note, trace: &self.trace, place: "" };
+        witness.ask(patience).await
     }
 }
 
-/// The id of the transaction that is open.
-const CURRENT: &str = "SELECT pg_catalog.pg_current_xact_id()";
+/// Passes on Postgres' notices.
+fn watch(mut notice: impl FnMut(Report)) -> impl FnMut(u8, &[u8]) {
+    move |tag, body| {
+        if tag == tags::server::NOTICE {
+            notice(Report::parse(body));
+        }
+    }
+}
 
 /// Runs SQL. Told to stop, it has Postgres cancel it and goes on reading until that is said, for a while. Also tells
 /// whether it was told to stop.
@@ -232,10 +293,10 @@ async fn stoppable(
     server: &mut Server,
     sql: &str,
     stop: &Notify,
-    notice: impl FnMut(Report),
+    see: impl FnMut(u8, &[u8]),
 ) -> (Result<String, Failure>, bool) {
     let link = Arc::clone(&server.link);
-    let running = execute(server, sql, notice);
+    let running = execute(server, sql, see);
     tokio::pin!(running);
     tokio::select! {
         biased;
@@ -250,17 +311,18 @@ async fn stoppable(
     (answer, true)
 }
 
-/// Runs SQL to its end and gives the last command tag. Rows are dropped as they come: a change may answer with many.
-async fn execute(server: &mut Server, sql: &str, mut notice: impl FnMut(Report)) -> Result<String, Failure> {
+/// Runs SQL to its end and gives the last command tag. Each message is seen and dropped as it comes: a change may answer
+/// with many rows.
+async fn execute(server: &mut Server, sql: &str, mut see: impl FnMut(u8, &[u8])) -> Result<String, Failure> {
     server.send(tags::client::QUERY, &[sql.as_bytes(), &[0]].concat()).await?;
     let (mut last, mut refused) = (String::new(), None);
     loop {
         let (tag, body) = server.next().await?;
+        see(tag, &body);
         match tag {
             tags::server::COMMAND_COMPLETE => {
                 last = String::from_utf8_lossy(body.strip_suffix(&[0]).unwrap_or(&body)).into_owned();
             }
-            tags::server::NOTICE => notice(Report::parse(&body)),
             tags::server::ERROR => {
                 let report = Report::parse(&body);
                 if server.progress.broken() {

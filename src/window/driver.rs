@@ -3,50 +3,59 @@
 //! It decides nothing: `machine::step` does. After each event it looks at the gates itself, so a lost wake-up can only
 //! make it late by one tick, never wrong; if it is stuck altogether, the watchdog opens the gates.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::select_all;
-use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 
-use super::apply::Change;
+use super::apply::{Change, Script};
 use super::event::{Effect, Event, Outcome, Reason, Verdict};
 use super::facts::{Looked, Wanted, look};
 use super::lookout::Lookout;
 use super::machine::{Phase, step};
-use super::people::{blockers, held};
+use super::people::blockers;
 use super::plan::Form;
-use super::receipt::{Took, shorten};
+use super::receipt::shorten;
+use super::record::Pledge;
 use super::registry::{self, Channels, Registry, Status};
+use super::samples::Samples;
 use super::stragglers::straggle;
-use crate::ids::Epoch;
+use crate::ids::{Epoch, millis};
 use crate::pool::gate::Gate;
 use crate::wire::reply::{Report, sqlstate};
 
 /// How often the gates are looked at even if nothing is said to have happened.
 const LOOK: Duration = Duration::from_millis(250);
+/// The same while clients are held: the receipt says how many.
+const LOOK_SHUT: Duration = Duration::from_millis(50);
 /// At most this many of Postgres' notices are kept for the receipt.
 const NOTICES_KEPT: usize = 50;
 
 /// The driver of one window.
 pub(super) struct Driver {
-    registry: Arc<Registry>,
-    handle: Arc<registry::Handle>,
-    status: watch::Sender<Status>,
-    events: mpsc::UnboundedSender<Event>,
-    received: mpsc::UnboundedReceiver<Event>,
-    sql: Arc<str>,
+    pub(super) registry: Arc<Registry>,
+    pub(super) handle: Arc<registry::Handle>,
+    pub(super) status: watch::Sender<Status>,
+    pub(super) events: mpsc::UnboundedSender<Event>,
+    pub(super) received: mpsc::UnboundedReceiver<Event>,
+    pub(super) script: Script,
     /// The shuttings that are ours, one for each database; `None` where the gate was shut already.
-    epochs: Vec<Option<Epoch>>,
+    pub(super) epochs: Vec<Option<Epoch>>,
     /// Filled by preflight; taken by the start of the change.
-    change: Arc<std::sync::Mutex<Option<Change>>>,
-    stop: Arc<Notify>,
+    pub(super) change: Arc<Mutex<Option<Change>>>,
+    pub(super) stop: Arc<Notify>,
     /// The task of the change, once it was begun; the database is free for another window when it has ended.
-    applying: Option<JoinHandle<()>>,
+    pub(super) applying: Option<JoinHandle<()>>,
     /// The change was begun and its verdict has not come.
-    verdict_due: bool,
+    pub(super) verdict_due: bool,
+    pub(super) samples: Samples,
+    /// The first writing of the record, and what stands in it of a change.
+    pub(super) recording: Option<JoinHandle<()>>,
+    pub(super) pledge: Option<Pledge>,
+    /// How it stands at its end, until that is kept and booked.
+    pub(super) last: Option<Status>,
 }
 
 impl Driver {
@@ -54,7 +63,7 @@ impl Driver {
         registry: Arc<Registry>,
         handle: Arc<registry::Handle>,
         (status, events, received): Channels,
-        sql: Arc<str>,
+        script: Script,
     ) -> Self {
         Self {
             registry,
@@ -62,12 +71,16 @@ impl Driver {
             status,
             events,
             received,
-            sql,
+            script,
             epochs: Vec::new(),
             change: Arc::default(),
             stop: Arc::default(),
             applying: None,
             verdict_due: false,
+            samples: Samples::default(),
+            recording: None,
+            pledge: None,
+            last: None,
         }
     }
 
@@ -92,8 +105,21 @@ impl Driver {
                 None => self.next().await,
             };
             self.step(event, &mut effects);
+            self.sample();
+            if let Some(last) = self.last.take() {
+                self.close(last).await;
+            }
         }
         self.publish_phase();
+    }
+
+    /// How many are held now, for the receipt.
+    fn sample(&mut self) {
+        let times = self.status.borrow().window.times;
+        if times.shut.is_some() {
+            let held = self.handle.databases.iter().map(|database| database.pulse().2).sum();
+            self.samples.take(millis(self.registry.clock.now().since(times.started)), held);
+        }
     }
 
     fn phase(&self) -> Phase {
@@ -104,7 +130,7 @@ impl Driver {
     async fn next(&mut self) -> Event {
         let deadline = self.status.borrow().window.next_deadline();
         let clock = self.registry.clock;
-        let wake = clock.now().plus(LOOK);
+        let wake = clock.now().plus(if self.phase().gate_shut() { LOOK_SHUT } else { LOOK });
         let wake = deadline.map_or(wake, |deadline| deadline.min(wake));
         let news = select_all(self.handle.databases.iter().map(|database| Box::pin(database.news.notified())));
         tokio::select! {
@@ -187,24 +213,7 @@ impl Driver {
         self.publish_phase();
     }
 
-    /// Publishes how the window stands. Whoever sees it closed finds it booked, and may begin the next one.
-    fn advance(&mut self, change: impl FnOnce(&mut Status)) {
-        let mut next = self.status.borrow().clone();
-        change(&mut next);
-        if matches!(next.window.phase, Phase::Closed { .. }) {
-            self.book(&mut next);
-        }
-        self.status.send_modify(|status| {
-            // What others write may have come in the meantime.
-            next.notices = std::mem::take(&mut status.notices);
-            next.preflight = std::mem::take(&mut status.preflight);
-            next.beside = std::mem::take(&mut status.beside);
-            (next.cuts, next.cut) = (std::mem::take(&mut status.cuts), status.cut);
-            *status = next;
-        });
-    }
-
-    fn publish_phase(&self) {
+    pub(super) fn publish_phase(&self) {
         let phase = self.phase();
         let live = !matches!(phase, Phase::Closed { .. });
         for database in &self.handle.databases {
@@ -215,6 +224,7 @@ impl Driver {
     fn perform(&mut self, effect: Effect) {
         match effect {
             Effect::Preflight => self.preflight(),
+            Effect::Record => self.record(),
             Effect::Shut { bound } => {
                 self.epochs =
                     self.handle.databases.iter().map(|database| database.shut(bound, &self.handle.scope)).collect();
@@ -235,7 +245,7 @@ impl Driver {
             Effect::StartApply { deadline } => {
                 // A driver that was late may have lost the gate to the watchdog by now: then clients run.
                 let in_time = self.gates_are_ours() && self.registry.clock.now() < deadline;
-                let change = self.change.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+                let change = self.change.lock().unwrap_or_else(PoisonError::into_inner).take();
                 let taken = change.filter(|_| in_time);
                 let (events, stop, status) = (self.events.clone(), Arc::clone(&self.stop), self.status.clone());
                 let id = self.handle.id.clone();
@@ -282,55 +292,16 @@ impl Driver {
         }
         let (registry, handle) = (Arc::clone(&self.registry), Arc::clone(&self.handle));
         let (status, change) = (self.status.clone(), Arc::clone(&self.change));
-        let (sql, force) = (Arc::clone(&self.sql), handle.force.clone());
+        let (script, force) = (self.script.clone(), handle.force.clone());
         let stragglers = status.borrow().window.bounds.stragglers;
         tokio::spawn(async move {
-            let wanted = Wanted { form: handle.form, sql, force, stragglers };
-            let Looked { lines, refusal, change: ready } = look(&registry, &handle.databases, &wanted).await;
+            let note = handle.note.clone();
+            let wanted = Wanted { form: handle.form, script, note, looks_only: false, force, stragglers };
+            let Looked { lines, answer, change: ready } = look(&registry, &handle.databases, &wanted).await;
             status.send_modify(|status| status.preflight = lines);
-            *change.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = ready;
-            let _ = events.send(refusal.map_or(Event::Passed, Event::Refused));
+            *change.lock().unwrap_or_else(PoisonError::into_inner) = ready;
+            let _ = events.send(answer);
         });
-    }
-
-    /// Books the end.
-    fn book(&mut self, status: &mut Status) {
-        let held = held(&self.handle.databases, status);
-        status.held = Some(held.clone());
-        let took = Took::of(&status.window, self.registry.clock.now());
-        let outcome = status.window.phase.outcome().map_or("unknown", Outcome::as_str);
-        for database in &self.handle.databases {
-            let metrics = &database.metrics;
-            metrics.windows_ended(outcome);
-            if status.window.times.shut.is_some() {
-                metrics.drain.record(Duration::from_millis(took.drain_ms));
-                metrics.hold.record(Duration::from_millis(took.hold_ms));
-            }
-            if status.window.times.apply_began.is_some() {
-                metrics.apply.record(Duration::from_millis(took.apply_ms));
-            }
-        }
-        tracing::info!(
-            window = %self.handle.id, outcome, reason = %status.reason, drain_ms = took.drain_ms, apply_ms = took.apply_ms,
-            hold_ms = took.hold_ms, held = held.held_total, stall_max_ms = held.stall_max_ms, cut = held.cut, "window ends"
-        );
-        self.free();
-    }
-
-    /// The database is free for another window, as soon as nothing of this one's change can run any more.
-    fn free(&mut self) {
-        let (registry, handle) = (Arc::clone(&self.registry), Arc::clone(&self.handle));
-        match self.applying.take().filter(|task| !task.is_finished() && self.verdict_due) {
-            None => registry.ended(&handle),
-            Some(task) => {
-                // Without a runtime there is nobody left who could begin another.
-                let Ok(runtime) = Handle::try_current() else { return };
-                runtime.spawn(async move {
-                    let _ = task.await;
-                    registry.ended(&handle);
-                });
-            }
-        }
     }
 }
 
@@ -357,6 +328,10 @@ impl Drop for Driver {
             status.window.phase = Phase::Closed { outcome };
             status.edges.push((now, status.window.phase.as_str()));
         });
+        if let Some(last) = self.last.take() {
+            drop(self.keep(&last));
+            self.end(last);
+        }
         self.publish_phase();
     }
 }

@@ -23,7 +23,7 @@ fn registry() -> Arc<Registry> {
     let users = Users::new(&config);
     let databases =
         Databases::new(config::Running::new(config), clock, metrics::install().unwrap(), Connector::default());
-    Registry::new(databases, Arc::<Clients>::default(), users, clock)
+    Registry::new(databases, Arc::<Clients>::default(), users, clock, None)
 }
 
 fn request(id: &str) -> Request {
@@ -36,8 +36,18 @@ fn request(id: &str) -> Request {
         max_held: 10,
     };
     let (id, databases, owner) = (Some(id.to_owned()), vec!["d".to_owned()], "o".to_owned());
-    let (force, scope) = (Force::Nothing, Scope::default());
-    Request { id, databases, form: Form::Pause, sql: None, bounds, force, scope, owner }
+    Request {
+        id,
+        databases,
+        form: Form::Pause,
+        sql: None,
+        verify: None,
+        bounds,
+        force: Force::Nothing,
+        scope: Scope::default(),
+        owner,
+        change_table: None,
+    }
 }
 
 /// A window without any bound: the watchdog would never open its gate.

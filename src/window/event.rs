@@ -12,6 +12,12 @@ pub enum Event {
     Passed,
     /// Preflight found a reason not to start.
     Refused(String),
+    /// Preflight found that the change is applied already.
+    Present(String),
+    /// The record of the window is on the disk.
+    Recorded,
+    /// It could not be written, and why.
+    NotRecorded(String),
     /// No transaction is open any more at the shut gate.
     Drained,
     /// Stragglers are left that nobody may cut.
@@ -63,6 +69,9 @@ pub enum Verdict {
 pub enum Effect {
     /// Check that it is safe to start; answers [`Event::Passed`] or [`Event::Refused`].
     Preflight,
+    /// Write the record of the window to the disk, before it has any effect; answers [`Event::Recorded`] or
+    /// [`Event::NotRecorded`].
+    Record,
     /// Shut the gates, until `bound` at the latest; answers [`Event::Drained`] when nothing runs.
     Shut {
         /// When the watchdog opens them, whatever has died.
@@ -148,6 +157,8 @@ pub enum Outcome {
     Aborted(Reason),
     /// It never started: nobody was held.
     Refused(String),
+    /// The change was there already: there was nothing to do, and nobody was held.
+    Present(String),
     /// Whether the change is committed could not be found out in time; the clients run.
     Unknown(String),
 }
@@ -162,6 +173,7 @@ impl Outcome {
             Self::Rehearsed => "rehearsed",
             Self::Aborted(_) => "aborted",
             Self::Refused(_) => "refused",
+            Self::Present(_) => "already_applied",
             Self::Unknown(_) => "unknown",
         }
     }
@@ -172,7 +184,7 @@ impl Outcome {
         match self {
             Self::Applied | Self::Resumed | Self::Rehearsed => String::new(),
             Self::Aborted(reason) => reason.to_string(),
-            Self::Refused(text) | Self::Unknown(text) => text.clone(),
+            Self::Refused(text) | Self::Present(text) | Self::Unknown(text) => text.clone(),
         }
     }
 }

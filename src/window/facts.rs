@@ -6,11 +6,14 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::apply::{self, Change};
+use super::apply::{self, Change, Script};
+use super::change_table::Note;
+use super::event::Event;
 use super::lints::lints;
+use super::noting::Before;
 use super::people::in_transaction;
 use super::plan::{Force, Form, Stragglers};
-use super::preflight::{Facts, Line, MOMENTARY, Open, Policy, Prepared, Session, Standby, decide, judge};
+use super::preflight::{Facts, Line, MOMENTARY, Open, Policy, Prepared, Session, Standby, Verdict, decide, judge};
 use super::registry::Registry;
 use super::script;
 use crate::clients::{State, Statement};
@@ -27,7 +30,11 @@ pub(super) struct Wanted {
     /// How it changes the schema.
     pub(super) form: Form,
     /// The change; empty for none.
-    pub(super) sql: Arc<str>,
+    pub(super) script: Script,
+    /// What is noted of it.
+    pub(super) note: Note,
+    /// It is a look only: nothing is made ready for it in the database.
+    pub(super) looks_only: bool,
     /// What the operator passes over.
     pub(super) force: Force,
     /// What the operator wants done with stragglers.
@@ -38,8 +45,8 @@ pub(super) struct Wanted {
 pub(super) struct Looked {
     /// All findings.
     pub(super) lines: Vec<Line>,
-    /// Why the window does not start; `None` if it does.
-    pub(super) refusal: Option<String>,
+    /// Whether the window starts, and if not why.
+    pub(super) answer: Event,
     /// The change, ready to run, if there is one.
     pub(super) change: Option<Change>,
 }
@@ -47,7 +54,7 @@ pub(super) struct Looked {
 /// Looks at all databases that a window is to cover.
 pub(super) async fn look(registry: &Registry, databases: &[Arc<Database>], wanted: &Wanted) -> Looked {
     let by_hand = !wanted.form.runs_sql();
-    let (mut lines, mut change) = (Vec::new(), None);
+    let (mut lines, mut change, mut present) = (Vec::new(), None, None);
     for (ix, database) in databases.iter().enumerate() {
         let policy = policy(registry, wanted.stragglers);
         // The first is the one that is changed; the others are only held.
@@ -59,13 +66,26 @@ pub(super) async fn look(registry: &Registry, databases: &[Arc<Database>], wante
         }
         lines.append(&mut found);
         match ready {
-            Some(ready) if ix == 0 && !by_hand => change = Some(ready),
+            Some(ready) if ix == 0 && !by_hand => (change, present) = (Some(ready), facts.present),
             Some(looked) => looked.server.farewell(),
             None => {}
         }
     }
-    let refusal = decide(&mut lines, &wanted.force, by_hand);
-    if refusal.is_some()
+    let mut answer = match (present, decide(&mut lines, &wanted.force, by_hand)) {
+        // Whatever else speaks against it: there is nothing to be done.
+        (Some(what), _) => Event::Present(what),
+        (None, Some(why)) => Event::Refused(why),
+        (None, None) => Event::Passed,
+    };
+    if answer == Event::Passed
+        && !wanted.looks_only
+        && let Some(ready) = &mut change
+        && let Err(why) = ready.make_table().await
+    {
+        lines.push(Line::new("change", Verdict::Refuse, "", why.as_str()));
+        answer = Event::Refused(why);
+    }
+    if answer != Event::Passed
         && let Some(looked) = change.take()
     {
         looked.server.farewell();
@@ -73,7 +93,7 @@ pub(super) async fn look(registry: &Registry, databases: &[Arc<Database>], wante
     if let Some(change) = &mut change {
         change.trial = wanted.form == Form::Trial;
     }
-    Looked { lines, refusal, change }
+    Looked { lines, answer, change }
 }
 
 fn policy(registry: &Registry, stragglers: Stragglers) -> Policy {
@@ -96,8 +116,8 @@ async fn gather(
     (database, all): (&Arc<Database>, &[Arc<Database>]),
     wanted: &Wanted,
 ) -> (Facts, Option<Change>) {
-    let objection = if wanted.form.runs_sql() { script::objection(&wanted.sql) } else { None };
-    let lints = if wanted.form.runs_sql() { lints(&wanted.sql) } else { Vec::new() };
+    let objection = if wanted.form.runs_sql() { objection(&wanted.script) } else { None };
+    let lints = if wanted.form.runs_sql() { lints(&wanted.script.sql) } else { Vec::new() };
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let mut facts = Facts {
         database: database.name.clone(),
@@ -107,7 +127,7 @@ async fn gather(
         ..Facts::default()
     };
     let ready = match registry.target(database) {
-        Ok(target) => apply::prepare(target, registry.clock, Arc::clone(&wanted.sql)).await,
+        Ok(target) => apply::prepare(target, registry.clock, wanted.script.clone(), wanted.note.clone()).await,
         Err(why) if !wanted.form.runs_sql() => {
             facts.unasked.push(("database", why));
             facts.open = open_transactions(registry, database);
@@ -126,8 +146,22 @@ async fn gather(
     if let Err(failure) = ask(&mut ready.server, all, &mut facts).await {
         facts.unreachable = Some(format!("cannot ask the database: {failure}"));
     }
+    if wanted.form == Form::Apply && facts.unreachable.is_none() {
+        match ready.before().await {
+            Ok(Before::Never) => facts.change = Some((false, "not applied before".to_owned())),
+            Ok(Before::Applied(what)) => {
+                facts.change = Some((false, what.clone()));
+                facts.present = Some(what);
+            }
+            Ok(Before::Taken(why)) | Err(why) => facts.change = Some((true, why)),
+        }
+    }
     facts.open = open_transactions(registry, database);
     (facts, Some(ready))
+}
+
+fn objection(script: &Script) -> Option<String> {
+    script::objection(&script.sql).or_else(|| script::verify_objection(&script.verify))
 }
 
 /// Clients of ours with open transactions, the oldest first.

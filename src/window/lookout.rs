@@ -127,12 +127,12 @@ impl Lookout {
         };
         let blocker = Blocker {
             database: self.database.name.clone(),
-            kind: "beside",
+            kind: "beside".into(),
             user,
             application_name: text(2),
             addr: text(7),
             port: text(8).parse().unwrap_or(0),
-            state,
+            state: state.into(),
             age_ms: text(5).parse().unwrap_or(0),
             statement,
             server_pid: pid,
@@ -154,11 +154,11 @@ impl Lookout {
         tracing::warn!(window = %self.window, blocker = %blocker.sentence(), "the change waits");
         let cut = class.map(|class| Cut {
             database: blocker.database.clone(),
-            kind: "session",
+            kind: "session".into(),
             id: u64::try_from(pid).unwrap_or(0),
             user: blocker.user.clone(),
             application_name: blocker.application_name.clone(),
-            policy: class.as_str(),
+            policy: class.as_str().into(),
         });
         self.status.send_modify(|status| status.beside.push(blocker));
         let (Some(class), Some(cut)) = (class, cut) else { return Ok(()) };
@@ -177,8 +177,8 @@ impl Lookout {
             Err(failure) => return Err(failure),
         };
         if done {
-            tracing::warn!(window = %self.window, pid, user = %cut.user, policy = cut.policy, "session beside us cut");
-            self.database.metrics.cut(cut.policy);
+            tracing::warn!(window = %self.window, pid, user = %cut.user, policy = class.as_str(), "session beside us cut");
+            self.database.metrics.cut(class.as_str());
             self.status.send_modify(|status| status.note_cut(cut));
         }
         Ok(())

@@ -27,6 +27,8 @@ const PREFLIGHT_BOUND: Duration = Duration::from_secs(10);
 pub enum Phase {
     /// Checking that it is safe to start; nobody is held.
     Preflight,
+    /// Its record is being written; nobody is held.
+    Recording,
     /// The gate is shut; open transactions finish.
     Draining {
         /// The drain bound, or the end of the grace after it.
@@ -73,6 +75,7 @@ impl Phase {
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Preflight => "preflight",
+            Self::Recording => "recording",
             Self::Draining { .. } => "draining",
             Self::Holding => "holding",
             Self::Applying { .. } => "applying",
@@ -89,6 +92,7 @@ impl Phase {
         match self {
             Self::Releasing { outcome, .. } | Self::Closed { outcome } => Some(outcome),
             Self::Preflight
+            | Self::Recording
             | Self::Draining { .. }
             | Self::Holding
             | Self::Applying { .. }
@@ -106,7 +110,7 @@ impl Phase {
             | Self::Applying { .. }
             | Self::Aborting { .. }
             | Self::Healing { .. } => true,
-            Self::Preflight | Self::Releasing { .. } | Self::Closed { .. } => false,
+            Self::Preflight | Self::Recording | Self::Releasing { .. } | Self::Closed { .. } => false,
         }
     }
 }
@@ -163,7 +167,7 @@ impl Window {
     #[must_use]
     pub fn next_deadline(&self) -> Option<Moment> {
         let of_phase = match &self.phase {
-            Phase::Preflight => Some(self.times.started.plus(PREFLIGHT_BOUND)),
+            Phase::Preflight | Phase::Recording => Some(self.times.started.plus(PREFLIGHT_BOUND)),
             Phase::Draining { deadline, .. } => earliest(*deadline, self.back_from()),
             Phase::Holding => self.back_from(),
             Phase::Applying { deadline } => Some(*deadline),
@@ -177,7 +181,11 @@ impl Window {
 
     /// Whether the owner's silence can still end the window: until its outcome is being settled.
     const fn tenure_counts(&self) -> bool {
-        matches!(self.phase, Phase::Preflight | Phase::Draining { .. } | Phase::Holding | Phase::Applying { .. })
+        match self.phase {
+            Phase::Preflight | Phase::Recording => true,
+            Phase::Draining { .. } | Phase::Holding | Phase::Applying { .. } => true,
+            Phase::Aborting { .. } | Phase::Healing { .. } | Phase::Releasing { .. } | Phase::Closed { .. } => false,
+        }
     }
 
     /// Opens the gate with an outcome.
@@ -209,7 +217,7 @@ impl Window {
     /// Gives up, from whatever phase: the old schema stands, or the change says otherwise.
     fn abort(mut self, reason: Reason, now: Moment, effects: &mut Vec<Effect>) -> Self {
         match self.phase {
-            Phase::Preflight => self.close(Outcome::Aborted(reason), now),
+            Phase::Preflight | Phase::Recording => self.close(Outcome::Aborted(reason), now),
             Phase::Draining { .. } | Phase::Holding => self.release(Outcome::Aborted(reason), now, effects),
             Phase::Applying { .. } => {
                 effects.push(Effect::StopApply);
@@ -241,7 +249,11 @@ pub fn step(mut window: Window, event: Event, now: Moment, effects: &mut Vec<Eff
     match event {
         Event::Passed => passed(window, now, effects),
         Event::Refused(why) if window.phase == Phase::Preflight => window.close(Outcome::Refused(why), now),
-        Event::Refused(_) => window,
+        Event::Present(what) if window.phase == Phase::Preflight => window.close(Outcome::Present(what), now),
+        Event::Refused(_) | Event::Present(_) => window,
+        Event::Recorded if window.phase == Phase::Recording => shut(window, now, effects),
+        Event::NotRecorded(why) if window.phase == Phase::Recording => window.close(Outcome::Refused(why), now),
+        Event::Recorded | Event::NotRecorded(_) => window,
         Event::Drained => drained(window, now, effects),
         Event::ApplyEnded(verdict) => apply_ended(window, verdict, now, effects),
         Event::Close => closed_by_operator(window, now, effects),
@@ -273,10 +285,20 @@ pub fn step(mut window: Window, event: Event, now: Moment, effects: &mut Vec<Eff
     }
 }
 
+/// Nothing speaks against it. What a crash would leave to be decided is recorded first; a `PAUSE` leaves nothing.
 fn passed(mut window: Window, now: Moment, effects: &mut Vec<Effect>) -> Window {
     if window.phase != Phase::Preflight {
         return window;
     }
+    if matches!(window.form, Form::Pause | Form::Drill | Form::Trial) {
+        return shut(window, now, effects);
+    }
+    effects.push(Effect::Record);
+    window.phase = Phase::Recording;
+    window
+}
+
+fn shut(mut window: Window, now: Moment, effects: &mut Vec<Effect>) -> Window {
     window.times.shut = Some(now);
     effects.push(Effect::Shut { bound: window.hold_until() });
     let deadline = window.bounds.drain.map(|drain| now.plus(drain));
@@ -335,6 +357,7 @@ fn apply_ended(mut window: Window, verdict: Verdict, now: Moment, effects: &mut 
             return window;
         }
         Phase::Preflight
+        | Phase::Recording
         | Phase::Draining { .. }
         | Phase::Holding
         | Phase::Healing { .. }
@@ -359,7 +382,7 @@ fn closed_by_operator(window: Window, now: Moment, effects: &mut Vec<Effect>) ->
     match (window.form, &window.phase) {
         (Form::Open, Phase::Holding) => window.heal(now, effects),
         (Form::Pause, Phase::Draining { .. } | Phase::Holding) => window.release(Outcome::Resumed, now, effects),
-        (Form::Pause, Phase::Preflight) => window.close(Outcome::Resumed, now),
+        (Form::Pause, Phase::Preflight | Phase::Recording) => window.close(Outcome::Resumed, now),
         // The SQL form closes itself; by hand, there is nothing to close before it holds.
         _ => window,
     }
@@ -375,7 +398,11 @@ fn gate_lost(mut window: Window, now: Moment, effects: &mut Vec<Effect>) -> Wind
             window
         }
         Phase::Healing { .. } => window.release(Outcome::Applied, now, effects),
-        Phase::Preflight | Phase::Aborting { .. } | Phase::Releasing { .. } | Phase::Closed { .. } => window,
+        Phase::Preflight
+        | Phase::Recording
+        | Phase::Aborting { .. }
+        | Phase::Releasing { .. }
+        | Phase::Closed { .. } => window,
     }
 }
 
@@ -385,7 +412,7 @@ fn tick(mut window: Window, now: Moment, effects: &mut Vec<Effect>) -> Window {
         return window.abort(Reason::TenureOver, now, effects);
     }
     match window.phase.clone() {
-        Phase::Preflight if reached(Some(window.times.started.plus(PREFLIGHT_BOUND))) => {
+        Phase::Preflight | Phase::Recording if reached(Some(window.times.started.plus(PREFLIGHT_BOUND))) => {
             window.close(Outcome::Refused("preflight did not end in time".to_owned()), now)
         }
         Phase::Draining { .. } | Phase::Holding if reached(window.back_from()) => {
@@ -410,6 +437,7 @@ fn tick(mut window: Window, now: Moment, effects: &mut Vec<Effect>) -> Window {
         Phase::Healing { deadline } if reached(Some(deadline)) => window.release(Outcome::Applied, now, effects),
         Phase::Releasing { outcome, deadline } if reached(Some(deadline)) => window.close(outcome, now),
         Phase::Preflight
+        | Phase::Recording
         | Phase::Draining { .. }
         | Phase::Holding
         | Phase::Applying { .. }

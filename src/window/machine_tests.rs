@@ -19,6 +19,9 @@ fn play(form: Form, bounds: Bounds, events: &[(u64, Event)]) -> (Window, Vec<Eff
     let mut effects = vec![first];
     for (at, event) in events {
         window = step(window, event.clone(), Moment(*at), &mut effects);
+        if *event == Event::Passed && window.phase == Phase::Recording {
+            window = step(window, Event::Recorded, Moment(*at), &mut effects);
+        }
     }
     (window, effects)
 }
@@ -42,6 +45,7 @@ fn the_whole_way() {
         effects,
         [
             Effect::Preflight,
+            Effect::Record,
             Effect::Shut { bound: Some(Moment(10_005)) },
             Effect::StartApply { deadline: Moment(4100) },
             Effect::Heal,
@@ -81,6 +85,34 @@ fn a_drill_lets_go_at_once_and_a_trial_when_it_is_rolled_back() {
     let stopped = [begun.to_vec(), vec![(300, Event::Abort), (310, Event::ApplyEnded(Verdict::Rehearsed))]].concat();
     let (window, _) = play(Form::Trial, bounds(), &stopped);
     assert_eq!(window.phase.outcome(), Some(&Outcome::Aborted(Reason::Operator)));
+}
+
+#[test]
+fn nobody_is_held_before_the_record_is_written() {
+    for form in [Form::Apply, Form::Open] {
+        let mut effects = Vec::new();
+        let recording = step(Window::begin(form, bounds(), Moment(0)).0, Event::Passed, Moment(1), &mut effects);
+        assert_eq!((&recording.phase, &effects[..]), (&Phase::Recording, &[Effect::Record][..]));
+        for (event, outcome) in [
+            (Event::NotRecorded("full".into()), Outcome::Refused("full".into())),
+            (Event::Abort, Outcome::Aborted(Reason::Operator)),
+            (Event::OwnerGone, Outcome::Aborted(Reason::OwnerGone)),
+            (Event::Shutdown, Outcome::Aborted(Reason::Shutdown)),
+            (Event::Tick, Outcome::Refused("preflight did not end in time".into())),
+        ] {
+            let mut effects = Vec::new();
+            let over = step(recording.clone(), event.clone(), Moment(10_000), &mut effects);
+            assert_eq!(over.phase, Phase::Closed { outcome }, "{event:?}");
+            assert_eq!(effects, [], "{event:?}");
+            // What is written too late has no effect.
+            let late = step(over.clone(), Event::Recorded, Moment(10_001), &mut effects);
+            assert_eq!((late, &effects[..]), (over, &[][..]));
+        }
+    }
+    // A PAUSE leaves nothing to be decided.
+    let mut effects = Vec::new();
+    let pause = step(Window::begin(Form::Pause, bounds(), Moment(0)).0, Event::Passed, Moment(1), &mut effects);
+    assert!(matches!((pause.phase, &effects[..]), (Phase::Draining { .. }, [Effect::Shut { .. }])));
 }
 
 #[test]
@@ -221,13 +253,13 @@ fn what_may_be_committed_is_healed() {
     let unknown = Event::ApplyEnded(Verdict::Unknown("lost".into()));
     let begun = [(0, Event::Passed), (1, Event::Drained)];
     let (_, effects) = play(Form::Apply, bounds(), &[&begun[..], &[(2, unknown)]].concat());
-    assert_eq!(effects[3..], [Effect::Heal, Effect::Open]);
+    assert_eq!(effects[4..], [Effect::Heal, Effect::Open]);
 
     let late = [(50, Event::Abort), (1050, Event::Tick), (1060, Event::ApplyEnded(Verdict::Applied))];
     let (window, effects) = play(Form::Apply, bounds(), &[&begun[..], &late[..]].concat());
     assert_eq!(window.phase.outcome(), Some(&Outcome::Applied));
     assert_eq!(window.times.apply_ended, Some(Moment(1060)));
-    assert_eq!(effects[4..], [Effect::Heal, Effect::Open, Effect::Heal]);
+    assert_eq!(effects[5..], [Effect::Heal, Effect::Open, Effect::Heal]);
 
     let too_late =
         [(50, Event::Abort), (1050, Event::Tick), (1051, Event::Released), (1060, Event::ApplyEnded(Verdict::Applied))];

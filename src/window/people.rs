@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::receipt::{Blocker, Held};
+use super::receipt::{Blocker, Bucket, Held, buckets};
 use super::registry::{Registry, Status};
 use crate::clients::{Client, State};
 use crate::ids::millis;
@@ -26,12 +26,12 @@ pub fn blockers(registry: &Registry, databases: &[Arc<Database>]) -> Vec<Blocker
         let since = view.transaction?;
         Some(Blocker {
             database: client.database.clone(),
-            kind: "transaction",
+            kind: "transaction".into(),
             user: client.user.clone(),
             application_name: client.application_name(),
             addr: client.peer.addr(),
             port: client.peer.port(),
-            state: if view.state == State::IdleInTransaction { "idle in transaction" } else { "active" },
+            state: if view.state == State::IdleInTransaction { "idle in transaction" } else { "active" }.into(),
             age_ms: millis(now.since(since)),
             statement: view.statement.show(),
             server_pid: view.link.map_or(0, |link| link.key.pid),
@@ -44,10 +44,10 @@ pub fn blockers(registry: &Registry, databases: &[Arc<Database>]) -> Vec<Blocker
 }
 
 /// What the gates of these databases have done to clients since they were last shut.
-pub(super) fn held(databases: &[Arc<Database>], status: &Status) -> Held {
+pub(super) fn held(databases: &[Arc<Database>], status: &Status) -> (Held, Vec<Bucket>) {
     let mut sum = Held { cut: status.cut, ..Held::default() };
     if status.window.times.shut.is_none() {
-        return sum;
+        return (sum, Vec::new());
     }
     let mut stalls = Vec::new();
     for database in databases {
@@ -61,6 +61,7 @@ pub(super) fn held(databases: &[Arc<Database>], status: &Status) -> Held {
         sum.expired += tally.expired;
         stalls.extend(tally.stalls_ms);
     }
+    let buckets = buckets(&stalls);
     sum.stalls(stalls);
-    sum
+    (sum, buckets)
 }

@@ -3,9 +3,10 @@
 //! Each finding is a line: what was checked, the verdict, whom it concerns, and a reason that a person can act on. A window
 //! starts if no line refuses it, or the operator has named the checks that may be passed over.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::lints::Lint;
 use super::plan::{Force, Stragglers};
@@ -13,7 +14,7 @@ use crate::config::{Class, Classes, Who};
 use crate::ids::millis;
 
 /// What a check has come to.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     /// Nothing speaks against it.
@@ -37,18 +38,18 @@ impl Verdict {
 }
 
 /// What is checked; the words are those of `force`.
-pub const CHECKS: [&str; 8] =
-    ["hours", "transactions", "sessions", "prepared", "standbys", "script", "target", "window"];
+pub const CHECKS: [&str; 9] =
+    ["hours", "transactions", "sessions", "prepared", "standbys", "script", "target", "change", "window"];
 /// What no operator can pass over: without it there is no change at all. By hand, the target is the operator's business.
 fn is_firm(check: &str, by_hand: bool) -> bool {
-    matches!(check, "script" | "window") || (check == "target" && !by_hand)
+    matches!(check, "script" | "change" | "window") || (check == "target" && !by_hand)
 }
 
 /// One finding.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Line {
     /// What was checked: a word of [`CHECKS`], or `lint`.
-    pub check: &'static str,
+    pub check: Cow<'static, str>,
     /// What it has come to.
     pub verdict: Verdict,
     /// Whom or what it concerns; empty for none in particular.
@@ -61,6 +62,7 @@ impl Line {
     /// A finding.
     #[must_use]
     pub fn new(check: &'static str, verdict: Verdict, subject: impl Into<String>, reason: impl Into<String>) -> Self {
+        let check = check.into();
         Self { check, verdict, subject: subject.into(), reason: reason.into() }
     }
 
@@ -157,6 +159,10 @@ pub struct Facts {
     pub prepared: Vec<Prepared>,
     /// Standbys that are streaming.
     pub standbys: Vec<Standby>,
+    /// What the change table says of the change, if it was asked, and whether that speaks against a start.
+    pub change: Option<(bool, String)>,
+    /// The change is applied already, since when.
+    pub present: Option<String>,
     /// How long it is until a window may start.
     pub hours_until: Duration,
     /// What could not be asked, and why.
@@ -215,6 +221,10 @@ pub fn judge(facts: &Facts, policy: &Policy) -> Vec<Line> {
     let target = target(facts);
     let seen = target.is_empty();
     check("target", target, "reachable, and takes changes");
+    if let Some((speaks_against, what)) = &facts.change {
+        let against = speaks_against.then(|| firm("change", what)).into_iter().collect();
+        check("change", against, what);
+    }
     check("transactions", transactions(facts, policy), "none is open for long through pglull");
     if let Some((_, why)) = facts.unasked.iter().find(|(what, _)| *what == "database") {
         let why = format!("not looked at: {why}");
@@ -231,13 +241,13 @@ pub fn judge(facts: &Facts, policy: &Policy) -> Vec<Line> {
 #[must_use]
 pub fn decide(lines: &mut [Line], force: &Force, by_hand: bool) -> Option<String> {
     for line in lines.iter_mut() {
-        if line.verdict == Verdict::Refuse && !is_firm(line.check, by_hand) && force.passes(line.check) {
+        if line.verdict == Verdict::Refuse && !is_firm(&line.check, by_hand) && force.passes(&line.check) {
             line.verdict = Verdict::Warn;
             line.reason.push_str(" (passed over by force)");
         }
     }
     let against: Vec<&Line> = lines.iter().filter(|line| line.verdict == Verdict::Refuse).collect();
-    let mut checks: Vec<&str> = against.iter().map(|line| line.check).collect();
+    let mut checks: Vec<&str> = against.iter().map(|line| line.check.as_ref()).collect();
     checks.dedup();
     let why: Vec<String> = against.iter().map(|line| line.sentence()).collect();
     if why.is_empty() {

@@ -43,7 +43,7 @@ const LOCK: &str = "AccessShareLock on accounts";
 fn nothing_is_found_and_each_check_says_so() {
     let mut lines = judge(&Facts::default(), &policy(""));
     assert!(lines.iter().all(|line| line.verdict == Verdict::Ok), "{lines:#?}");
-    let checks: Vec<_> = lines.iter().map(|line| line.check).collect();
+    let checks: Vec<_> = lines.iter().map(|line| line.check.as_ref()).collect();
     assert_eq!(checks, ["script", "hours", "target", "transactions", "sessions", "prepared", "standbys"]);
     assert_eq!(decide(&mut lines, &Force::Nothing, false), None);
 }

@@ -2,77 +2,34 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::{digest, rand};
 use subtle::ConstantTimeEq as _;
 use tokio::sync::{mpsc, watch};
 
-use super::event::{Effect, Event, Outcome};
+use super::apply::Script;
+use super::change_table::Note;
+use super::event::{Effect, Event};
 use super::machine::{Phase, Window};
-use super::plan::{Bounds, Force, Form};
-use super::preflight::Line;
-use super::receipt::{Blocker, Cut, Held, Receipt, Took};
+use super::plan::{Force, Form};
+use super::receipt::{Edge, Limits, Receipt, Took};
+use super::record::{Record, superfluous};
+use super::recover::{Unsettled, recover};
+pub use super::status::{Denied, Refusal, Request, Status};
+use super::store::Store;
 use super::{driver, people};
 use crate::auth::users::Users;
 use crate::clients::Clients;
 use crate::clock::{Clock, rfc3339};
-use crate::ids::Moment;
+use crate::ids::{Moment, millis};
 use crate::pool::database::Database;
 use crate::pool::databases::Databases;
 use crate::pool::groups::Scope;
 
-/// How many ended windows are kept for `SHOW WINDOWS`.
+/// How many receipts are kept, and for how long.
 const KEPT: usize = 200;
-
-/// How many of those who were cut a receipt names.
-const CUTS_KEPT: usize = 100;
-
-/// What a window is asked to do.
-#[derive(Clone, Debug)]
-pub struct Request {
-    /// The id that the operator gives it, if any.
-    pub id: Option<String>,
-    /// The databases that it covers.
-    pub databases: Vec<String>,
-    /// How it changes the schema.
-    pub form: Form,
-    /// The change, where there is one.
-    pub sql: Option<String>,
-    /// Its bounds.
-    pub bounds: Bounds,
-    /// What is passed over of what preflight has against it.
-    pub force: Force,
-    /// Which clients are held.
-    pub scope: Scope,
-    /// Who asks: user and address.
-    pub owner: String,
-}
-
-/// Everything that is known of a window at one moment.
-#[derive(Clone, Debug)]
-pub struct Status {
-    /// The machine.
-    pub window: Window,
-    /// The phases it has been in, with their beginnings.
-    pub edges: Vec<(Moment, &'static str)>,
-    /// What preflight has found.
-    pub preflight: Vec<Line>,
-    /// Those who kept the drain from finishing.
-    pub blockers: Vec<Blocker>,
-    /// What Postgres had to say while the change ran.
-    pub notices: Vec<String>,
-    /// Sessions beside us that the change had to wait for.
-    pub beside: Vec<Blocker>,
-    /// Those who were cut, by a policy that the operator named; not more than a hundred of them.
-    pub cuts: Vec<Cut>,
-    /// How many were cut.
-    pub cut: u64,
-    /// The books at its end; while it runs they are read live.
-    pub held: Option<Held>,
-    /// How it ended, with the blockers if they were the reason; empty while it runs.
-    pub reason: String,
-}
+const KEPT_FOR: Duration = Duration::from_hours(90 * 24);
 
 /// A window: what never changes of it, and how it stands.
 #[derive(Debug)]
@@ -93,66 +50,11 @@ pub struct Handle {
     pub scope: Scope,
     /// How it stands; changes with each step.
     pub status: watch::Receiver<Status>,
-    /// Of its change; empty for none.
-    pub change_sha256: String,
+    /// What is written of its change.
+    pub(super) note: Note,
     started_at: SystemTime,
     events: mpsc::UnboundedSender<Event>,
     clock: Clock,
-}
-
-/// Why a window was not begun.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum Refusal {
-    /// The database is not in the configuration.
-    #[error("no such database: {0}")]
-    NoDatabase(String),
-    /// Another window covers it.
-    #[error("database \"{database}\" is in window {id} of {owner}, {phase}")]
-    Busy {
-        /// The database.
-        database: String,
-        /// That window's id.
-        id: String,
-        /// Who has it.
-        owner: String,
-        /// Where it stands.
-        phase: &'static str,
-    },
-    /// The id was used before.
-    #[error("there is a window {0} already")]
-    IdUsed(String),
-    /// The proxy is shutting down.
-    #[error("pooler is shutting down")]
-    Closing,
-}
-
-/// What steering a window can come to, other than done.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum Denied {
-    /// There is no such window.
-    #[error("no such window: {0}")]
-    Unknown(String),
-    /// The token is not its.
-    #[error("wrong token for window {0}")]
-    WrongToken(String),
-    /// It has ended.
-    #[error("window {id} has ended: {outcome}")]
-    Over {
-        /// Its id.
-        id: String,
-        /// How.
-        outcome: &'static str,
-    },
-    /// It cannot take this now.
-    #[error("window {id} is {phase}: {why}")]
-    NotNow {
-        /// Its id.
-        id: String,
-        /// Where it stands.
-        phase: &'static str,
-        /// What would have to be.
-        why: &'static str,
-    },
 }
 
 /// All windows.
@@ -161,22 +63,53 @@ pub struct Registry {
     pub(super) databases: Arc<Databases>,
     pub(super) clients: Arc<Clients>,
     pub(super) clock: Clock,
+    /// Where records are kept, if anywhere.
+    pub(super) store: Option<Arc<Store>>,
     users: Arc<Users>,
     books: Mutex<Books>,
 }
 
+/// What earlier processes have left: the folder, and the records in it, the oldest first.
+pub type Left = Option<(Store, Vec<Record>)>;
+
 #[derive(Debug, Default)]
 struct Books {
     live: Vec<Arc<Handle>>,
-    past: VecDeque<Arc<Handle>>,
+    /// Those of an earlier process whose end is not known yet.
+    unsettled: Vec<Arc<Unsettled>>,
+    past: VecDeque<Receipt>,
     closing: bool,
 }
 
 impl Registry {
-    /// An empty one.
+    /// One with what earlier processes have left.
     #[must_use]
-    pub fn new(databases: Arc<Databases>, clients: Arc<Clients>, users: Arc<Users>, clock: Clock) -> Arc<Self> {
-        Arc::new(Self { databases, clients, clock, users, books: Mutex::default() })
+    pub fn new(
+        databases: Arc<Databases>,
+        clients: Arc<Clients>,
+        users: Arc<Users>,
+        clock: Clock,
+        left: Left,
+    ) -> Arc<Self> {
+        let (store, records) = left.map_or((None, Vec::new()), |(store, records)| (Some(Arc::new(store)), records));
+        let (settled, open): (Vec<_>, Vec<_>) = records.into_iter().partition(Record::settled);
+        let books = Books {
+            unsettled: open.into_iter().map(Unsettled::new).map(Arc::new).collect(),
+            past: settled.into_iter().map(|record| record.receipt).collect(),
+            ..Books::default()
+        };
+        let registry = Self { databases, clients, clock, store, users, books: Mutex::new(books) };
+        registry.forget(&mut registry.books());
+        Arc::new(registry)
+    }
+
+    /// Begins to settle what an earlier process has left open. Nobody waits for it.
+    pub fn recover(self: &Arc<Self>) {
+        for unsettled in self.books().unsettled.clone() {
+            let databases = unsettled.receipt().databases.iter();
+            databases.filter_map(|name| self.databases.find(name)).for_each(|found| found.metrics.windows_started());
+            tokio::spawn(recover(Arc::clone(self), unsettled));
+        }
     }
 
     fn books(&self) -> MutexGuard<'_, Books> {
@@ -212,15 +145,8 @@ impl Registry {
         }
         let now = self.clock.now();
         let started_at = SystemTime::now();
-        let id = request.id.unwrap_or_else(|| fresh_id(started_at));
-        // A change that was not applied may be tried again under its id.
-        let done = |handle: &&Arc<Handle>| {
-            let status = handle.status.borrow();
-            let failed = matches!(status.window.phase.outcome(), Some(Outcome::Aborted(_) | Outcome::Refused(_)));
-            !failed || handle.form != Form::Apply || request.form != Form::Apply
-        };
-        let past = books.past.iter().filter(done);
-        if books.live.iter().chain(past).any(|handle| handle.id == id) {
+        let id = request.id.clone().unwrap_or_else(|| fresh_id(started_at));
+        if books.uses(&id, &request) {
             return Err(Refusal::IdUsed(id));
         }
         for database in &databases {
@@ -231,6 +157,10 @@ impl Registry {
                 };
                 let (id, owner) = (other.id.clone(), other.owner.clone());
                 return Err(Refusal::Busy { database: database.name.clone(), id, owner, phase });
+            }
+            if let Some(other) = books.unsettled.iter().find(|unsettled| unsettled.covers(&database.name)) {
+                let (id, owner) = (other.receipt().id.clone(), other.receipt().owner.clone());
+                return Err(Refusal::Busy { database: database.name.clone(), id, owner, phase: "recovering" });
             }
         }
         let (window, first) = Window::begin(request.form, request.bounds, now);
@@ -244,11 +174,18 @@ impl Registry {
             cuts: Vec::new(),
             cut: 0,
             held: None,
+            stalls: Vec::new(),
+            samples: Vec::new(),
+            ended_at: String::new(),
             reason: String::new(),
         };
         let (sender, status) = watch::channel(status);
         let (events, received) = mpsc::unbounded_channel();
         let sql = request.sql.unwrap_or_default();
+        let owner = request.owner.clone();
+        // Of a rehearsal nothing stays.
+        let table = request.change_table.filter(|_| request.form == Form::Apply);
+        let note = Note { id: id.clone(), sha256: fingerprint(&sql), owner, table };
         let handle = Arc::new(Handle {
             token: random_hex(16),
             owner: request.owner,
@@ -258,7 +195,7 @@ impl Registry {
             databases,
             status,
             started_at,
-            change_sha256: fingerprint(&sql),
+            note,
             events: events.clone(),
             clock: self.clock,
             id,
@@ -266,24 +203,65 @@ impl Registry {
         books.live.push(Arc::clone(&handle));
         drop(books);
         let channels = (sender, events, received);
-        Ok((driver::Driver::new(Arc::clone(self), handle, channels, Arc::from(sql)), first))
+        let script = Script { sql: Arc::from(sql), verify: Arc::from(request.verify.unwrap_or_default()) };
+        Ok((driver::Driver::new(Arc::clone(self), handle, channels, script), first))
     }
 
     /// The window has ended; its database is free for another.
-    pub(super) fn ended(&self, handle: &Arc<Handle>) {
+    pub(super) fn ended(&self, handle: &Arc<Handle>, receipt: Receipt) {
         let mut books = self.books();
         books.live.retain(|live| !Arc::ptr_eq(live, handle));
-        books.past.push_back(Arc::clone(handle));
-        if books.past.len() > KEPT {
-            books.past.pop_front();
+        books.past.push_back(receipt);
+        self.forget(&mut books);
+    }
+
+    /// What became of a window of an earlier process is known.
+    pub(super) fn settled(&self, unsettled: &Arc<Unsettled>, receipt: Receipt) {
+        let mut books = self.books();
+        books.unsettled.retain(|other| !Arc::ptr_eq(other, unsettled));
+        books.past.push_back(receipt);
+        self.forget(&mut books);
+    }
+
+    /// Receipts that are too many or too old are kept no longer.
+    fn forget(&self, books: &mut Books) {
+        books.past.make_contiguous().sort_by(|one, other| one.started_at.cmp(&other.started_at));
+        let oldest = SystemTime::now().checked_sub(KEPT_FOR).map(rfc3339);
+        let times: Vec<&str> = books.past.iter().map(|receipt| receipt.started_at.as_str()).collect();
+        let gone: Vec<Receipt> = books.past.drain(..superfluous(&times, KEPT, oldest.as_deref())).collect();
+        if let Some(store) = self.store.clone().filter(|_| !gone.is_empty()) {
+            let names = gone.iter().map(Receipt::file_name).collect();
+            store.remove_beside(names);
         }
     }
 
-    /// All windows that are known, oldest first.
+    /// The receipts of all windows that are known, oldest first.
     #[must_use]
-    pub fn list(&self) -> Vec<Arc<Handle>> {
+    pub fn list(&self) -> Vec<Receipt> {
         let books = self.books();
-        books.past.iter().chain(&books.live).cloned().collect()
+        let unsettled = books.unsettled.iter().map(|unsettled| unsettled.receipt().clone());
+        let live = books.live.iter().map(|handle| handle.receipt());
+        books.past.iter().cloned().chain(unsettled).chain(live).collect()
+    }
+
+    /// The receipt of the last window with this id, and the window itself while it runs.
+    ///
+    /// # Errors
+    /// [`Denied::Unknown`].
+    pub fn show(&self, id: &str) -> Result<(Receipt, Option<Arc<Handle>>), Denied> {
+        let books = self.books();
+        if let Some(handle) = books.live.iter().find(|handle| handle.id == id) {
+            return Ok((handle.receipt(), Some(Arc::clone(handle))));
+        }
+        let unsettled = books.unsettled.iter().map(|unsettled| unsettled.receipt());
+        let found = unsettled.chain(books.past.iter().rev()).find(|receipt| receipt.id == id);
+        found.map(|receipt| (receipt.clone(), None)).ok_or_else(|| Denied::Unknown(id.to_owned()))
+    }
+
+    /// The window of an earlier process with this id, if it is not settled yet.
+    #[must_use]
+    pub fn unsettled(&self, id: &str) -> Option<Arc<Unsettled>> {
+        self.books().unsettled.iter().find(|unsettled| unsettled.receipt().id == id).cloned()
     }
 
     /// The windows that run.
@@ -293,14 +271,19 @@ impl Registry {
         self.books().live.iter().filter(|handle| !closed(handle)).cloned().collect()
     }
 
-    /// The window with this id.
+    /// The window with this id, to be steered.
     ///
     /// # Errors
-    /// [`Denied::Unknown`].
+    /// [`Denied`] if there is none, or none that runs.
     pub fn find(&self, id: &str) -> Result<Arc<Handle>, Denied> {
-        let books = self.books();
-        let found = books.past.iter().chain(&books.live).rev().find(|handle| handle.id == id);
-        found.cloned().ok_or_else(|| Denied::Unknown(id.to_owned()))
+        match self.show(id)? {
+            (_, Some(handle)) => Ok(handle),
+            (receipt, None) if receipt.outcome.is_empty() => {
+                let why = "the proxy was restarted; WINDOW ABORT gives up finding out how it ended";
+                Err(Denied::NotNow { id: id.to_owned(), phase: "recovering", why })
+            }
+            (receipt, None) => Err(Denied::Over { id: id.to_owned(), outcome: receipt.outcome }),
+        }
     }
 
     /// No window is begun from here on, and those that run are told to end. Waits until they have. Cancel-safe.
@@ -321,13 +304,20 @@ impl Registry {
     }
 }
 
-impl Status {
-    /// Notes that somebody was cut.
-    pub(super) fn note_cut(&mut self, cut: Cut) {
-        self.cut += 1;
-        if self.cuts.len() < CUTS_KEPT {
-            self.cuts.push(cut);
-        }
+impl Books {
+    /// Whether an id is used up. A change that is not applied may be tried again under its id, and so may one of which the
+    /// database will say that it is applied.
+    fn uses(&self, id: &str, request: &Request) -> bool {
+        let noted = request.change_table.is_some();
+        let again = |past: &Receipt| {
+            let done = matches!(past.outcome.as_ref(), "applied" | "unknown");
+            // A record that could not be read does not say of which form it was.
+            let apply = past.form == Form::Apply.as_str() || past.form.is_empty();
+            request.form == Form::Apply && apply && (noted || !done)
+        };
+        self.live.iter().any(|handle| handle.id == id)
+            || self.unsettled.iter().any(|unsettled| unsettled.receipt().id == id)
+            || self.past.iter().any(|past| past.id == id && !again(past))
     }
 }
 
@@ -350,7 +340,7 @@ impl Handle {
 
     fn over(&self) -> Option<Denied> {
         let status = self.status.borrow();
-        let outcome = status.window.phase.outcome()?.as_str();
+        let outcome = status.window.phase.outcome()?.as_str().into();
         Some(Denied::Over { id: self.id.clone(), outcome })
     }
 
@@ -414,24 +404,37 @@ impl Handle {
     #[must_use]
     pub fn receipt(&self) -> Receipt {
         let status = self.status.borrow().clone();
+        self.receipt_of(status)
+    }
+
+    /// Its record at a status.
+    pub(super) fn receipt_of(&self, status: Status) -> Receipt {
         let now = self.clock.now();
-        let held = status.held.clone().unwrap_or_else(|| people::held(&self.databases, &status));
+        let held = status.held.clone().unwrap_or_else(|| people::held(&self.databases, &status).0);
+        let started = status.window.times.started;
+        let edge =
+            |(at, phase): &(Moment, &'static str)| Edge { at_ms: millis(at.since(started)), phase: (*phase).into() };
         Receipt {
             id: self.id.clone(),
             databases: self.databases.iter().map(|database| database.name.clone()).collect(),
-            form: self.form.as_str(),
+            form: self.form.as_str().into(),
             owner: self.owner.clone(),
-            change_sha256: self.change_sha256.clone(),
+            change_sha256: self.note.sha256.clone(),
             started_at: rfc3339(self.started_at),
-            phase: status.window.phase.as_str(),
-            outcome: status.window.phase.outcome().map_or("", |outcome| outcome.as_str()),
+            ended_at: status.ended_at,
+            phase: status.window.phase.as_str().into(),
+            outcome: status.window.phase.outcome().map_or("", |outcome| outcome.as_str()).into(),
             reason: status.reason,
+            limits: Limits::of(&status.window.bounds),
             took: Took::of(&status.window, now),
             held,
             preflight: status.preflight,
             blockers: [status.blockers, status.beside].concat(),
             cuts: status.cuts,
             notices: status.notices,
+            edges: status.edges.iter().map(edge).collect(),
+            samples: status.samples,
+            stalls: status.stalls,
         }
     }
 
@@ -439,7 +442,7 @@ impl Handle {
     #[must_use]
     pub fn tenure_left_ms(&self) -> u64 {
         let until = self.status.borrow().window.tenure_until;
-        until.map_or(0, |until| crate::ids::millis(until.since(self.clock.now())))
+        until.map_or(0, |until| millis(until.since(self.clock.now())))
     }
 }
 
@@ -451,7 +454,7 @@ pub(super) fn fingerprint(sql: &str) -> String {
 fn fresh_id(now: SystemTime) -> String {
     let compact: String = rfc3339(now).chars().filter(|c| !matches!(c, '-' | ':')).collect();
     let seconds = compact.split('.').next().unwrap_or(&compact);
-    format!("w-{seconds}Z-{}", random_hex(2))
+    format!("w-{seconds}Z-{}", random_hex(4))
 }
 
 fn random_hex(bytes: usize) -> String {

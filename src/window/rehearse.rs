@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::event::Outcome;
+use super::apply::Script;
+use super::change_table::Note;
+use super::event::Event;
 use super::facts::{Looked, Wanted, look};
 use super::plan::Form;
 use super::predict::{Live, Prediction, predict};
 use super::preflight::{Line, Verdict};
-use super::receipt::Took;
-use super::registry::{Handle, Refusal, Registry, Request, fingerprint};
+use super::receipt::Receipt;
+use super::registry::{Refusal, Registry, Request, fingerprint};
 use crate::ids::millis;
 use crate::pool::database::Database;
 
@@ -34,14 +36,28 @@ pub struct Rehearsal {
 pub async fn rehearse(registry: &Registry, request: &Request) -> Result<Rehearsal, Refusal> {
     let databases = registry.covered(&request.databases)?;
     let sql: Arc<str> = Arc::from(request.sql.clone().unwrap_or_default());
+    let note = Note {
+        id: request.id.clone().unwrap_or_default(),
+        sha256: fingerprint(&sql),
+        owner: request.owner.clone(),
+        table: request.change_table.clone().filter(|_| request.id.is_some()),
+    };
+    let verify = Arc::from(request.verify.clone().unwrap_or_default());
     let wanted = Wanted {
         form: if sql.is_empty() { Form::Drill } else { Form::Apply },
-        sql: Arc::clone(&sql),
+        script: Script { sql: Arc::clone(&sql), verify },
+        note,
+        looks_only: true,
         force: request.force.clone(),
         stragglers: request.bounds.stragglers,
     };
-    let (live, looked) = tokio::join!(live(registry, &databases, &sql), look(registry, &databases, &wanted));
-    let Looked { mut lines, mut refusal, change } = looked;
+    let (live, looked) = tokio::join!(live(registry, &databases, &sql), Box::pin(look(registry, &databases, &wanted)));
+    let Looked { mut lines, answer, change } = looked;
+    let mut refusal = match answer {
+        Event::Refused(why) => Some(why),
+        // The change is there: its window would end before anybody is held.
+        _ => None,
+    };
     if let Some(change) = change {
         change.server.farewell();
     }
@@ -76,15 +92,20 @@ pub(super) async fn live(registry: &Registry, databases: &[Arc<Database>], sql: 
     let open_ms = mine.iter().filter_map(|client| Some(millis(now.since(client.view().transaction?)))).collect();
     let past = past(registry, databases);
     let sha256 = fingerprint(sql);
-    let same = past.iter().filter(|(handle, ..)| !sha256.is_empty() && handle.change_sha256 == sha256);
-    let mut done = same.filter(|(_, outcome, _)| matches!(outcome, Outcome::Applied | Outcome::Rehearsed));
+    let same = past.iter().filter(|receipt| !sha256.is_empty() && receipt.change_sha256 == sha256);
+    let mut done = same.filter(|receipt| matches!(receipt.outcome.as_ref(), "applied" | "rehearsed"));
     Live {
         open_ms,
         mean_us,
         per_second: count.saturating_mul(1000) / elapsed,
         clients: u64::try_from(mine.len()).unwrap_or(u64::MAX),
-        drains_ms: past.iter().filter(|(.., took)| took.hold_ms > 0).map(|(.., took)| took.drain_ms).collect(),
-        apply_ms: done.next().map(|(.., took)| took.apply_ms.max(1)),
+        drains_ms: past
+            .iter()
+            .map(|receipt| &receipt.took)
+            .filter(|took| took.hold_ms > 0)
+            .map(|took| took.drain_ms)
+            .collect(),
+        apply_ms: done.next().map(|receipt| receipt.took.apply_ms.max(1)),
     }
 }
 
@@ -98,15 +119,8 @@ fn totals(databases: &[Arc<Database>]) -> (u64, u64) {
 }
 
 /// The windows that these databases have had, the latest first.
-fn past(registry: &Registry, databases: &[Arc<Database>]) -> Vec<(Arc<Handle>, Outcome, Took)> {
-    let now = registry.clock.now();
-    let all = registry.list().into_iter().rev();
-    let ours = all.filter(|handle| databases.iter().any(|database| handle.covers(&database.name)));
-    ours.filter_map(|handle| {
-        let window = handle.status.borrow().window.clone();
-        let outcome = window.phase.outcome()?.clone();
-        let took = Took::of(&window, now);
-        (handle.form != Form::Pause).then_some((handle, outcome, took))
-    })
-    .collect()
+fn past(registry: &Registry, databases: &[Arc<Database>]) -> Vec<Receipt> {
+    let covers = |receipt: &Receipt| databases.iter().any(|database| receipt.databases.contains(&database.name));
+    let ended = |receipt: &Receipt| !receipt.outcome.is_empty() && receipt.form != Form::Pause.as_str();
+    registry.list().into_iter().rev().filter(|receipt| covers(receipt) && ended(receipt)).collect()
 }

@@ -206,6 +206,12 @@ pub fn objection(sql: &str) -> Option<String> {
     statements.iter().find_map(|statement| object(statement))
 }
 
+/// The same of what is to be verified in the transaction of a change; it may be empty.
+#[must_use]
+pub fn verify_objection(sql: &str) -> Option<String> {
+    statements(sql).iter().find_map(|statement| object(statement)).map(|objection| format!("verify: {objection}"))
+}
+
 fn object(statement: &str) -> Option<String> {
     let upper = statement.to_uppercase();
     let words: Vec<&str> = upper.split(' ').collect();

@@ -59,10 +59,10 @@ fn cut(client: &Arc<Client>, fate: Class, handle: &Handle) -> Option<Cut> {
     }
     Some(Cut {
         database: client.database.clone(),
-        kind: "client",
+        kind: "client".into(),
         id: client.id.0,
         user: client.user.clone(),
         application_name: client.application_name(),
-        policy,
+        policy: policy.into(),
     })
 }

@@ -29,6 +29,7 @@ pub mod sqlstate {
     pub const INVALID_SQL_STATEMENT_NAME: &str = "26000";
     pub const INVALID_CURSOR_NAME: &str = "34000";
     pub const PROGRAM_LIMIT_EXCEEDED: &str = "54000";
+    pub const UNIQUE_VIOLATION: &str = "23505";
     pub const UNDEFINED_OBJECT: &str = "42704";
     pub const INSUFFICIENT_PRIVILEGE: &str = "42501";
     pub const TOO_MANY_CONNECTIONS: &str = "53300";
@@ -41,6 +42,8 @@ pub mod sqlstate {
     pub const CANNOT_CONNECT_NOW: &str = "57P03";
     pub const FEATURE_NOT_SUPPORTED: &str = "0A000";
     pub const INVALID_PARAMETER_VALUE: &str = "22023";
+    pub const IO_ERROR: &str = "58030";
+    pub const ASSERT_FAILURE: &str = "P0004";
     pub const CONFIG_FILE_ERROR: &str = "F0000";
     pub const INTERNAL_ERROR: &str = "XX000";
 }

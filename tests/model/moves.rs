@@ -18,6 +18,9 @@ use crate::world::{A, At, B, CLIENTS, Plan, Win, World, gives_way};
 pub(crate) enum Word {
     Passed,
     Refused,
+    Present,
+    Recorded,
+    NotRecorded,
     Drained,
     GateLost,
     Healed,
@@ -63,7 +66,8 @@ impl Do {
     const fn trouble(self) -> bool {
         matches!(
             self,
-            Self::Tell(_, Word::Refused | Word::Abort | Word::OwnerGone | Word::Shutdown | Word::Renew)
+            Self::Tell(_, Word::Refused | Word::Present | Word::NotRecorded)
+                | Self::Tell(_, Word::Abort | Word::OwnerGone | Word::Shutdown | Word::Renew)
                 | Self::Die(_)
                 | Self::Lost(..)
                 | Self::ServerLost(_)
@@ -257,6 +261,7 @@ pub(crate) fn name_of(outcome: &Outcome, form: Form) -> &'static str {
         Outcome::Rehearsed if form == Form::Drill => "rehearsed: the drain",
         Outcome::Rehearsed => "rehearsed: the change",
         Outcome::Refused(_) => "refused",
+        Outcome::Present(_) => "already applied",
         Outcome::Unknown(_) => "unknown",
         Outcome::Aborted(reason) => match reason {
             Reason::DrainBound => "aborted: drain bound",

@@ -22,6 +22,7 @@ mutants! {
     FailedIsApplied, AppliedIsFailed, UnknownIsFailed, LateVerdictLost, StopSkipped, HealSkipped,
     AbortCutsHealing, AbortSkipsOpen, AbortIgnored, OwnerGoneIgnored, ShutdownIgnored, OverheldIgnored, UnmovedIgnored,
     GateLostIgnored, ClosedAgain, ApplyUnbounded, CancelIsTerminate, StraggleAtOnce, RefusedIgnored,
+    PresentIsPassed, NotRecordedIsRecorded, NotRecordedIgnored, RecordSkipped,
     PauseIsApplied, DrillIsApplied, DrillHolds, RehearsedIsApplied, TrialCommits, AbortingWaits, CloseWhileDraining,
     // The ledger.
     BeginsAtShutGate, GrantLost, GrantTwice, StallForgotten, FinishForgotten, FinishTwice, ServerLeaked,
@@ -54,6 +55,10 @@ pub(crate) fn step_with(
             if let Some(at) = effects.iter().position(|e| matches!(e, Effect::Shut { .. })) {
                 effects.push(effects[at].clone());
             }
+        }
+        Mutant::RecordSkipped if after.phase == Phase::Recording => {
+            effects.clear();
+            after = step(after, Event::Recorded, now, effects);
         }
         Mutant::TenureIgnored => after.tenure_until = None,
         Mutant::AbortCutsHealing => {
@@ -118,6 +123,9 @@ fn event_with(mutant: Mutant, window: &Window, event: Event) -> Option<Event> {
         (Mutant::RehearsedIsApplied, Event::ApplyEnded(Verdict::Rehearsed)) => Event::ApplyEnded(Verdict::Applied),
         (Mutant::AppliedIsFailed, Event::ApplyEnded(Verdict::Applied))
         | (Mutant::UnknownIsFailed, Event::ApplyEnded(Verdict::Unknown(_))) => Event::ApplyEnded(failed()),
+        (Mutant::NotRecordedIgnored, Event::NotRecorded(_)) => return None,
+        (Mutant::NotRecordedIsRecorded, Event::NotRecorded(_)) => Event::Recorded,
+        (Mutant::PresentIsPassed, Event::Present(_)) => Event::Passed,
         (Mutant::CloseWhileDraining, Event::Close) if draining && window.form == Form::Open => Event::Drained,
         (_, event) => event,
     })

@@ -61,11 +61,11 @@ pub(crate) fn told(model: &Model, world: &World, ix: usize, told: &Told<'_>) -> 
         });
     }
     ensure(
-        !matches!(told.event, Event::Refused(_)) || *old != Phase::Preflight || win.closed(),
+        !matches!(told.event, Event::Refused(_) | Event::Present(_)) || *old != Phase::Preflight || win.closed(),
         "a refused window goes on",
     )?;
     if win.closed() && old != new {
-        let direct = *old == Phase::Preflight;
+        let direct = matches!(old, Phase::Preflight | Phase::Recording);
         ensure(direct || matches!(old, Phase::Releasing { .. }), "a window closes with the gate shut")?;
         let opened = win.window.times.opened.unwrap_or_default();
         let grace = world.now.0 >= opened.0 + 5000;
@@ -73,6 +73,10 @@ pub(crate) fn told(model: &Model, world: &World, ix: usize, told: &Told<'_>) -> 
             direct || grace || world.released(&Win { window: told.old.clone(), ..win.clone() }),
             "a window closes while clients are held",
         )?;
+    }
+    if *told.event == Event::NotRecorded("full".into()) {
+        ensure(win.closed() && win.asked.shut == 0, "a window goes on without its record")?;
+        model.saw("the record could not be written");
     }
     outcome_edge(model, world, ix, told)?;
     effects_edge(world, ix, told)
@@ -126,6 +130,8 @@ fn effects_edge(world: &World, ix: usize, told: &Told<'_>) -> Check {
     for effect in told.effects {
         match effect {
             Effect::Shut { bound } => {
+                let recorded = win.recorded || win.window.form == Form::Pause;
+                ensure(recorded, "a gate is shut before the record is written")?;
                 ensure(*bound == hold_until, "the watchdog's bound is not the hold bound")?;
             }
             Effect::StartApply { deadline } => {
@@ -141,7 +147,7 @@ fn effects_edge(world: &World, ix: usize, told: &Told<'_>) -> Check {
                 let planned = *policy == bounds.stragglers && *policy != Stragglers::Abort;
                 ensure(due && planned, "stragglers are dealt with against the plan")?;
             }
-            Effect::Preflight | Effect::StopApply | Effect::Heal | Effect::Open => {}
+            Effect::Preflight | Effect::Record | Effect::StopApply | Effect::Heal | Effect::Open => {}
         }
     }
     let applied = *told.event == Event::ApplyEnded(Verdict::Applied);
@@ -270,6 +276,7 @@ fn outcomes(win: &Win) -> Check {
             ensure(!win.committed && !may_commit, "rehearsed, but the change is committed, or may be")?;
             ensure((form == Form::Trial) == (win.asked.start > 0), "a drill starts a change, or a trial none")
         }
+        Outcome::Present(_) => ensure(win.asked.shut == 0 && !may_commit, "applied before, and yet it held or began"),
         Outcome::Aborted(_) | Outcome::Refused(_) => {
             ensure(!win.committed, "aborted, but the change is committed")?;
             ensure(!may_commit, "aborted, but the change may still commit")?;

@@ -36,6 +36,9 @@ impl Model {
         let words = [
             (win.preflight, Word::Passed),
             (win.preflight, Word::Refused),
+            (win.preflight && win.window.form == Form::Apply, Word::Present),
+            (win.record, Word::Recorded),
+            (win.record, Word::NotRecorded),
             (win.drained, Word::Drained),
             (win.lost, Word::GateLost),
             (win.heal, Word::Healed),
@@ -70,9 +73,21 @@ impl Model {
         let now = world.now;
         let win = &mut world.wins[ix];
         let event = match word {
-            Word::Passed | Word::Refused => {
+            Word::Passed | Word::Refused | Word::Present => {
                 win.preflight = false;
-                if word == Word::Passed { Event::Passed } else { Event::Refused("no".into()) }
+                match word {
+                    Word::Passed => Event::Passed,
+                    Word::Refused => Event::Refused("no".into()),
+                    _ => Event::Present("there".into()),
+                }
+            }
+            Word::Recorded => {
+                (win.record, win.recorded) = (false, true);
+                Event::Recorded
+            }
+            Word::NotRecorded => {
+                win.record = false;
+                Event::NotRecorded("full".into())
             }
             Word::Drained => {
                 win.drained = false;
@@ -126,6 +141,7 @@ impl Model {
         };
         match effect {
             Effect::Preflight => world.wins[ix].preflight = true,
+            Effect::Record => world.wins[ix].record = true,
             Effect::Shut { bound } => self.shut(world, ix, bound),
             Effect::Straggle(policy) => {
                 if mine || self.is(Mutant::StragglesAtLostGate) {
@@ -284,7 +300,7 @@ fn count(win: &mut Win, effects: &[Effect]) {
                 win.asked.heal += 1;
                 win.unhealed = false;
             }
-            Effect::Preflight | Effect::Straggle(_) => {}
+            Effect::Preflight | Effect::Record | Effect::Straggle(_) => {}
         }
     }
 }

@@ -105,6 +105,7 @@ pub(crate) struct Win {
     pub(crate) watch: Option<Moment>,
     /// Answers on their way to the machine.
     pub(crate) preflight: bool,
+    pub(crate) record: bool,
     pub(crate) drained: bool,
     pub(crate) lost: bool,
     pub(crate) unmoved: bool,
@@ -118,6 +119,8 @@ pub(crate) struct Win {
     pub(crate) committed: bool,
     /// Committed, and no healing has been asked for since.
     pub(crate) unhealed: bool,
+    /// The record of the window is on the disk.
+    pub(crate) recorded: bool,
     /// The operator's word was taken.
     pub(crate) word: bool,
     pub(crate) spoke: Moment,
@@ -133,6 +136,8 @@ impl Win {
             epoch: None,
             watch: None,
             preflight: false,
+            record: false,
+            recorded: false,
             drained: false,
             lost: false,
             unmoved: false,

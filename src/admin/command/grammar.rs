@@ -16,7 +16,7 @@ const COMMANDS: &str =
     "SHOW, WINDOW, PAUSE, RESUME, RECONNECT, WAIT_CLOSE, KILL, KILL_CLIENT, DISABLE, ENABLE, SET, RELOAD or SHUTDOWN";
 
 /// What `WITH (..)` takes.
-const OPTIONS: &str = "drain, apply, hold, tenure, stragglers, id, force, also, users, applications, start_within, fire_drill or rollback";
+const OPTIONS: &str = "drain, apply, hold, tenure, stragglers, id, verify, force, also, users, applications, start_within, fire_drill or rollback";
 
 /// What `SHOW` shows without an argument.
 const SHOWN: [(&str, Show); 23] = [
@@ -248,6 +248,9 @@ impl Cursor<'_> {
         if verb != "apply" && options.start_within.is_some() {
             return Err(self.refuse("start_within is an option of WINDOW APPLY", "otherwise, you choose the moment"));
         }
+        if verb != "apply" && options.verify.is_some() {
+            return Err(self.refuse("verify is for WINDOW APPLY", "by hand, look before WINDOW CLOSE"));
+        }
         Ok(())
     }
 
@@ -313,6 +316,10 @@ impl Cursor<'_> {
                 if self.flag()? {
                     options.rehearsal = Rehearsal::Rollback;
                 }
+            }
+            "verify" => {
+                self.need('=')?;
+                options.verify = Some(self.sql()?);
             }
             "start_within" => options.start_within = Some(self.duration(true)?),
             _ => return Err(self.expected_last(OPTIONS)),

@@ -66,6 +66,7 @@ fn windows() {
         tenure: secs(25),
         stragglers: Some(Stragglers::Cancel),
         id: name("w-1"),
+        verify: Some("select true;".to_owned()),
         force: Force::Everything,
         also: vec!["b".to_owned(), "*".to_owned()],
         users: vec!["app".to_owned()],
@@ -79,7 +80,7 @@ fn windows() {
     let plain = WindowOptions::default;
     for (text, expect) in [
         (
-            "WINDOW APPLY a WITH (drain='2s', apply = 1.5s, hold='1min', tenure=25, stragglers='cancel', id='w-1', force, also='b, *', users='app', applications='web*,my job') AS $x$ a $$;$$ b $x$;",
+            "WINDOW APPLY a WITH (drain='2s', apply = 1.5s, hold='1min', tenure=25, stragglers='cancel', id='w-1', verify=$v$select true;$v$, force, also='b, *', users='app', applications='web*,my job') AS $x$ a $$;$$ b $x$;",
             Command::WindowApply { databases: a(), options: bounds, sql: " a $$;$$ b ".into() },
         ),
         ("window apply a as 'it''s'", Command::WindowApply { databases: a(), options: plain(), sql: "it's".into() }),
@@ -188,7 +189,7 @@ fn mistakes_say_what_was_expected_and_where() {
         (
             "WINDOW OPEN a WITH ()",
             21,
-            "expected drain, apply, hold, tenure, stragglers, id, force, also, users, applications, start_within, fire_drill or rollback, got \")\"".into(),
+            "expected drain, apply, hold, tenure, stragglers, id, verify, force, also, users, applications, start_within, fire_drill or rollback, got \")\"".into(),
         ),
         ("WINDOW", 7, "expected APPLY, OPEN, REHEARSE, RENEW, CLOSE or ABORT, got the end of the command".into()),
         ("WINDOW APPLY a WITH (fire_drill) AS 'x'", 1, "fire_drill and rollback are options of WINDOW REHEARSE".into()),
@@ -202,12 +203,9 @@ fn mistakes_say_what_was_expected_and_where() {
         ("WINDOW OPEN a WITH (force, force)", 28, "expected each option once, got \"force\"".into()),
         ("WINDOW OPEN a WITH (hold = 0)", 28, "expected a duration above 0, got \"0\"".into()),
         ("WINDOW OPEN a WITH (stragglers = kill)", 34, "expected abort, cancel or terminate, got \"kill\"".into()),
-        (
-            "WINDOW OPEN a WITH (verify = 'x')",
-            21,
-            "expected drain, apply, hold, tenure, stragglers, id, force, also, users, applications, start_within, fire_drill or rollback, got \"verify\""
-                .into(),
-        ),
+        ("WINDOW OPEN a WITH (verify = 'x')", 1, "verify is for WINDOW APPLY".into()),
+        ("WINDOW APPLY a WITH (verify = '; --') AS 'x'", 31, "expected SQL that does something, got a string".into()),
+        ("WINDOW APPLY a WITH (verify = x) AS 'x'", 31, "expected the SQL as $$ .. $$ or '..', got \"x\"".into()),
         ("WINDOW OPEN a WITH (force", 26, "expected ), got the end of the command".into()),
         ("WINDOW APPLY a $$x$$", 16, "expected WITH (..) or AS $$ SQL $$, got a string".into()),
         ("WINDOW APPLY a AS x", 19, "expected the SQL as $$ .. $$ or '..', got \"x\"".into()),

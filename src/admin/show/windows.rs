@@ -12,8 +12,7 @@ use crate::wire::reply::{Report, sqlstate};
 
 pub(super) fn windows(env: &Env) -> Table {
     let mut table = of(&Show::Windows);
-    for handle in env.registry.list() {
-        let receipt = handle.receipt();
+    for receipt in env.registry.list() {
         table.rows.push(row![
             receipt.id,
             receipt.databases.join(","),
@@ -36,33 +35,33 @@ pub(super) fn windows(env: &Env) -> Table {
 }
 
 pub(super) fn window(id: &str, env: &Env) -> Result<Table, Problem> {
-    let handle = env.registry.find(id).map_err(|denied| Report::new(sqlstate::UNDEFINED_OBJECT, denied.to_string()))?;
-    let receipt = handle.receipt();
-    let status = handle.status.borrow().clone();
-    let bounds = &status.window.bounds;
-    let limit = |limit: Option<std::time::Duration>| limit.map(millis).unwrap_or_default().to_string();
-    let open: usize = handle.databases.iter().map(|database| database.pulse().1).sum();
+    let found = env.registry.show(id);
+    let (receipt, handle) = found.map_err(|denied| Report::new(sqlstate::UNDEFINED_OBJECT, denied.to_string()))?;
     let json = |value: Result<String, serde_json::Error>| value.unwrap_or_default();
     let closed = receipt.phase == "closed";
-    let (took, held) = (receipt.took, &receipt.held);
+    let handle = handle.filter(|_| !closed);
+    let pulses = handle.iter().flat_map(|handle| handle.databases.iter().map(|database| database.pulse().1));
+    let open: usize = pulses.sum();
+    let tenure_left = handle.as_ref().map_or(0, |handle| handle.tenure_left_ms());
+    let (took, held, limits) = (receipt.took, &receipt.held, receipt.limits);
     let mut table = of(&Show::Window(String::new()));
     for (key, value) in [
         ("id", receipt.id.clone()),
         ("database", receipt.databases.join(",")),
-        ("form", receipt.form.to_owned()),
-        ("phase", receipt.phase.to_owned()),
-        ("outcome", receipt.outcome.to_owned()),
+        ("form", receipt.form.to_string()),
+        ("phase", receipt.phase.to_string()),
+        ("outcome", receipt.outcome.to_string()),
         ("reason", receipt.reason.clone()),
         ("owner", receipt.owner.clone()),
         ("change_sha256", receipt.change_sha256.clone()),
         ("started_at", receipt.started_at.clone()),
         ("elapsed_ms", took.elapsed_ms.to_string()),
-        ("drain_limit_ms", limit(bounds.drain)),
-        ("apply_limit_ms", limit(Some(bounds.apply))),
-        ("hold_limit_ms", limit(bounds.hold)),
-        ("tenure_limit_ms", limit(bounds.tenure)),
-        ("tenure_left_ms", if closed { "0".to_owned() } else { handle.tenure_left_ms().to_string() }),
-        ("open_transactions", if closed { "0".to_owned() } else { open.to_string() }),
+        ("drain_limit_ms", limits.drain_limit_ms.to_string()),
+        ("apply_limit_ms", limits.apply_limit_ms.to_string()),
+        ("hold_limit_ms", limits.hold_limit_ms.to_string()),
+        ("tenure_limit_ms", limits.tenure_limit_ms.to_string()),
+        ("tenure_left_ms", tenure_left.to_string()),
+        ("open_transactions", open.to_string()),
         ("preflight_ms", took.preflight_ms.to_string()),
         ("drain_ms", took.drain_ms.to_string()),
         ("hold_ms", took.hold_ms.to_string()),
@@ -81,7 +80,7 @@ pub(super) fn window(id: &str, env: &Env) -> Result<Table, Problem> {
         ("stall_p99_ms", held.stall_p99_ms.to_string()),
         ("stall_max_ms", held.stall_max_ms.to_string()),
         ("preflight", json(serde_json::to_string(&receipt.preflight))),
-        ("blockers", json(serde_json::to_string(&current_blockers(&receipt.blockers, &handle, closed, env)))),
+        ("blockers", json(serde_json::to_string(&current_blockers(&receipt.blockers, handle.as_deref(), env)))),
         ("receipt", if closed { json(serde_json::to_string(&receipt)) } else { String::new() }),
     ] {
         table.rows.push(row![key, value]);
@@ -90,9 +89,12 @@ pub(super) fn window(id: &str, env: &Env) -> Result<Table, Problem> {
 }
 
 /// While a window drains, its blockers are those of this moment; afterwards, those that it was aborted for.
-fn current_blockers(kept: &[Blocker], handle: &Handle, closed: bool, env: &Env) -> Vec<Blocker> {
-    let draining = handle.status.borrow().window.phase.as_str() == "draining";
-    if draining && !closed { people::blockers(&env.registry, &handle.databases) } else { kept.to_vec() }
+fn current_blockers(kept: &[Blocker], handle: Option<&Handle>, env: &Env) -> Vec<Blocker> {
+    let draining = |handle: &&Handle| handle.status.borrow().window.phase.as_str() == "draining";
+    match handle.filter(draining) {
+        Some(handle) => people::blockers(&env.registry, &handle.databases),
+        None => kept.to_vec(),
+    }
 }
 
 pub(super) fn held(database: Option<&str>, env: &Env) -> Result<Table, Problem> {

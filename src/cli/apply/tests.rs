@@ -104,8 +104,8 @@ fn console(path: &Path, play: Play) -> Site {
 async fn ended(play: Play) -> Ended {
     let dir = tempfile::tempdir().unwrap();
     let site = console(&dir.path().join("a"), play);
-    let bounds = BoundsArgs::default();
-    let change = Change { database: "bench", bounds: &bounds, id: "w-1", sql: "SELECT 1" };
+    let bounds = crate::cli::args::BoundsArgs::default();
+    let change = Change { database: "bench", bounds: &bounds, id: "w-1", sql: "SELECT 1", verify: None };
     apply(&site, &change, View::Lines).await.unwrap()
 }
 

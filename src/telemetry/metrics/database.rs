@@ -72,7 +72,7 @@ impl DatabaseMetrics {
         self.windows_started.increment(1);
     }
 
-    /// A window or pause ended: `applied`, `aborted`, `refused`, `unknown` or `resumed`.
+    /// A window or pause ended: `applied`, `already_applied`, `aborted`, `refused`, `unknown` or `resumed`.
     pub fn windows_ended(&self, outcome: &'static str) {
         self.windows_ended.increment(outcome);
     }

@@ -69,10 +69,10 @@ metrics_table! {
     WINDOWS_STARTED: Counter Count "pglull_windows_started_total" ["database"] []
         "Windows and pauses that were started.";
     WINDOWS_ENDED: Counter Count "pglull_windows_ended_total" ["database", "outcome"]
-        ["applied", "aborted", "refused", "unknown", "resumed", "rehearsed"]
+        ["applied", "already_applied", "aborted", "refused", "unknown", "resumed", "rehearsed"]
         "Windows and pauses that have ended, by outcome.";
     WINDOW_PHASE: Gauge Count "pglull_window_phase" ["database", "phase"]
-        ["preflight", "draining", "holding", "applying", "healing", "releasing", "aborting"]
+        ["preflight", "recording", "draining", "holding", "applying", "healing", "releasing", "aborting"]
         "1 for the phase in which the window of this database is, 0 for all others; all 0 when there is none.";
     HELD_CLIENTS: Gauge Count "pglull_held_clients" ["database"] []
         "Clients that are held now by a shut gate.";

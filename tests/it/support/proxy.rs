@@ -369,6 +369,30 @@ impl Proxy {
         kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).unwrap();
     }
 
+    /// `kill -9`, and waits until it is gone.
+    pub(crate) fn kill(&mut self) {
+        self.signal(Signal::SIGKILL);
+        self.ended(secs(10));
+    }
+
+    /// Starts it again after its end, with the configuration and the folders that it had.
+    pub(crate) fn restart(&mut self) {
+        assert!(!self.running());
+        let _ = self.guard.stdin.take().unwrap().write_all(b"done\n");
+        let _ = self.guard.wait();
+        let log = fs::File::options().append(true).open(self.dir.path().join("log")).unwrap();
+        let mut command = binary();
+        command.arg("run").arg(self.dir.path().join("pglull.toml")).stdin(Stdio::null());
+        self.child = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+        self.guard = guard(&self.child, self.dir.path());
+        self.told = false;
+        let console = self.console();
+        until("the console answers again", secs(15), || {
+            assert!(self.child.try_wait().unwrap().is_none(), "it ended at its start:\n{}", self.log());
+            console.connect().ok()
+        });
+    }
+
     pub(crate) fn running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
