@@ -141,6 +141,8 @@ pub struct Window {
     pub times: Times,
     /// When the owner must have spoken again.
     pub tenure_until: Option<Moment>,
+    /// Why the change was told to stop, where the gate did not wait for its answer.
+    pub stopped: Option<Reason>,
 }
 
 impl Window {
@@ -149,7 +151,7 @@ impl Window {
     pub fn begin(form: Form, bounds: Bounds, now: Moment) -> (Self, Effect) {
         let tenure_until = bounds.tenure.map(|tenure| now.plus(tenure));
         let times = Times { started: now, ..Times::default() };
-        (Self { form, bounds, phase: Phase::Preflight, times, tenure_until }, Effect::Preflight)
+        (Self { form, bounds, phase: Phase::Preflight, times, tenure_until, stopped: None }, Effect::Preflight)
     }
 
     /// When the gate must be open again.
@@ -343,7 +345,11 @@ fn apply_ended(mut window: Window, verdict: Verdict, now: Moment, effects: &mut 
                     Outcome::Applied
                 }
                 Verdict::Rehearsed => Outcome::Rehearsed,
-                Verdict::Failed { sqlstate, message } => Outcome::Aborted(Reason::ApplyFailed { sqlstate, message }),
+                // That it failed is what it was told to do.
+                Verdict::Failed { sqlstate, message } => {
+                    let failed = || Reason::ApplyFailed { sqlstate, message };
+                    Outcome::Aborted(window.stopped.clone().unwrap_or_else(failed))
+                }
                 Verdict::Unknown(why) => Outcome::Unknown(why),
             };
             window.phase = Phase::Releasing { outcome, deadline: *deadline };
@@ -432,6 +438,7 @@ fn tick(mut window: Window, now: Moment, effects: &mut Vec<Effect>) -> Window {
         }
         Phase::Aborting { reason, deadline } if reached(Some(deadline)) => {
             let why = format!("{reason}; the change was told to stop and has not answered yet");
+            window.stopped = Some(reason);
             window.release(Outcome::Unknown(why), now, effects)
         }
         Phase::Healing { deadline } if reached(Some(deadline)) => window.release(Outcome::Applied, now, effects),

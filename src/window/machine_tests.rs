@@ -167,7 +167,12 @@ fn the_hold_bound_leaves_room_for_the_way_back() {
     let window = step(window, Event::Tick, Moment(10_000), &mut effects);
     assert!(matches!(window.phase.outcome(), Some(Outcome::Unknown(_))), "the gate does not wait");
     let window = step(window, Event::ApplyEnded(failed()), Moment(10_020), &mut effects);
-    assert!(matches!(window.phase.outcome(), Some(Outcome::Aborted(_))), "the receipt gets the truth all the same");
+    let told = Outcome::Aborted(Reason::HoldBound);
+    assert_eq!(
+        window.phase.outcome(),
+        Some(&told),
+        "the receipt gets the truth all the same, and why it was told to stop"
+    );
 }
 
 #[test]
