@@ -14,7 +14,7 @@ use crate::pool::groups::Scope;
 use crate::window::change_table::ChangeTable;
 use crate::window::event::{Outcome, Reason};
 use crate::window::machine::Phase;
-use crate::window::plan::{Bounds, Force, Form, Stragglers};
+use crate::window::plan::{Bounds, Form, Stragglers};
 use crate::window::registry::{Denied, Handle, Refusal, Request, Status};
 use crate::wire::reply::{Report, sqlstate};
 
@@ -347,19 +347,7 @@ fn begin_pauses(names: Vec<String>, owner: &str, env: &Env) -> Result<Vec<Arc<Ha
     let mut begun: Vec<Arc<Handle>> = Vec::new();
     for name in names {
         let (bounds, owner) = (bounds.clone(), owner.to_owned());
-        let databases = vec![name];
-        let request = Request {
-            id: None,
-            databases,
-            form: Form::Pause,
-            sql: None,
-            verify: None,
-            bounds,
-            force: Force::Nothing,
-            scope: Scope::default(),
-            owner,
-            change_table: None,
-        };
+        let request = Request::new(Form::Pause, vec![name], bounds, owner);
         match begin(request, env) {
             Ok(handle) => begun.push(handle),
             Err(problem) => {

@@ -292,7 +292,15 @@ impl Database {
         }
     }
 
-    /// The group that a shut gate knows a client by.
+    /// Whether the gate, if it is shut, keeps this client from beginning; for others to look at. The client may be one of a
+    /// database of the same name that the configuration had before, whose groups have other numbers.
+    #[must_use]
+    pub fn keeps(&self, client: &Client) -> bool {
+        let groups = self.groups.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        !self.is_shut() || groups.keeps(&client.user, &client.application_name())
+    }
+
+    /// The group that a shut gate knows a client of this database by.
     pub(super) fn group(&self, client: &Client) -> GroupIx {
         GroupIx(client.group(|application| {
             let mut groups = self.groups.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

@@ -38,8 +38,11 @@ pub struct Replay {
 }
 
 impl Replay {
+    /// The buffers keep their memory, of which there is [`KEPT_MAX`] for a server at most: this is done in each transaction.
     fn is(&mut self, stage: Stage) {
-        *self = Self { stage, ..Self::default() };
+        self.stage = stage;
+        self.kept.clear();
+        self.held.clear();
     }
 
     /// Nothing is on its way: what is sent next begins a batch.
@@ -194,7 +197,7 @@ mod tests {
             let mut replay = Replay::default();
             replay.uses();
             replay.sent(Header { tag: client::BIND, body: head }, &vec![0; body]);
-            assert!(!replay.refused() && replay.kept.capacity() == 0);
+            assert!(!replay.refused() && replay.kept.is_empty());
         }
     }
 }

@@ -266,7 +266,7 @@ impl Driver {
                 }));
             }
             Effect::StopApply => self.stop.notify_one(),
-            // Servers keep no statements of ours yet that a change could make stale.
+            // What servers have prepared is of the older state now; each forgets it before its next use.
             Effect::Heal => {
                 self.handle.databases.iter().for_each(|database| database.schema.changed());
                 let _ = self.events.send(Event::Healed);

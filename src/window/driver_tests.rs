@@ -8,10 +8,9 @@ use crate::clients::Clients;
 use crate::clock::Clock;
 use crate::config;
 use crate::pool::databases::Databases;
-use crate::pool::groups::Scope;
 use crate::server::tls::Connector;
 use crate::telemetry::metrics;
-use crate::window::plan::{Bounds, Force, Stragglers};
+use crate::window::plan::{Bounds, Stragglers};
 use crate::window::registry::{Denied, Refusal, Request};
 
 fn registry() -> Arc<Registry> {
@@ -35,19 +34,8 @@ fn request(id: &str) -> Request {
         stragglers: Stragglers::Abort,
         max_held: 10,
     };
-    let (id, databases, owner) = (Some(id.to_owned()), vec!["d".to_owned()], "o".to_owned());
-    Request {
-        id,
-        databases,
-        form: Form::Pause,
-        sql: None,
-        verify: None,
-        bounds,
-        force: Force::Nothing,
-        scope: Scope::default(),
-        owner,
-        change_table: None,
-    }
+    let request = Request::new(Form::Pause, vec!["d".to_owned()], bounds, "o".to_owned());
+    Request { id: Some(id.to_owned()), ..request }
 }
 
 /// A window without any bound: the watchdog would never open its gate.

@@ -10,8 +10,7 @@ use crate::pool::database::Database;
 
 /// Clients with an open transaction in these databases, those that the gate keeps.
 pub(super) fn in_transaction(registry: &Registry, databases: &[Arc<Database>]) -> Vec<Arc<Client>> {
-    let keeps = |database: &Database, client: &Client| !database.is_shut() || database.is_shut_for(client);
-    let here = |database: &Arc<Database>, client: &Client| database.name == client.database && keeps(database, client);
+    let here = |database: &Arc<Database>, client: &Client| database.name == client.database && database.keeps(client);
     let covered = |client: &Client| databases.iter().any(|database| here(database, client));
     let all = registry.clients.list();
     all.into_iter().filter(|client| covered(client) && client.view().transaction.is_some()).collect()

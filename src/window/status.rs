@@ -67,6 +67,25 @@ pub struct Status {
     pub reason: String,
 }
 
+impl Request {
+    /// One that asks for nothing but what must be said.
+    #[must_use]
+    pub fn new(form: Form, databases: Vec<String>, bounds: Bounds, owner: String) -> Self {
+        Self {
+            id: None,
+            databases,
+            form,
+            sql: None,
+            verify: None,
+            bounds,
+            force: Force::Nothing,
+            scope: Scope::default(),
+            owner,
+            change_table: None,
+        }
+    }
+}
+
 impl Status {
     /// Notes that somebody was cut.
     pub(super) fn note_cut(&mut self, cut: Cut) {
