@@ -81,10 +81,14 @@ fn source_place(msg: &mut Msg, _: u32) {
     }
 }
 
-/// One row of one column.
+/// One row of one column, or the report.
 fn own_name(msg: &mut Msg, _: u32) {
-    if msg.tag == b'D' && msg.body == b"\0\x01\0\0\0\x06pglull" {
-        msg.body = b"\0\x01\0\0\0\0".to_vec();
+    let own: [(u8, &[u8], &[u8]); 2] = [
+        (b'D', b"\0\x01\0\0\0\x06pglull", b"\0\x01\0\0\0\0"),
+        (b'S', b"application_name\0pglull\0", b"application_name\0\0"),
+    ];
+    if let Some((.., none)) = own.iter().find(|(tag, named, _)| msg.tag == *tag && msg.body == *named) {
+        msg.body = none.to_vec();
     }
 }
 

@@ -1,11 +1,12 @@
 //! Where scripts run: two copies of one database, one reached directly, one through a proxy with one server.
 
 use super::allowed::level;
+use super::cluster_major;
 use super::notation::{Script, Wait, Who};
 use super::peer::{Event, Peer, Slices};
 use crate::support::postgres::Db;
 use crate::support::proxy::{Proxy, Spec};
-use crate::support::wire::{Target, Wire, msg_of, query, sync};
+use crate::support::wire::{Msg, Target, Wire, msg_of, query, sync};
 
 /// What scripts find.
 const SETUP: &str = "
@@ -41,6 +42,9 @@ pub(crate) struct Ground {
     /// Sessions straight to Postgres that scripts use one after the other.
     kept: [Option<Wire>; 2],
     clean: bool,
+    /// From Postgres 18 on it loses its own place behind a simple query amid a pipeline ("unexpected state STARTED"), which
+    /// `Progress::was_mixed` keeps from the proxy's clients: there is nothing to compare with.
+    mixing_fails: bool,
     /// How long an answer may take, in seconds.
     pub(crate) patience: u64,
 }
@@ -55,11 +59,6 @@ pub(crate) struct Difference {
 }
 
 impl Difference {
-    /// Whether Postgres 18 itself has lost its place, which `Progress::was_mixed` keeps from the proxy's clients.
-    pub(crate) fn lost_its_place(&self) -> bool {
-        matches!(&self.direct, Some(Event::Message(msg)) if msg.tag == b'E' && msg.error().message.ends_with("unexpected state STARTED"))
-    }
-
     /// What came instead of what: tags, and the codes of errors.
     pub(crate) fn kind(&self) -> [String; 2] {
         [&self.direct, &self.proxied].map(|event| match event {
@@ -97,15 +96,19 @@ impl Ground {
         let first_new_oid = model.one("SELECT max(oid::bigint) + 1 FROM pg_class").parse().unwrap();
         let (direct, proxied) = (copy("direct"), copy("proxied"));
         let janitors = [direct.direct().login(), proxied.direct().login()];
+        let mixing_fails = cluster_major() >= 18;
         let proxy = settings(Spec::of(&proxied).pool(pool)).start();
-        Self { direct, proxy, first_new_oid, janitors, kept: [None, None], clean: false, patience: 5 }
+        Self { direct, proxy, first_new_oid, janitors, kept: [None, None], clean: false, mixing_fails, patience: 5 }
     }
 
     /// Runs a script both ways.
     pub(crate) fn check(&mut self, script: &Script, slices: Slices) -> Outcome {
         let expected = match self.direct(script) {
             Ok(expected) => expected,
-            Err(why) => return Outcome::Wrong(why),
+            Err(why) => {
+                self.clean = false;
+                return Outcome::Wrong(why);
+            }
         };
         let got = self.proxied(script, slices);
         self.clean = !writes(script);
@@ -134,13 +137,17 @@ impl Ground {
         let right = play(script, &mut peers);
         let found = seen(&peers, self.first_new_oid);
         let stuck = found.iter().flatten().any(|event| *event == Event::Stuck);
+        let mixed = peers.iter().any(|peer| peer.mixed);
         // Only a setting with a name of its own cannot be forgotten.
-        if script.option("sessions") != Some("new") && !stuck {
+        if script.option("sessions") != Some("new") && !stuck && !(mixed && self.mixing_fails) {
             self.kept = peers.map(|peer| if peer.ended { None } else { Some(forgotten(peer.into_wire())) });
         } else {
             peers.into_iter().for_each(|peer| peer.into_wire().close());
         }
         right?;
+        if mixed && self.mixing_fails {
+            return Err("Postgres loses its place".to_owned());
+        }
         if stuck { Err(format!("Postgres does not answer: {found:?}")) } else { Ok(found) }
     }
 
@@ -161,8 +168,21 @@ fn seen(peers: &[Peer; 2], first_new: u32) -> [Vec<Event>; 2] {
             Event::Message(msg) => Event::Message(level(msg.clone(), first_new)),
             other => other.clone(),
         };
-        peers[n].seen.iter().map(leveled).collect()
+        let mut seen: Vec<Event> = peers[n].seen.iter().map(leveled).collect();
+        // Settings that change together are reported in no order that Postgres promises.
+        for reports in seen.chunk_by_mut(|one, other| is_report(one) && is_report(other)) {
+            reports.sort_unstable_by(|one, other| body(one).cmp(body(other)));
+        }
+        seen
     })
+}
+
+fn body(event: &Event) -> &[u8] {
+    if let Event::Message(msg) = event { &msg.body } else { &[] }
+}
+
+const fn is_report(event: &Event) -> bool {
+    matches!(event, Event::Message(Msg { tag: b'S', .. }))
 }
 
 /// All that a session may have kept is gone, at the cost of a few statements instead of a new session.

@@ -45,6 +45,8 @@ pub(crate) struct Peer {
     /// It has asked in the extended protocol since the last Sync: the server stays with it.
     unsynced: bool,
     status: u8,
+    /// It has sent a simple query or function call amid requests without a Sync.
+    pub(crate) mixed: bool,
     /// It has asked while the other client had the server.
     pub(crate) waiting: bool,
     pub(crate) ended: bool,
@@ -62,6 +64,7 @@ impl Peer {
             copy_in: false,
             unsynced: false,
             status: b'I',
+            mixed: false,
             waiting: false,
             ended: false,
             seen: vec![],
@@ -165,6 +168,7 @@ impl Peer {
                     return;
                 }
                 self.skipping = false;
+                self.mixed |= self.unsynced && tag != b'S';
                 self.unsynced = false;
                 self.owed.push_back(Owed { tag, due: true });
                 self.owed.iter_mut().for_each(|owed| owed.due = true);
