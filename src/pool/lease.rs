@@ -47,6 +47,41 @@ impl Lease {
         Self { pool, group, held: Held::Rested(server), running: true, booked: true }
     }
 
+    /// Of a server whose lending has been booked, for an errand of ours: no transaction runs.
+    pub(super) const fn of_ours(pool: Arc<Pool>, server: Rested) -> Self {
+        Self { pool, group: GroupIx(0), held: Held::Rested(server), running: false, booked: true }
+    }
+
+    /// Has the server prepare anew what it ran last, within the bound, and gives it back.
+    pub(super) async fn heal(mut self, bound: Duration) {
+        let schema = self.pool.database.schema.state();
+        let Some(server) = self.server() else { return };
+        let mut written = false;
+        let renewed = tokio::time::timeout(bound, async {
+            let hot = server.renew(schema).await?;
+            written = true;
+            server.renewed(&hot).await
+        });
+        match renewed.await {
+            Ok(Ok(count)) => {
+                let proof = server.boundary();
+                self.pool.stats.server_parses.add(count);
+                match proof {
+                    Some(boundary) => self.release(boundary, false),
+                    None => tracing::info!("closing server: it has not ended what it was asked to prepare anew"),
+                }
+            }
+            Ok(Err(failure)) => {
+                tracing::info!(server = server.id.0, %failure, "closing server: it did not prepare anew")
+            }
+            // Somebody has a lock that it needs: whoever is held does not wait for that.
+            Err(_) => {
+                server.slots.doubt();
+                self.abandon(!written);
+            }
+        }
+    }
+
     /// The server to work with; from the first call on it needs a proof to go back.
     pub fn server(&mut self) -> Option<&mut Server> {
         if let Held::Rested(_) = self.held

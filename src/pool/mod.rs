@@ -10,6 +10,7 @@ pub mod database;
 pub mod databases;
 pub mod gate;
 pub mod groups;
+mod heal;
 mod holds;
 pub mod lease;
 pub mod ledger;

@@ -7,7 +7,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt::Write as _;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use bytes::BytesMut;
 
@@ -56,6 +56,8 @@ pub enum Shape {
 
 #[derive(Debug)]
 struct Slot {
+    /// What it is, for as long as anybody may ask for it.
+    statement: Weak<Statement>,
     stage: Stage,
     /// In which batch it was sent.
     batch: u64,
@@ -198,9 +200,10 @@ impl Slots {
     }
 
     /// A Parse for it has been sent.
-    pub fn sent(&mut self, statement: &Statement) {
+    pub fn sent(&mut self, statement: &Arc<Statement>) {
         self.tick += 1;
         let slot = Slot {
+            statement: Arc::downgrade(statement),
             stage: Stage::Sent(self.batch),
             batch: self.batch,
             generation: statement.generation(),
@@ -250,6 +253,11 @@ impl Slots {
         self.closing.remove(&id);
     }
 
+    /// The server has confirmed every Close.
+    pub fn all_closed(&mut self) {
+        self.closing.clear();
+    }
+
     /// A Close was skipped, and with it whatever came behind it in its batch.
     pub fn not_closed(&mut self, id: u64) {
         self.closing.remove(&id);
@@ -292,6 +300,15 @@ impl Slots {
     pub fn forget_all(&mut self) {
         self.slots.retain(|_, slot| slot.stage != Stage::There);
         self.unwanted.clear();
+    }
+
+    /// The statements that were used last, at most so many, the one that was used before all others first.
+    #[must_use]
+    pub fn hottest(&self, count: usize) -> Vec<Arc<Statement>> {
+        let mut slots: Vec<&Slot> = self.slots.values().filter(|slot| slot.stage == Stage::There).collect();
+        slots.sort_unstable_by_key(|slot| std::cmp::Reverse(slot.used));
+        slots.truncate(count);
+        slots.iter().rev().filter_map(|slot| slot.statement.upgrade()).collect()
     }
 
     /// The schema has changed: what the server has was made from an older one.
@@ -403,6 +420,22 @@ mod tests {
         slots.sent(&all[0]);
         slots.parsed(all[0].id);
         assert_eq!(slots.state(&all[0]), State::Ready);
+    }
+
+    #[test]
+    fn the_hottest_are_those_that_were_used_last_and_are_still_wanted() {
+        let (all, mut slots) = (statements(4), Slots::default());
+        for statement in &all {
+            slots.sent(statement);
+        }
+        assert!(slots.hottest(9).is_empty(), "none is confirmed");
+        all.iter().take(3).for_each(|statement| slots.parsed(statement.id));
+        slots.state(&all[0]);
+        let ids = |slots: &Slots, count| slots.hottest(count).iter().map(|hot| hot.id).collect::<Vec<_>>();
+        assert_eq!(ids(&slots, 2), [all[2].id, all[0].id]);
+        assert_eq!(ids(&slots, 9), [all[1].id, all[2].id, all[0].id]);
+        drop(all);
+        assert!(slots.hottest(9).is_empty(), "nobody can ask for them any more");
     }
 
     #[test]

@@ -206,11 +206,18 @@ impl Server {
     /// If the socket is dead.
     pub async fn send(&mut self, tag: u8, body: &[u8]) -> Result<(), Failure> {
         let mut out = BytesMut::with_capacity(frame::HEADER + body.len());
+        self.append(tag, body, &mut out)?;
+        self.stream.write_all(&out).await?;
+        Ok(())
+    }
+
+    /// Adds a message of the proxy's own to what the caller sends next; its reply is owed from now on.
+    pub(super) fn append(&mut self, tag: u8, body: &[u8], out: &mut BytesMut) -> Result<(), Failure> {
+        let length = u32::try_from(body.len() + 4).map_err(|_| Failure::Protocol("message too long".to_owned()))?;
         out.put_u8(tag);
-        out.put_u32(u32::try_from(body.len() + 4).map_err(|_| Failure::Protocol("message too long".to_owned()))?);
+        out.put_u32(length);
         out.put_slice(body);
         self.progress.sent(tag);
-        self.stream.write_all(&out).await?;
         Ok(())
     }
 

@@ -8,6 +8,7 @@ pub mod names;
 pub mod parameters;
 pub mod progress;
 pub mod recover;
+pub mod renew;
 pub mod residue;
 pub mod roster;
 pub mod tls;

@@ -10,6 +10,8 @@ mod portal;
 mod rename;
 mod unnamed;
 
+use std::sync::Arc;
+
 use bytes::{BufMut, BytesMut};
 
 use self::portal::Relies;
@@ -398,7 +400,7 @@ impl Translate<'_> {
     }
 
     /// Sees to it that the server has a statement.
-    fn ready(&mut self, statement: &Statement, out: &mut BytesMut) -> Ready {
+    fn ready(&mut self, statement: &Arc<Statement>, out: &mut BytesMut) -> Ready {
         match self.slots.state(statement) {
             State::Unsettled => return Ready::Wait,
             State::Ready => {}

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::future::select_all;
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 use super::apply::{Change, Script};
 use super::event::{Effect, Event, Outcome, Reason, Verdict};
@@ -269,7 +269,12 @@ impl Driver {
             // What servers have prepared is of the older state now; each forgets it before its next use.
             Effect::Heal => {
                 self.handle.databases.iter().for_each(|database| database.schema.changed());
-                let _ = self.events.send(Event::Healed);
+                let (events, databases) = (self.events.clone(), self.handle.databases.clone());
+                tokio::spawn(async move {
+                    let each = databases.into_iter().map(|database| async move { database.heal().await });
+                    each.collect::<JoinSet<()>>().join_all().await;
+                    let _ = events.send(Event::Healed);
+                });
             }
             Effect::Open => self.open(),
         }

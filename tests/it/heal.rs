@@ -179,3 +179,54 @@ fn errors_with_the_same_code_for_other_reasons_are_passed_on() {
     }
     assert_eq!(db.one("SELECT last_value FROM tried"), "2");
 }
+
+/// What was run last is ready when the clients are let go; what the new schema does not allow takes nothing with it.
+#[test]
+fn hot_statements_are_prepared_while_everybody_is_held() {
+    let db = Db::with(TABLE);
+    let proxy = Spec::of(&db).pool(1).start();
+    let mut wire = proxy.client().login();
+    for (name, sql) in [("s", ALL), ("gone", "SELECT b FROM t"), ("one", "SELECT 1")] {
+        assert_eq!(tags(&batch(&mut wire, &[parse(name, sql), bind("", name, &[]), execute("", 0)])), "12DCZ");
+    }
+    let open = proxy.open("w", "");
+    db.sql("ALTER TABLE t DROP COLUMN b");
+    let changed = db.one("SELECT clock_timestamp()");
+    proxy.close("w", &open["token"]);
+    proxy.closed("w");
+    let ready = format!(
+        "SELECT string_agg(statement, '; ' ORDER BY statement) FROM pg_prepared_statements WHERE prepare_time > '{changed}'"
+    );
+    assert_eq!(wire.one(&ready), format!("{ALL}; SELECT 1"));
+    let parses = || {
+        let stats = proxy.admin("SHOW STATS_TOTALS").maps();
+        stats.iter().find(|row| row["database"] == db.name).unwrap()["server_parse_count"].clone()
+    };
+    let before = parses();
+    assert_eq!(as_libpq(&mut wire)[2].values().len(), 1);
+    assert_eq!(tags(&batch(&mut wire, &[bind("", "one", &[]), execute("", 0)])), "2DCZ");
+    assert_eq!(parses(), before);
+    let answer = batch(&mut wire, &[bind("", "gone", &[]), execute("", 0)]);
+    assert_eq!(answer[0].error().code, "42703", "{answer:?}");
+}
+
+/// A lock that somebody has left behind keeps those waiting who need the table, and nobody else.
+#[test]
+fn what_cannot_be_prepared_in_time_keeps_nobody_held() {
+    let db = Db::with(TABLE);
+    let proxy = Spec::of(&db).pool(1).start();
+    let mut wire = proxy.client().login();
+    assert_eq!(tags(&batch(&mut wire, &[parse("s", ALL), bind("", "s", &[]), execute("", 0)])), "12DCZ");
+    let server = wire.one("SELECT pg_backend_pid()");
+    let open = proxy.open("w", "");
+    let mut other = db.direct().login();
+    other.ok("BEGIN");
+    other.ok("ALTER TABLE t ADD COLUMN c int");
+    wire.start("SELECT pg_backend_pid()").unwrap();
+    proxy.until_held(1);
+    proxy.close("w", &open["token"]);
+    assert_eq!(wire.finish().unwrap().one(), server, "its server was not lost");
+    assert_eq!(proxy.closed("w")["outcome"], "applied");
+    other.ok("COMMIT");
+    assert_eq!(as_libpq(&mut wire)[2].values().len(), 3);
+}

@@ -78,7 +78,7 @@ impl Translate<'_> {
 
     /// The same as [`shape`](Self::shape) for a statement that may be stale: to ask for its result would be refused then, and end the
     /// client's transaction; and who is right where the two differ is not known. So it is prepared anew with the question.
-    pub(super) fn shape_anew(&mut self, statement: &Statement, told: Digest, out: &mut BytesMut) -> Ready {
+    pub(super) fn shape_anew(&mut self, statement: &Arc<Statement>, told: Digest, out: &mut BytesMut) -> Ready {
         let good = match self.slots.shape(Some(statement.id)) {
             Shape::Known(there) => told.holds(there) == Some(true),
             Shape::Asked => true,
