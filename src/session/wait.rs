@@ -20,6 +20,7 @@ use crate::pool::lease::Lease;
 use crate::pool::wait::{Answer, Wait};
 use crate::wire::frame::Flow;
 use crate::wire::reply::{Report, Severity, sqlstate};
+use crate::wire::tags::client;
 
 /// At most this much is read ahead while waiting; beyond it TCP pushes back.
 const AHEAD: usize = 16 << 10;
@@ -73,6 +74,10 @@ impl Waiting<'_> {
         let mut timer = self.limit.map(|limit| Box::pin(tokio::time::sleep(limit)));
         let mut notify = self.notify.map(|after| Box::pin(tokio::time::sleep(after)));
         let mut look = Look::default();
+        if self.input.has(client::TERMINATE) {
+            wait.give_up(Why::Left);
+            return Waited::Gone;
+        }
         let mut glance = self.fails_fast.then(|| tokio::time::interval(GLANCE));
         let waited = std::future::poll_fn(|cx| {
             self.poll_notice(cx, &mut notify);
@@ -175,11 +180,12 @@ impl Waiting<'_> {
         }
     }
 
-    /// Ready when the client has left.
+    /// Ready when the client has left, or has said that it does.
     fn poll_client(&mut self, cx: &mut Context<'_>, look: &mut Look) -> Poll<()> {
         while let room @ 1.. = AHEAD.saturating_sub(self.input.unread().len()) {
             match self.stream.poll_read_into(cx, &mut self.input.buf, room) {
                 Poll::Ready(Ok(0)) | Poll::Ready(Err(_)) => return Poll::Ready(()),
+                Poll::Ready(Ok(_)) if self.input.has(client::TERMINATE) => return Poll::Ready(()),
                 Poll::Ready(Ok(_)) => {}
                 Poll::Pending => return Poll::Pending,
             }

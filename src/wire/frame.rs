@@ -132,6 +132,21 @@ impl Flow {
         self.buf.get(self.ready..).unwrap_or_default()
     }
 
+    /// Whether a whole message with this tag has arrived and was not let through yet. To be asked between messages.
+    #[must_use]
+    pub fn has(&self, tag: u8) -> bool {
+        let mut bytes = if self.at_message_end() { self.unread() } else { &[] };
+        while let Ok(Some(head)) = header(bytes)
+            && let Some(rest) = bytes.get(HEADER + head.body..)
+        {
+            if head.tag == tag {
+                return true;
+            }
+            bytes = rest;
+        }
+        false
+    }
+
     /// Whether a walk has asked for a whole message that is longer than what has arrived: reading on is all that helps.
     #[must_use]
     pub fn wants_more(&self) -> bool {
@@ -303,6 +318,16 @@ mod tests {
         }
         assert_eq!(header(b"Q\0\0\0\x04"), Ok(Some(Header { tag: b'Q', body: 0 })));
         assert_eq!(header(b"Q\0\0\0"), Ok(None));
+    }
+
+    #[test]
+    fn a_message_that_has_arrived_is_found_behind_others_and_not_inside_them() {
+        let bytes = [message(b'Q', b"X\0\0\0\x04"), message(b'S', b""), message(b'X', b"")].concat();
+        for end in 0..bytes.len() {
+            assert!(!Flow::new(BytesMut::from(&bytes[..end])).has(b'X'), "{end} of {}", bytes.len());
+        }
+        assert!(Flow::new(BytesMut::from(&bytes[..])).has(b'X'));
+        assert!(!Flow::new(BytesMut::from(&b"Q\0\0\0\x03X\0\0\0\x04"[..])).has(b'X'), "nothing is behind nonsense");
     }
 
     #[test]

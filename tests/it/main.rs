@@ -56,6 +56,7 @@ mod window_classes;
 mod window_crash;
 mod window_crowds;
 mod window_faults;
+mod window_leavers;
 mod window_load;
 mod window_manners;
 mod window_once;

@@ -517,6 +517,12 @@ impl Wire {
         };
     }
 
+    /// Ends the connection with a reset, as a host does that has forgotten it.
+    pub(crate) fn reset(self) {
+        let Stream::Tcp(stream) = &self.stream else { panic!("a reset is for TCP") };
+        socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO)).unwrap();
+    }
+
     /// Says goodbye and waits for the peer to close, so that it is really gone.
     pub(crate) fn close(mut self) {
         if self.send(&msg_of(b'X', b"")).is_ok() {

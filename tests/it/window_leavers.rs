@@ -1,0 +1,59 @@
+//! Held clients that leave, in every way in which a client can leave.
+
+use crate::support::load::ACCOUNTS;
+use crate::support::postgres::Db;
+use crate::support::proxy::{Proxy, Spec};
+use crate::support::wait::{eventually, secs};
+use crate::support::wire::{Wire, msg_of};
+
+/// Logs in and is held with something that must never run.
+fn held(proxy: &Proxy, n: usize) -> Wire {
+    let mut wire = proxy.client().login();
+    wire.start(&format!("INSERT INTO accounts VALUES ({}, 1)", 1_000_000 + n)).unwrap();
+    wire
+}
+
+/// W12. `IT_CROWD=10000` is as many as the catalogue of faults asks for.
+#[test]
+fn w12_held_clients_that_leave_are_forgotten_at_once() {
+    let crowd: usize = std::env::var("IT_CROWD").map_or(600, |text| text.parse().unwrap());
+    let db = Db::with(ACCOUNTS);
+    let proxy = Spec::of(&db).pool(3).num("max_client_conn", 15_000).window_num("max_held", 15_000).start();
+    let open = proxy.open("w", "hold='300s', tenure='300s'");
+    let mut stays = held(&proxy, 0);
+    proxy.until_held(1);
+    let mut figures = vec![(proxy.descriptors(), proxy.rss_kib())];
+    let mut most = 0;
+    for round in 0..3 {
+        let all: Vec<Wire> = (1..=crowd).map(|n| held(&proxy, round * crowd + n)).collect();
+        eventually("all are held", secs(60), || proxy.pools("cl_waiting") == crowd as u64 + 1);
+        most = most.max(proxy.rss_kib());
+        let mut silent = Vec::new();
+        for (n, mut wire) in all.into_iter().enumerate() {
+            match n % 3 {
+                0 => wire.reset(),
+                1 => drop(wire),
+                // It says goodbye, and does not close.
+                _ => {
+                    wire.send(&msg_of(b'X', b"")).unwrap();
+                    silent.push(wire);
+                }
+            }
+        }
+        eventually("nobody else is held any more", secs(20), || proxy.pools("cl_waiting") == 1);
+        assert_eq!(proxy.held(), 1);
+        for mut wire in silent {
+            assert!(wire.recv_to_end().unwrap().is_empty(), "a goodbye is not answered");
+        }
+        eventually("their sockets are closed", secs(10), || proxy.descriptors() <= figures[0].0 + 2);
+        figures.push((proxy.descriptors(), proxy.rss_kib()));
+    }
+    println!("{crowd} clients, three times: descriptors and KiB {figures:?}, {most} KiB while they were held");
+    let (first, last) = (figures[1].1, figures[3].1);
+    assert!(last < first + 1024 + first / 10, "memory leaks: {figures:?}");
+    proxy.close("w", &open["token"]);
+    stays.finish().unwrap();
+    let window = proxy.closed("w");
+    assert_eq!((window["released"].as_str(), window["left"].as_str()), ("1", (3 * crowd).to_string().as_str()));
+    assert_eq!(db.one("SELECT count(*) FROM accounts WHERE id >= 1000000"), "1", "what they left behind has run");
+}
