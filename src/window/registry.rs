@@ -99,7 +99,9 @@ impl Registry {
             ..Books::default()
         };
         let registry = Self { databases, clients, clock, store, users, books: Mutex::new(books) };
-        registry.forget(&mut registry.books());
+        // Here alone the wall clock has a word: it may move while we run, and what has just ended is not old.
+        let oldest = SystemTime::now().checked_sub(KEPT_FOR).map(rfc3339);
+        registry.forget(&mut registry.books(), oldest.as_deref());
         Arc::new(registry)
     }
 
@@ -212,23 +214,22 @@ impl Registry {
         let mut books = self.books();
         books.live.retain(|live| !Arc::ptr_eq(live, handle));
         books.past.push_back(receipt);
-        self.forget(&mut books);
+        self.forget(&mut books, None);
     }
 
     /// What became of a window of an earlier process is known.
     pub(super) fn settled(&self, unsettled: &Arc<Unsettled>, receipt: Receipt) {
         let mut books = self.books();
         books.unsettled.retain(|other| !Arc::ptr_eq(other, unsettled));
-        books.past.push_back(receipt);
-        self.forget(&mut books);
+        let before = books.past.iter().take_while(|past| past.started_at <= receipt.started_at).count();
+        books.past.insert(before, receipt);
+        self.forget(&mut books, None);
     }
 
-    /// Receipts that are too many or too old are kept no longer.
-    fn forget(&self, books: &mut Books) {
-        books.past.make_contiguous().sort_by(|one, other| one.started_at.cmp(&other.started_at));
-        let oldest = SystemTime::now().checked_sub(KEPT_FOR).map(rfc3339);
+    /// Receipts that are too many, or from before `oldest`, are kept no longer.
+    fn forget(&self, books: &mut Books, oldest: Option<&str>) {
         let times: Vec<&str> = books.past.iter().map(|receipt| receipt.started_at.as_str()).collect();
-        let gone: Vec<Receipt> = books.past.drain(..superfluous(&times, KEPT, oldest.as_deref())).collect();
+        let gone: Vec<Receipt> = books.past.drain(..superfluous(&times, KEPT, oldest)).collect();
         if let Some(store) = self.store.clone().filter(|_| !gone.is_empty()) {
             let names = gone.iter().map(Receipt::file_name).collect();
             store.remove_beside(names);

@@ -53,6 +53,7 @@ mod window;
 mod window_books;
 mod window_by_hand;
 mod window_classes;
+mod window_clock;
 mod window_crash;
 mod window_crowds;
 mod window_faults;

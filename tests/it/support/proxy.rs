@@ -85,7 +85,7 @@ impl Spec {
     /// Starts the proxy and waits until its console answers; `None` if a port was taken.
     fn launch(self) -> Option<(Child, TempDir, u16, u16, PathBuf)> {
         let dir = tempfile::Builder::new().prefix("pglull-it-").tempdir().unwrap();
-        let (port, metrics) = (free_port(), free_port());
+        let (port, metrics, vars) = (free_port(), free_port(), self.vars.clone());
         // psql finds a socket by folder and port only, so the console's own has such a name too.
         let admin = dir.path().join("admin").join(format!(".s.PGSQL.{port}"));
         fs::create_dir(dir.path().join("admin")).unwrap();
@@ -100,7 +100,7 @@ impl Spec {
         let log_file = dir.path().join("log");
         let log = fs::File::create(&log_file).unwrap();
         let mut command = binary();
-        command.arg("run").arg(file).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        command.arg("run").arg(file).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).envs(vars);
         let mut child = command.spawn().unwrap();
         let console = console(&admin);
         let ready = until("the console answers", secs(15), || {

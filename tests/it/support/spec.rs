@@ -23,6 +23,7 @@ pub(crate) struct Spec {
     users: String,
     userlist: Vec<(String, String)>,
     files: Vec<(String, String)>,
+    pub(super) vars: Vec<(String, String)>,
     pub(super) client: (String, String, String),
     pub(super) alone: bool,
 }
@@ -41,6 +42,7 @@ impl Spec {
                 ("scribe".to_owned(), "scribe pw".to_owned()),
             ],
             files: vec![],
+            vars: vec![],
             client: (db.user.clone(), db.password.clone(), db.name.clone()),
             alone: false,
         };
@@ -133,6 +135,12 @@ impl Spec {
     /// Another file beside the configuration.
     pub(crate) fn file(mut self, name: &str, text: &str) -> Self {
         self.files.push((name.to_owned(), text.to_owned()));
+        self
+    }
+
+    /// A variable of the proxy's environment.
+    pub(crate) fn var(mut self, name: &str, value: &str) -> Self {
+        self.vars.push((name.to_owned(), value.to_owned()));
         self
     }
 
