@@ -21,6 +21,7 @@ use nix::unistd::{Pid, Uid, User};
 use tempfile::TempDir;
 
 mod programs;
+mod standby;
 
 use programs::bin_dir;
 pub use programs::find_tool;
@@ -84,6 +85,9 @@ pub struct Options {
     pub superuser: String,
     /// Password of the superuser.
     pub password: String,
+    /// The TCP port; one that is free if there is none. It must not be one that the kernel gives to outgoing connections
+    /// if the server is to be started again.
+    pub port: Option<u16>,
 }
 
 impl Default for Options {
@@ -94,6 +98,7 @@ impl Default for Options {
             settings: Vec::new(),
             superuser: "postgres".to_owned(),
             password: "secret".to_owned(),
+            port: None,
         }
     }
 }
@@ -157,6 +162,13 @@ impl Cluster {
     /// # Errors
     /// [`ClusterError`]: Postgres is not installed, or it cannot be set up or started here.
     pub fn start(options: Options) -> Result<Self, ClusterError> {
+        Self::made(options, init)
+    }
+
+    fn made(
+        options: Options,
+        make: impl FnOnce(&Path, &Owner, &Path, &Options) -> Result<(), ClusterError>,
+    ) -> Result<Self, ClusterError> {
         let bin = bin_dir()?;
         let owner = Owner::find()?;
         let dir = tempfile::Builder::new()
@@ -165,10 +177,10 @@ impl Cluster {
             .tempdir()
             .map_err(io_error("cannot make a temporary folder"))?;
         owner.give(dir.path())?;
-        init(&bin, &owner, dir.path(), &options)?;
+        make(&bin, &owner, dir.path(), &options)?;
         let mut tries = 1;
         loop {
-            match launch(&bin, &owner, dir.path()) {
+            match launch(&bin, &owner, dir.path(), options.port) {
                 Ok((server, guard, port)) => {
                     return Ok(Self { server, guard, dir, port, options });
                 }
@@ -248,6 +260,9 @@ impl Drop for Cluster {
 
 /// Stops a server at once (`-m immediate`) and waits for it; kills it if it does not go.
 fn stop(server: &mut Child) {
+    if !matches!(server.try_wait(), Ok(None)) {
+        return;
+    }
     // Postgres reads SIGQUIT as "immediate". The child is not yet reaped, so the id is still its own.
     if let Ok(id) = i32::try_from(server.id()) {
         let _ = kill(Pid::from_raw(id), Signal::SIGQUIT);
@@ -358,9 +373,9 @@ fn prepend(file: &Path, lines: &[String]) -> Result<(), ClusterError> {
     fs::write(file, format!("{}\n{rest}", lines.join("\n"))).map_err(io_error(what()))
 }
 
-/// Starts the server on a free port, its guard beside it, and waits until it is ready.
-fn launch(bin: &Path, owner: &Owner, dir: &Path) -> Result<(Child, Child, u16), ClusterError> {
-    let port = free_port()?;
+/// Starts the server on this port or a free one, its guard beside it, and waits until it is ready.
+fn launch(bin: &Path, owner: &Owner, dir: &Path, port: Option<u16>) -> Result<(Child, Child, u16), ClusterError> {
+    let port = port.map_or_else(free_port, Ok)?;
     let log = fs::File::create(dir.join("log")).map_err(io_error("cannot make the log file"))?;
     let same = log.try_clone().map_err(io_error("cannot share the log file"))?;
     let mut server = owner

@@ -1,86 +1,15 @@
 //! Windows while the world around them changes: Postgres crashes, configurations and passwords change, clocks jump.
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-use pglull::demo::cluster::{AuthMethod, Cluster, Options};
+use nix::sys::signal::Signal;
 
 use crate::support::load::{ACCOUNTS, Load, short_work};
+use crate::support::own::{Own, answers};
 use crate::support::postgres::Db;
-use crate::support::proxy::{Proxy, Spec};
+use crate::support::proxy::Spec;
 use crate::support::rng::{Rng, seed};
 use crate::support::tls::{authority, client_config};
 use crate::support::wait::{eventually, ms, secs};
-use crate::support::wire::{Addr, Target, Wire};
-
-/// A Postgres that nobody else uses, and a proxy before it.
-struct Own {
-    cluster: Cluster,
-    proxy: Proxy,
-    db: Db,
-}
-
-impl Own {
-    fn start() -> Self {
-        let cluster = {
-            // What is committed is there after a crash, without a disk that is waited for.
-            let settings = vec![("synchronous_commit".to_owned(), "on".to_owned())];
-            Cluster::start(Options { auth: AuthMethod::Trust, settings, ..Options::default() }).unwrap()
-        };
-        let db = Db::new();
-        let own = |database: &str| {
-            Target::new(Addr::Tcp(cluster.port()), cluster.superuser(), "", database).app("it-direct").login()
-        };
-        own("postgres").ok(&format!("CREATE ROLE {} LOGIN", db.user));
-        own("postgres").ok(&format!("CREATE DATABASE {} OWNER {}", db.name, db.user));
-        let mut wire = own(&db.name);
-        wire.ok(ACCOUNTS);
-        wire.ok(&format!("ALTER TABLE accounts OWNER TO {}", db.user));
-        wire.close();
-        let spec = Spec::of(&db).entry(&db, "port", &cluster.port().to_string()).text("server_login_retry", "200ms");
-        let proxy = spec.pool(5).start();
-        Self { cluster, proxy, db }
-    }
-
-    fn direct(&self) -> Wire {
-        let addr = Addr::Tcp(self.cluster.port());
-        Target::new(addr, self.cluster.superuser(), "", &self.db.name).app("it-direct").login()
-    }
-
-    /// One backend dies; Postgres ends all others and starts anew, as after any crash.
-    fn crash(&self) {
-        let mut wire = self.direct();
-        let pid = wire.one("SELECT pg_backend_pid()").parse().unwrap();
-        kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
-        wire.limit(secs(20));
-        assert!(wire.recv_to_end().is_ok());
-    }
-
-    /// Waits until Postgres is back: it may still let somebody in just before it ends everybody.
-    fn has_extra(&self) -> bool {
-        let sql = "SELECT count(*) FROM pg_attribute WHERE attrelid = 'accounts'::regclass AND attname = 'extra'";
-        let direct = || Target::new(Addr::Tcp(self.cluster.port()), self.cluster.superuser(), "", &self.db.name);
-        let reply = || direct().connect().ok()?.query(sql).ok();
-        crate::support::wait::until("Postgres is back", secs(30), reply).one() == "1"
-    }
-
-    fn serves_again(&self) {
-        eventually("clients are served again", secs(30), || {
-            self.proxy.client().connect().is_ok_and(|mut wire| wire.query("SELECT count(*) FROM accounts").is_ok())
-        });
-    }
-}
-
-/// A client that is held answers within the limit, well or with an error that says why; it does not hang.
-fn answers(mut wire: Wire) -> Result<String, String> {
-    wire.limit(secs(20));
-    match wire.finish() {
-        Ok(reply) => Ok(reply.one()),
-        Err(error) => {
-            assert!(!error.timed_out(), "a client hangs");
-            Err(error.to_string())
-        }
-    }
-}
+use crate::support::wire::Wire;
 
 #[test]
 fn w07_postgres_crashes_in_the_drain() {

@@ -4,6 +4,7 @@ pub(crate) mod between;
 pub(crate) mod fake;
 pub(crate) mod load;
 pub(crate) mod msg;
+pub(crate) mod own;
 pub(crate) mod postgres;
 pub(crate) mod proxy;
 pub(crate) mod rng;
