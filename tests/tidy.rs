@@ -174,7 +174,7 @@ fn every_metric_is_documented() {
 
 #[test]
 fn documents_name_tests_that_exist() {
-    for document in ["GUARANTEES.md", "src/ARCHITECTURE.md", TRAPS] {
+    for document in ["GUARANTEES.md", "src/ARCHITECTURE.md", TRAPS, FAULTS] {
         let lost = lost_tests(&read(document), |path| fs::read_to_string(root().join(path)).ok());
         assert!(lost.is_empty(), "{document} names tests that do not exist: {lost:?}");
     }
@@ -185,23 +185,39 @@ const TRAPS: &str = "docs/traps.md";
 const TRAPS_COUNT: usize = 52;
 const ALL_TRAPS: bool = true;
 
+/// The page of what can happen to a window, and how many rows it has.
+const FAULTS: &str = "docs/faults.md";
+const FAULTS_COUNT: usize = 30;
+
 #[test]
 fn each_trap_has_one_row_and_an_answer() {
-    let rows = trap_rows(&read(TRAPS));
+    let there = rows_with_answers(&read(TRAPS), "", TRAPS_COUNT);
+    assert!(!ALL_TRAPS || there == TRAPS_COUNT, "traps without a row: {there} are there");
+}
+
+#[test]
+fn each_fault_of_a_window_has_one_row_and_an_answer() {
+    assert_eq!(rows_with_answers(&read(FAULTS), "W", FAULTS_COUNT), FAULTS_COUNT, "faults without a row");
+}
+
+/// How many rows of the table begin with a number; each is there once, in order, and has an answer.
+fn rows_with_answers(page: &str, prefix: &str, most: usize) -> usize {
+    let rows = numbered_rows(page, prefix);
     let numbers: Vec<usize> = rows.iter().map(|(number, _)| *number).collect();
     assert!(numbers.is_sorted_by(|a, b| a < b), "in order, each once: {numbers:?}");
-    assert!(numbers.iter().all(|number| (1..=TRAPS_COUNT).contains(number)), "{numbers:?}");
+    assert!(numbers.iter().all(|number| (1..=most).contains(number)), "{numbers:?}");
     let unanswered: Vec<usize> =
         rows.iter().filter(|(_, answer)| !answers(answer)).map(|(number, _)| *number).collect();
     assert!(unanswered.is_empty(), "neither a test nor a reason (`cannot occur: ...`): {unanswered:?}");
-    assert!(!ALL_TRAPS || numbers.len() == TRAPS_COUNT, "traps without a row: {} are there", numbers.len());
+    numbers.len()
 }
 
 /// Number and last cell of each row of the table.
-fn trap_rows(page: &str) -> Vec<(usize, String)> {
+fn numbered_rows(page: &str, prefix: &str) -> Vec<(usize, String)> {
     let rows = page.lines().filter_map(|line| line.strip_prefix('|')?.strip_suffix('|'));
     let cells = rows.map(|row| row.split('|').map(str::trim).collect::<Vec<_>>());
-    cells.filter_map(|cells| Some((cells.first()?.parse().ok()?, (*cells.last()?).to_string()))).collect()
+    let number = |cells: &[&str]| cells.first()?.strip_prefix(prefix)?.parse().ok();
+    cells.filter_map(|cells| Some((number(&cells)?, (*cells.last()?).to_string()))).collect()
 }
 
 fn answers(cell: &str) -> bool {
@@ -397,7 +413,7 @@ fn missing_words_are_found() {
     assert!(unsaid("//! Early.\n").is_empty());
     let page =
         "| n | x |\n|---|---|\n| 1 | a | `b.rs::c` |\n| 3 | d | Cannot occur: no such thing. |\n| 4 | e | later |";
-    let rows = trap_rows(page);
+    let rows = numbered_rows(page, "");
     assert_eq!(
         rows.iter().map(|(number, cell)| (*number, answers(cell))).collect::<Vec<_>>(),
         [(1, true), (3, true), (4, false)]

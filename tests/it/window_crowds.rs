@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -82,7 +83,7 @@ fn a_storm_of_cancels_in_the_drain_holds_nobody_up_with_tls_to_postgres() {
 }
 
 /// Logs in and asks, `count` times in each of `threads` threads; gives the slowest log-in and the clients, all of them held.
-fn crowd_logs_in(proxy: &Proxy, threads: usize, count: usize) -> (std::time::Duration, Vec<Wire>) {
+fn crowd_logs_in(proxy: &Proxy, threads: usize, count: usize) -> (Duration, Vec<Wire>) {
     let crowd: Vec<_> = (0..threads)
         .map(|_| {
             let target = proxy.client();
@@ -139,6 +140,73 @@ fn w16_log_ins_complete_in_the_hold() {
         assert_eq!(wire.finish().unwrap().one(), "served");
     }
     assert!(db.servers() <= 5);
+}
+
+/// Asks again and again until it is told to stop; gives how often it did and the slowest answer.
+fn asks(stop: &Arc<AtomicBool>, mut ask: impl FnMut() + Send + 'static) -> thread::JoinHandle<(u64, Duration)> {
+    let stop = Arc::clone(stop);
+    thread::spawn(move || {
+        let (mut count, mut slowest) = (0, ms(0));
+        while !stop.load(Ordering::Relaxed) {
+            let began = Instant::now();
+            ask();
+            (count, slowest) = (count + 1, slowest.max(began.elapsed()));
+        }
+        (count, slowest)
+    })
+}
+
+/// As fast as they come (about 1000 a second where nothing else runs), with `auth_query` and a pool that has never had a
+/// server; probes, the console and the metrics are answered meanwhile. `IT_CROWD` sets how many.
+#[test]
+fn w16_a_rush_of_log_ins_in_the_hold_while_probes_console_and_metrics_answer() {
+    let crowd: usize = std::env::var("IT_CROWD").map_or(600, |text| text.parse().unwrap());
+    let db = Db::with(ACCOUNTS);
+    let looker = format!("look_{}", db.user);
+    db.sql(&format!("CREATE ROLE {looker} LOGIN SUPERUSER PASSWORD 'pw of looker'"));
+    db.sql(&format!("SET password_encryption = md5; ALTER ROLE {} PASSWORD '{}'", db.user, db.password));
+    let prober = format!("probe_{}", db.user);
+    db.sql(&format!("CREATE ROLE {prober} LOGIN PASSWORD 'pw'"));
+    let spec = Spec::of(&db).unforced(&db).text("auth_type", "md5").text("auth_user", &looker);
+    let spec = spec.user(&looker, "pw of looker").no_user(&db.user).user(&prober, "pw");
+    let spec = spec.num("max_client_conn", 15_000).window_num("max_held", 15_000).window("probes", "user=probe*");
+    let proxy = spec.pool(5).start();
+    let open = proxy.open("w", "hold='300s', tenure='300s'");
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut probe = proxy.client_as(&prober).login();
+    let mut console = proxy.console().login();
+    let address = ("127.0.0.1", proxy.metrics);
+    let others = [
+        ("probe", asks(&stop, move || assert_eq!(probe.one("SELECT 1"), "1"))),
+        ("console", asks(&stop, move || drop(console.ok("SHOW POOLS")))),
+        ("metrics", asks(&stop, move || assert!(fetch(address).contains("pglull_held_clients")))),
+    ];
+    let began = Instant::now();
+    let (slowest, mut wires) = crowd_logs_in(&proxy, 4, crowd / 4);
+    let took = began.elapsed();
+    stop.store(true, Ordering::Relaxed);
+    println!("{} log-ins within {took:?}, the slowest took {slowest:?}", wires.len());
+    assert!(slowest < secs(5), "{slowest:?}");
+    for (what, thread) in others {
+        let (count, slowest) = thread.join().unwrap();
+        println!("{what}: answered {count} times, the slowest took {slowest:?}");
+        assert!(count > 0 && slowest < secs(2), "{what}: {slowest:?}");
+    }
+    eventually("all are held", secs(20), || proxy.pools("cl_held") == wires.len() as u64);
+    proxy.close("w", &open["token"]);
+    for wire in &mut wires {
+        assert_eq!(wire.finish().unwrap().one(), "served");
+    }
+}
+
+fn fetch(address: (&str, u16)) -> String {
+    use std::io::{Read as _, Write as _};
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(secs(10))).unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: it\r\nConnection: close\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    text
 }
 
 /// Hundreds are let go at once: Postgres sees no more of them than the pool has servers, and another database sees nothing.
