@@ -69,12 +69,14 @@ pub enum Command {
         /// That its owner got.
         token: String,
     },
-    /// `WINDOW ABORT id [TOKEN '..']`
+    /// `WINDOW ABORT id [TOKEN '..'] [REASON '..']`
     WindowAbort {
         /// Of the window.
         id: String,
         /// That its owner got; an operator may abort without it.
         token: Option<String>,
+        /// Why, for the receipt.
+        reason: Option<String>,
     },
     /// `SHOW ..`, or `SELECT ..` of the same names.
     Show(Show),
@@ -317,7 +319,7 @@ Console usage
 	WINDOW OPEN db|* [, ..] [WITH (..)]
 	WINDOW REHEARSE db [WITH (.., fire_drill=true, rollback=true)] [AS $$ SQL $$]
 	WINDOW RENEW|CLOSE id TOKEN '..'
-	WINDOW ABORT id [TOKEN '..']
+	WINDOW ABORT id [TOKEN '..'] [REASON '..']
 	PAUSE [db] | RESUME [db] | RECONNECT [db] | WAIT_CLOSE [db] | KILL [db]
 	DISABLE db | ENABLE db | KILL_CLIENT id
 	SET key = value

@@ -227,7 +227,8 @@ impl Console {
         if command.needs() > role {
             return Err(Report::new(sqlstate::INSUFFICIENT_PRIVILEGE, "admin access needed").into());
         }
-        if command.needs() == Role::Admin {
+        // A renewal comes again and again, and changes nothing that is news.
+        if command.needs() == Role::Admin && !matches!(command, Command::WindowRenew { .. }) {
             tracing::info!(operator = %self.operator.name, command = %windows::brief(&command), "console command");
         }
         self.operator.begins();

@@ -68,16 +68,16 @@ pub(super) async fn run(command: Command, operator: &mut Operator, env: &Env) ->
             handle.check(&token).and_then(|()| handle.close()).map_err(denied)?;
             settled(&handle).await
         }
-        Command::WindowAbort { id, token: _ } if env.registry.unsettled(&id).is_some() => {
+        Command::WindowAbort { id, .. } if env.registry.unsettled(&id).is_some() => {
             env.registry.unsettled(&id).iter().for_each(|unsettled| unsettled.give_up());
             Ok(Answer::Done("WINDOW"))
         }
-        Command::WindowAbort { id, token } => {
+        Command::WindowAbort { id, token, reason } => {
             let handle = env.registry.find(&id).map_err(denied)?;
             if let Some(token) = token {
                 handle.check(&token).map_err(denied)?;
             }
-            handle.abort().map_err(denied)?;
+            handle.abort(reason).map_err(denied)?;
             // Whoever has the answer may begin the next window.
             handle.until(closed).await;
             Ok(Answer::Rows(summary(&handle), "WINDOW"))
@@ -201,7 +201,7 @@ pub(super) async fn follow(
                 }
                 Interrupt::Cancelled => {
                     cancelled = true;
-                    let _ = handle.abort();
+                    let _ = handle.abort(None);
                 }
             },
             status = handle.until(|status| status.edges.len() > told || enough(status)) => {

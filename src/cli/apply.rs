@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::client::{ClientError, Rows};
+use super::client::{ClientError, Console, Rows};
 use super::live::{Status, frame};
 use super::reply::Report;
 pub(crate) use super::statement::Change;
@@ -56,55 +56,90 @@ fn done(outcome: &str) -> bool {
 /// # Errors
 /// Only what happens before the command is sent; everything later is in [`Ended`].
 pub(crate) async fn apply(site: &Site, change: &Change<'_>, view: View) -> Result<Ended, ClientError> {
-    let mut runner = site.connect().await?;
-    let mut interrupts = Interrupts::new()?;
-    let command = statement::apply(change);
-    let (sent, started) = (SystemTime::now(), Instant::now());
-    let (notices, mut heard) = mpsc::unbounded_channel();
-    let mut watcher = Watcher::start(site.clone(), change.id.to_owned());
-    let mut display = Display { view, screen: Screen::default(), started };
-    let mut aborting: Option<Task> = None;
-    let answer = {
-        let running = runner.run(&command, move |notice| drop(notices.send(notice)));
-        tokio::pin!(running);
-        loop {
-            tokio::select! {
-                biased;
-                Some(notice) = heard.recv() => display.notice(&notice),
-                answer = &mut running => break answer,
-                () = interrupts.next() => {
-                    if aborting.is_some() {
-                        break Err(ClientError::Closed);
-                    }
-                    display.say("interrupted: the window aborts; once more to stop waiting for it");
-                    aborting = Some(Task(tokio::spawn(abort(site.clone(), change.id.to_owned()))));
-                }
-                Some(status) = watcher.changed() => display.status(&status),
-            }
-        }
-    };
-    // Whoever stopped waiting has let go of the window with this: its outcome is near.
-    drop(runner);
+    let runner = site.connect().await?;
+    let mut show = Show::new(site, change.id, view)?;
+    let sent = SystemTime::now();
+    let answer = show.run(runner, &statement::apply(change)).await;
     let answered = SystemTime::now();
-    while let Ok(notice) = heard.try_recv() {
-        display.notice(&notice);
-    }
-    let status = final_status(site, change.id, &answer).await.or_else(|| watcher.last());
-    if let Some(status) = &status {
-        display.status(status);
-    }
-    let answer = answer.map(|mut results| results.pop().unwrap_or_default());
-    Ok(Ended { answer, status, sent, answered })
+    Ok(show.end(answer, (sent, answered)).await)
 }
 
+/// A window that is shown while it runs.
+pub(super) struct Show<'a> {
+    pub(super) site: &'a Site,
+    pub(super) id: &'a str,
+    pub(super) interrupts: Interrupts,
+    display: Display,
+    watcher: Watcher,
+}
+
+impl<'a> Show<'a> {
+    /// Begins to look.
+    pub(super) fn new(site: &'a Site, id: &'a str, view: View) -> std::io::Result<Self> {
+        let interrupts = Interrupts::new()?;
+        let watcher = Watcher::start(site.clone(), id.to_owned());
+        let display = Display { view, screen: Screen::default(), started: Instant::now() };
+        Ok(Self { site, id, interrupts, display, watcher })
+    }
+
+    /// Runs the command that begins the window until it is answered. An interrupt aborts it.
+    pub(super) async fn run(&mut self, mut runner: Console, command: &str) -> Result<Vec<Rows>, ClientError> {
+        let (notices, mut heard) = mpsc::unbounded_channel();
+        let mut aborting: Option<Task> = None;
+        let answer = {
+            let running = runner.run(command, move |notice| drop(notices.send(notice)));
+            tokio::pin!(running);
+            loop {
+                tokio::select! {
+                    biased;
+                    Some(notice) = heard.recv() => self.display.notice(&notice),
+                    answer = &mut running => break answer,
+                    () = self.interrupts.next() => {
+                        if aborting.is_some() {
+                            break Err(ClientError::Closed);
+                        }
+                        self.say("interrupted: the window aborts; once more to stop waiting for it");
+                        aborting = Some(Task(tokio::spawn(abort(self.site.clone(), self.id.to_owned()))));
+                    }
+                    Some(status) = self.watcher.changed() => self.display.status(&status),
+                }
+            }
+        };
+        // Whoever stopped waiting has let go of the window with this: its outcome is near.
+        drop(runner);
+        while let Ok(notice) = heard.try_recv() {
+            self.display.notice(&notice);
+        }
+        answer
+    }
+
+    /// Looks how it has ended, after this answer to what was sent and answered at these times.
+    pub(super) async fn end(mut self, answer: Answer, (sent, answered): (SystemTime, SystemTime)) -> Ended {
+        let status = final_status(self.site, self.id, &answer).await.or_else(|| self.watcher.last());
+        if let Some(status) = &status {
+            self.display.status(status);
+        }
+        let answer = answer.map(|mut results| results.pop().unwrap_or_default());
+        Ended { answer, status, sent, answered }
+    }
+
+    /// Tells something of our own.
+    pub(super) fn say(&mut self, text: &str) {
+        self.display.say(text);
+    }
+}
+
+/// What the console answers.
+pub(super) type Answer = Result<Vec<Rows>, ClientError>;
+
 /// What the console tells of this window, or nothing.
-pub(crate) async fn look(console: &mut super::client::Console, id: &str) -> Result<Status, ClientError> {
+pub(crate) async fn look(console: &mut Console, id: &str) -> Result<Status, ClientError> {
     let results = console.query(&format!("SHOW WINDOW {id}")).await?;
     Ok(Status::from_rows(&results.into_iter().next().unwrap_or_default()))
 }
 
 /// The receipt. Where the answer was lost we look until the window has an outcome, for a while.
-async fn final_status(site: &Site, id: &str, answer: &Result<Vec<Rows>, ClientError>) -> Option<Status> {
+async fn final_status(site: &Site, id: &str, answer: &Answer) -> Option<Status> {
     let lost = !matches!(answer, Ok(_) | Err(ClientError::Server(_)));
     let until = Instant::now() + LOOK_FOR_OUTCOME;
     loop {
@@ -156,7 +191,7 @@ impl Display {
 }
 
 /// A task that ends with its owner.
-struct Task(JoinHandle<()>);
+pub(super) struct Task(pub(super) JoinHandle<()>);
 
 impl Drop for Task {
     fn drop(&mut self) {

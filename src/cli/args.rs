@@ -3,6 +3,7 @@
 //! Only shapes and their checks live here; nothing is opened and nothing is sent. clap answers a mistake with
 //! its usage text and exit code 2, and so does every mistake that is found later ([`super::USAGE`]).
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -87,7 +88,7 @@ pub struct AdminArgs {
 /// The verbs of `pglull window`.
 #[derive(Debug, Subcommand)]
 pub enum WindowCommand {
-    /// Hold the clients, apply SQL in one transaction, let the clients go on
+    /// Hold the clients, apply SQL in one transaction or run a command, let the clients go on
     Apply(ApplyArgs),
     /// Hold the clients and answer with an id and a token, for a change made by hand
     Open(OpenArgs),
@@ -172,9 +173,9 @@ pub struct BoundsArgs {
 /// Options of `pglull window apply`.
 #[derive(Debug, Args)]
 #[command(
-    override_usage = "pglull window apply [OPTIONS] <DB> <FILE>...\n       pglull window apply [OPTIONS] <DB> -c <SQL>"
+    override_usage = "pglull window apply [OPTIONS] <DB> <FILE>...\n       pglull window apply [OPTIONS] <DB> -c <SQL>\n       pglull window apply [OPTIONS] <DB> -- <COMMAND> [ARG]..."
 )]
-#[command(group = clap::ArgGroup::new("change").required(true).args(["files", "sql"]))]
+#[command(group = clap::ArgGroup::new("change").required(true).args(["files", "sql", "program"]))]
 pub struct ApplyArgs {
     /// The database, by the name that clients ask for
     #[arg(value_name = "DB")]
@@ -185,6 +186,10 @@ pub struct ApplyArgs {
     /// The SQL itself
     #[arg(short = 'c', long = "command", value_name = "SQL")]
     pub sql: Option<String>,
+    /// A command that makes the change itself while the clients are held, with PGHOST and so on set to the database; if
+    /// it ends with another code than 0, the window is aborted
+    #[arg(last = true, value_name = "COMMAND")]
+    pub program: Vec<OsString>,
     /// SQL that must hold before COMMIT: each row of its answers begins with true; otherwise the change is rolled back
     #[arg(long, value_name = "SQL")]
     pub verify: Option<String>,
@@ -385,6 +390,7 @@ mod tests {
             "pglull window apply bench a.sql b.sql --drain 2s --apply 500ms",
             "pglull window apply bench - --hold 10 --tenure 1min --stragglers cancel --id x-1 --json --plain",
             "pglull window apply bench -c select --socket /tmp/s",
+            "pglull window apply bench --apply 3s -- sh -c true --id",
             "pglull window open bench --drain 2.5s",
             "pglull window apply bench -c select --force sessions,hours",
             "pglull window rehearse bench",
@@ -411,6 +417,8 @@ mod tests {
             "pglull admin",
             "pglull window apply bench",
             "pglull window apply bench a.sql -c select",
+            "pglull window apply bench a.sql -- true",
+            "pglull window apply bench --",
             "pglull window apply bench a.sql --drain soon",
             "pglull window apply bench a.sql --drain -2s",
             "pglull window apply bench a.sql --drain inf",

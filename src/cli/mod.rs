@@ -8,8 +8,11 @@ pub mod client;
 pub mod pgbouncer;
 
 mod apply;
+mod by_command;
+mod family;
 mod live;
 mod login;
+mod place;
 mod reply;
 mod statement;
 mod table;

@@ -88,6 +88,12 @@ pub(crate) fn rehearse(
     format!("WINDOW REHEARSE {}{with}{sql}", name(database))
 }
 
+/// `WINDOW ABORT` by its owner, who says why.
+#[must_use]
+pub(crate) fn give_up(id: &str, token: &str, reason: &str) -> String {
+    format!("{} REASON {}", steer("ABORT", id, Some(token)), quoted(reason))
+}
+
 /// `WINDOW CLOSE`, `RENEW` or `ABORT`.
 #[must_use]
 pub(crate) fn steer(verb: &str, id: &str, token: Option<&str>) -> String {
@@ -175,6 +181,7 @@ mod tests {
         assert_eq!(rehearse("b", &BoundsArgs::default(), ("w-1", None), None), "WINDOW REHEARSE b WITH (id='w-1')");
         assert_eq!(open("b", &BoundsArgs::default(), "w-1"), "WINDOW OPEN b WITH (id='w-1')");
         assert_eq!(steer("ABORT", "w-1", None), "WINDOW ABORT w-1");
+        assert_eq!(give_up("w-1", "t", "it's"), "WINDOW ABORT w-1 TOKEN 't' REASON 'it''s'");
         assert_eq!(steer("CLOSE", "w-1", Some("t'")), "WINDOW CLOSE w-1 TOKEN 't'''");
     }
 

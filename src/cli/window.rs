@@ -8,12 +8,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::SystemTime;
 
-use super::apply::{Change, apply, look};
+use super::apply::{Change, Ended, apply, look};
 use super::args::{ApplyArgs, ConsoleArgs, OpenArgs, RehearseArgs, ShowArgs, WindowCommand};
+use super::by_command::Unfit;
 use super::client::{ClientError, Rows};
 use super::live::{receipt, receipt_json};
 use super::term::{View, err, out, width_out};
-use super::{FAILED, Site, USAGE, complain, statement, table, timeline};
+use super::{FAILED, Site, USAGE, by_command, complain, statement, table, timeline};
 
 /// The longest change that is read, in bytes; more than this is data, which does not belong in a window.
 const CHANGE_MAX: u64 = 8 << 20;
@@ -142,6 +143,9 @@ async fn show(args: ShowArgs) -> ExitCode {
 }
 
 async fn apply_change(args: ApplyArgs) -> ExitCode {
+    if !args.program.is_empty() {
+        return run_command(&args).await;
+    }
     let read = match &args.sql {
         Some(sql) => Ok(sql.clone()),
         None => read_change(&args.files),
@@ -164,10 +168,15 @@ async fn apply_change(args: ApplyArgs) -> ExitCode {
         Ok(ended) => ended,
         Err(error) => return complain(&error),
     };
+    conclude(&ended, &id, args.json)
+}
+
+/// Shows the receipt, says what went wrong, and gives the exit code.
+fn conclude(ended: &Ended, id: &str, json: bool) -> ExitCode {
     match &ended.status {
-        Some(status) if args.json => out(&format!("{}\n", receipt_json(status))),
+        Some(status) if json => out(&format!("{}\n", receipt_json(status))),
         Some(status) => out(&table::pairs(&receipt(status), width_out())),
-        None if args.json => ended.answer.as_ref().map_or((), |rows| out(&table::json(rows))),
+        None if json => ended.answer.as_ref().map_or((), |rows| out(&table::json(rows))),
         None => ended.answer.as_ref().map_or((), |rows| show_rows(rows, false)),
     }
     match &ended.answer {
@@ -179,6 +188,19 @@ async fn apply_change(args: ApplyArgs) -> ExitCode {
             }
             complain(error)
         }
+    }
+}
+
+/// A change that a command makes while the clients are held.
+async fn run_command(args: &ApplyArgs) -> ExitCode {
+    if args.verify.is_some() || args.bounds.start_within.is_some() {
+        return usage("--verify and --start-within are for SQL that pglull runs itself; a command can do as they do");
+    }
+    let id = args.bounds.id.clone().unwrap_or_else(new_id);
+    match by_command::apply(&Site::find(&args.console), args, &id).await {
+        Ok(ended) => conclude(&ended, &id, args.json),
+        Err(Unfit::Asked(mistake)) => usage(&mistake),
+        Err(Unfit::Console(error)) => complain(&error),
     }
 }
 

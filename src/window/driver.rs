@@ -198,6 +198,7 @@ impl Driver {
                 "window edge"
             );
         }
+        let said = self.handle.said.get().cloned();
         self.advance(|status| {
             if edge {
                 status.edges.push((now, after.phase.as_str()));
@@ -206,7 +207,7 @@ impl Driver {
                 status.blockers = blockers;
             }
             if let Some(outcome) = after.phase.outcome() {
-                status.reason = reason(outcome, status);
+                status.reason = reason(outcome, status, said.as_ref());
             }
             status.window = after;
         });
@@ -328,7 +329,7 @@ impl Drop for Driver {
             None => Outcome::Aborted(Reason::DriverDied),
         };
         self.advance(|status| {
-            status.reason = reason(&outcome, status);
+            status.reason = reason(&outcome, status, None);
             status.window.times.closed = Some(now);
             status.window.phase = Phase::Closed { outcome };
             status.edges.push((now, status.window.phase.as_str()));
@@ -351,9 +352,12 @@ fn keep_notice(status: &watch::Sender<Status>, report: &Report) {
     });
 }
 
-/// The reason of an outcome, with the first of those who are it.
-fn reason(outcome: &Outcome, status: &Status) -> String {
+/// The reason of an outcome, with what the operator said or the first of those who are it.
+fn reason(outcome: &Outcome, status: &Status, said: Option<&String>) -> String {
     let blockers = match outcome {
+        Outcome::Aborted(Reason::Operator) => {
+            return said.map_or_else(|| outcome.reason(), |said| format!("{}: {said}", outcome.reason()));
+        }
         Outcome::Aborted(Reason::DrainBound | Reason::HoldBound) => &status.blockers,
         Outcome::Aborted(Reason::ApplyBound | Reason::ApplyFailed { .. }) | Outcome::Unknown(_) => &status.beside,
         _ => return outcome.reason(),

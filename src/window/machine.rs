@@ -192,8 +192,10 @@ impl Window {
 
     /// Opens the gate with an outcome.
     fn release(mut self, outcome: Outcome, now: Moment, effects: &mut Vec<Effect>) -> Self {
-        // What may be committed is healed like what is: nobody must run against what may be stale.
-        if matches!(outcome, Outcome::Unknown(_)) {
+        // What may be committed is healed like what is: nobody must run against what may be stale. By hand, part of the
+        // work may have been done before it was given up.
+        let by_hand = self.form == Form::Open && self.phase == Phase::Holding;
+        if matches!(outcome, Outcome::Unknown(_)) || by_hand {
             effects.push(Effect::Heal);
         }
         effects.push(Effect::Open);

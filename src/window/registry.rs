@@ -1,7 +1,7 @@
 //! The windows that run and those that have run: at most one for a database, each with one owner.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::{digest, rand};
@@ -13,7 +13,7 @@ use super::change_table::Note;
 use super::event::{Effect, Event};
 use super::machine::{Phase, Window};
 use super::plan::{Force, Form};
-use super::receipt::{Edge, Limits, Receipt, Took};
+use super::receipt::{Edge, Limits, Receipt, Took, shorten};
 use super::record::{Record, superfluous};
 use super::recover::{Unsettled, recover};
 pub use super::status::{Denied, Refusal, Request, Status};
@@ -52,6 +52,8 @@ pub struct Handle {
     pub status: watch::Receiver<Status>,
     /// What is written of its change.
     pub(super) note: Note,
+    /// What the one who aborted it had to say.
+    pub(super) said: OnceLock<String>,
     started_at: SystemTime,
     events: mpsc::UnboundedSender<Event>,
     clock: Clock,
@@ -196,6 +198,7 @@ impl Registry {
             scope: request.scope,
             databases,
             status,
+            said: OnceLock::new(),
             started_at,
             note,
             events: events.clone(),
@@ -297,6 +300,12 @@ impl Registry {
         }
     }
 
+    /// The role that changes of a database are applied as, if one can be meant.
+    #[must_use]
+    pub fn apply_role(&self, database: &Database) -> Option<String> {
+        self.databases.apply_role(&database.name, || self.users.only_with_password()).ok()
+    }
+
     /// The role and password for the connection that changes a database: `apply_user` of its entry, the user that the entry
     /// forces, or the only one that can be meant.
     pub(super) fn target(&self, database: &Database) -> Result<crate::server::connect::Target, String> {
@@ -381,11 +390,15 @@ impl Handle {
         }
     }
 
-    /// The operator wants the old state back.
+    /// The operator wants the old state back, for this reason.
     ///
     /// # Errors
     /// [`Denied::Over`].
-    pub fn abort(&self) -> Result<(), Denied> {
+    pub fn abort(&self, why: Option<String>) -> Result<(), Denied> {
+        if let Some(why) = why {
+            // Who comes second aborts what is being aborted.
+            let _ = self.said.set(shorten(&why));
+        }
         self.send(Event::Abort)
     }
 

@@ -54,6 +54,7 @@ mod window_books;
 mod window_by_hand;
 mod window_classes;
 mod window_clock;
+mod window_command;
 mod window_crash;
 mod window_crowds;
 mod window_faults;

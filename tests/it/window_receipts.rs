@@ -155,3 +155,59 @@ fn a_state_dir_that_cannot_be_used_is_known_at_the_start() {
     assert!(said.contains("cannot make the folder"), "{said}");
     proxy.still_serves();
 }
+
+/// The text nodes of a drawing; fails where it is no XML: tags nest, attributes are quoted, nothing is bare.
+fn texts_of_xml(text: &str) -> Vec<String> {
+    let (mut open, mut texts, mut rest) = (vec![], vec![], text.trim());
+    while let Some((before, tail)) = rest.split_once('<') {
+        let (tag, after) = tail.split_once('>').expect("a tag ends");
+        for entity in before.split('&').skip(1) {
+            let known = ["amp;", "lt;", "gt;", "quot;", "apos;", "#"];
+            assert!(known.iter().any(|name| entity.starts_with(name)), "a bare & in {before}");
+        }
+        if !before.trim().is_empty() {
+            assert!(!open.is_empty(), "text outside: {before}");
+            texts.push(before.trim().to_owned());
+        }
+        rest = after;
+        if tag.starts_with(['?', '!']) {
+            continue;
+        }
+        if let Some(name) = tag.strip_prefix('/') {
+            assert_eq!(open.pop(), Some(name.to_owned()), "in {text}");
+            continue;
+        }
+        assert_eq!(tag.matches('"').count() % 2, 0, "{tag}");
+        assert_eq!(tag.matches("=\"").count() * 2, tag.matches('"').count(), "{tag}");
+        if !tag.ends_with('/') {
+            open.push(tag.split_whitespace().next().unwrap().to_owned());
+        }
+    }
+    assert!(open.is_empty() && rest.trim().is_empty(), "left open: {open:?}, {rest}");
+    texts
+}
+
+#[test]
+fn a_receipt_is_drawn_as_svg() {
+    let (_db, proxy) = scene();
+    let mut command = binary();
+    command.args(["window", "show", "drawn", "--svg", "--socket"]);
+    command.arg(proxy.console_dir().join(format!(".s.PGSQL.{}", proxy.port)));
+    proxy.open("drawn", "");
+    let mut wire = proxy.client().login();
+    wire.start("SELECT 1").unwrap();
+    proxy.until_held(1);
+    let output = command.output().unwrap();
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0), "there is no receipt yet");
+    proxy.admin("WINDOW ABORT drawn REASON '<b> & \"quoted\"'");
+    wire.finish().unwrap();
+    proxy.closed("drawn");
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    let svg = String::from_utf8(output.stdout).unwrap();
+    assert!(svg.trim_start().starts_with("<svg") || svg.trim_start().starts_with("<?xml"), "{svg}");
+    let texts = texts_of_xml(&svg).join("\n");
+    for expect in ["drawn", "preflight", "draining", "holding", "releasing", "aborted"] {
+        assert!(texts.contains(expect), "{expect}: {texts}");
+    }
+}

@@ -222,8 +222,10 @@ impl Cursor<'_> {
             }
             "abort" => {
                 let id = self.id()?;
-                let token = if self.is_end() { None } else { Some(self.token()?) };
-                Command::WindowAbort { id, token }
+                let reasoned = |cursor: &Self| cursor.peek_keyword().is_some_and(|word| word == "reason");
+                let token = if self.is_end() || reasoned(self) { None } else { Some(self.token()?) };
+                let reason = if self.take_keyword("reason") { Some(self.value("why, as a string")?) } else { None };
+                Command::WindowAbort { id, token, reason }
             }
             "rehearse" => {
                 let (databases, options) = self.window_head()?;

@@ -117,8 +117,13 @@ fn windows() {
         ),
         ("WINDOW RENEW w-1 TOKEN 't k'", Command::WindowRenew { id: id(), token: token() }),
         ("WINDOW CLOSE 'w-1' token \"t k\"", Command::WindowClose { id: id(), token: token() }),
-        ("WINDOW ABORT w-1", Command::WindowAbort { id: id(), token: None }),
-        ("WINDOW ABORT w-1 TOKEN 't k';", Command::WindowAbort { id: id(), token: Some(token()) }),
+        ("WINDOW ABORT w-1", Command::WindowAbort { id: id(), token: None, reason: None }),
+        ("WINDOW ABORT w-1 TOKEN 't k';", Command::WindowAbort { id: id(), token: Some(token()), reason: None }),
+        ("WINDOW ABORT w-1 reason 'no'", Command::WindowAbort { id: id(), token: None, reason: Some("no".into()) }),
+        (
+            "WINDOW ABORT w-1 TOKEN 't k' REASON 'it''s late'",
+            Command::WindowAbort { id: id(), token: Some(token()), reason: Some("it's late".into()) },
+        ),
     ] {
         assert_eq!(parse(text), Ok(expect), "{text}");
     }

@@ -134,7 +134,7 @@ const BUFFERS: [Column; 7] = [
     int("send_avail"),
 ];
 
-const DATABASES: [Column; 17] = [
+const DATABASES: [Column; 18] = [
     text("name"),
     text("host"),
     int("port"),
@@ -152,6 +152,7 @@ const DATABASES: [Column; 17] = [
     int("current_client_connections"),
     int("paused"),
     int("disabled"),
+    text("apply_user").ours(),
 ];
 
 const USERS: [Column; 8] = [

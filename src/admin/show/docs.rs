@@ -88,7 +88,11 @@ const COMMANDS: &[(&str, &str, &str)] = &[
         "WINDOW REHEARSE db",
         "Looks and predicts, and holds nobody; `fire_drill` really drains and lets go at once, `rollback` really applies and rolls back.",
     ),
-    ("`WINDOW RENEW`, `CLOSE`, `ABORT id [TOKEN '..']`", "WINDOW ABORT w", "Steer a window."),
+    (
+        "`WINDOW RENEW`, `CLOSE`, `ABORT id [TOKEN '..'] [REASON '..']`",
+        "WINDOW ABORT w",
+        "Steer a window. The reason of an abort stands in the receipt.",
+    ),
 ];
 
 const REFUSED: &str = "

@@ -49,6 +49,7 @@ pub(super) fn databases(env: &Env) -> Table {
             clients.iter().filter(|client| client.database == database.name).count(),
             database.is_shut(),
             database.is_disabled(),
+            env.registry.apply_role(&database),
         ]);
     }
     table
