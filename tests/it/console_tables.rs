@@ -48,7 +48,7 @@ fn tables() -> Vec<(&'static str, String, String, &'static str)> {
              load_balance_hosts max_connections current_connections max_client_connections current_client_connections paused \
              disabled",
             "ssissiiiissiiiiii",
-            "",
+            "apply_user",
         ),
         plain(
             "USERS",
