@@ -30,7 +30,7 @@ pub enum Command {
         /// One database, or all.
         database: Option<String>,
     },
-    /// `WINDOW APPLY db [, ..] [WITH (..)] AS $$ SQL $$`
+    /// `WINDOW APPLY db [, ..] [WITH (..)] AS $$ SQL $$`, or `AS CHANGE 'id' $$ SQL $$ [, CHANGE ..]`
     WindowApply {
         /// At least one, each once.
         databases: Vec<String>,
@@ -266,6 +266,8 @@ pub struct WindowOptions {
     pub rehearsal: Rehearsal,
     /// For how long a good moment may be waited for; above 0.
     pub start_within: Option<Duration>,
+    /// The changes that the SQL is made of, each with its id, if it is made of several.
+    pub changes: Vec<(String, String)>,
 }
 
 /// How real a rehearsal is.

@@ -11,11 +11,11 @@ use super::{findings, rehearse, start, verbs};
 use crate::config::WindowDefaults;
 use crate::pool::database::Database;
 use crate::pool::groups::Scope;
-use crate::window::change_table::ChangeTable;
+use crate::window::change_table::{ChangeTable, Part};
 use crate::window::event::{Outcome, Reason};
 use crate::window::machine::Phase;
 use crate::window::plan::{Bounds, Form, Stragglers};
-use crate::window::registry::{Denied, Handle, Refusal, Request, Status};
+use crate::window::registry::{Denied, Handle, Refusal, Request, Status, fingerprint};
 use crate::wire::reply::{Report, sqlstate};
 
 /// What the log says of a command; never the SQL of a change, which may hold secrets.
@@ -114,8 +114,10 @@ pub(super) fn request(
         }
     }
     let change_table = defaults.change_table.as_deref().and_then(ChangeTable::parse);
+    let part = |(id, sql): (String, String)| Part { id, sha256: fingerprint(&sql), sql: Arc::from(sql) };
+    let parts = options.changes.into_iter().map(part).collect();
     let (owner, verify, force) = (operator.name.clone(), options.verify, options.force);
-    Request { id: options.id, databases, form, sql, verify, bounds, force, scope, owner, change_table }
+    Request { id: options.id, databases, form, sql, parts, verify, bounds, force, scope, owner, change_table }
 }
 
 /// The names, with `*` replaced by those of all databases.

@@ -180,7 +180,8 @@ pub struct ApplyArgs {
     /// The database, by the name that clients ask for
     #[arg(value_name = "DB")]
     pub database: String,
-    /// Files with the SQL, in order; - is standard input
+    /// A file with the SQL, - for standard input; or several files in order, or a folder of *.sql in the order of their
+    /// versions: those that are not applied yet, together
     #[arg(value_name = "FILE")]
     pub files: Vec<PathBuf>,
     /// The SQL itself

@@ -185,6 +185,7 @@ pub(crate) fn receipt(status: &Status) -> Vec<(String, String)> {
         ("owner", status.text("owner").to_owned()),
         ("started", status.text("started_at").to_owned()),
         ("change sha256", status.text("change_sha256").to_owned()),
+        ("change", noted(status)),
         ("preflight", time("preflight_ms")),
         ("drain", of("drain_ms", "drain_limit_ms")),
         ("apply", of("apply_ms", "apply_limit_ms")),
@@ -199,6 +200,13 @@ pub(crate) fn receipt(status: &Status) -> Vec<(String, String)> {
         out.push(("", blocker(value).trim_start().to_owned()));
     }
     out.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
+/// What preflight has found in the change table.
+fn noted(status: &Status) -> String {
+    let lines: Vec<serde_json::Value> = serde_json::from_str(status.text("preflight")).unwrap_or_default();
+    let line = lines.iter().find(|line| line["check"] == "change");
+    line.and_then(|line| line["reason"].as_str()).map(visible).unwrap_or_default()
 }
 
 /// The receipt as JSON: the console's own, or every key of the window where there is none yet.

@@ -10,6 +10,7 @@ pub mod pgbouncer;
 mod apply;
 mod by_command;
 mod family;
+mod files;
 mod live;
 mod login;
 mod place;

@@ -11,6 +11,8 @@ pub(crate) struct Change<'a> {
     pub(crate) bounds: &'a BoundsArgs,
     pub(crate) id: &'a str,
     pub(crate) sql: &'a str,
+    /// Several changes, each with its id, instead of the one.
+    pub(crate) parts: &'a [(String, String)],
     /// What must hold before COMMIT.
     pub(crate) verify: Option<&'a str>,
 }
@@ -64,8 +66,11 @@ fn with(bounds: &BoundsArgs, id: &str, verify: Option<&str>) -> String {
 /// `WINDOW APPLY`.
 #[must_use]
 pub(crate) fn apply(change: &Change<'_>) -> String {
-    let Change { database, bounds, id, sql, verify } = *change;
-    format!("WINDOW APPLY {}{} AS {}", name(database), with(bounds, id, verify), dollars(sql))
+    let Change { database, bounds, id, sql, parts, verify } = *change;
+    let several: Vec<String> =
+        parts.iter().map(|(id, sql)| format!("CHANGE {} {}", quoted(id), dollars(sql))).collect();
+    let sql = if several.is_empty() { dollars(sql) } else { several.join(", ") };
+    format!("WINDOW APPLY {}{} AS {sql}", name(database), with(bounds, id, verify))
 }
 
 /// `WINDOW OPEN`.
@@ -170,9 +175,17 @@ mod tests {
                 bounds: &bounds,
                 id: "w-1",
                 sql: "SELECT 1",
+                parts: &[],
                 verify: Some("SELECT true")
             }),
             "WINDOW APPLY bench WITH (drain='2s', stragglers='cancel', users='a, b''', id='w-1', verify=$$SELECT true$$) AS $$SELECT 1$$"
+        );
+        let parts = [("001_a".to_owned(), "SELECT 1".to_owned()), ("b".to_owned(), "DO $$ x $$".to_owned())];
+        let several =
+            Change { database: "b", bounds: &BoundsArgs::default(), id: "w-1", sql: "", parts: &parts, verify: None };
+        assert_eq!(
+            apply(&several),
+            "WINDOW APPLY b WITH (id='w-1') AS CHANGE '001_a' $$SELECT 1$$, CHANGE 'b' $change1$DO $$ x $$$change1$"
         );
         assert_eq!(
             rehearse("b", &BoundsArgs::default(), ("w-1", Some("rollback")), Some("SELECT 1")),

@@ -3,8 +3,6 @@
 //! The proxy decides everything; here it is only asked. What a verb was asked for wrongly (no change, a file that
 //! cannot be read) is found before anything is sent, and ends with [`USAGE`].
 
-use std::io::Read;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::SystemTime;
 
@@ -12,12 +10,10 @@ use super::apply::{Change, Ended, apply, look};
 use super::args::{ApplyArgs, ConsoleArgs, OpenArgs, RehearseArgs, ShowArgs, WindowCommand};
 use super::by_command::Unfit;
 use super::client::{ClientError, Rows};
+use super::files::{self, Script};
 use super::live::{receipt, receipt_json};
 use super::term::{View, err, out, width_out};
 use super::{FAILED, Site, USAGE, by_command, complain, statement, table, timeline};
-
-/// The longest change that is read, in bytes; more than this is data, which does not belong in a window.
-const CHANGE_MAX: u64 = 8 << 20;
 
 /// `pglull window ...`.
 pub async fn window(command: WindowCommand) -> ExitCode {
@@ -94,7 +90,10 @@ async fn rehearse(args: RehearseArgs) -> ExitCode {
     let sql = match &args.sql {
         Some(sql) => Some(sql.clone()),
         None if args.files.is_empty() => None,
-        None => match read_change(&args.files) {
+        None if args.files.iter().any(|file| file.is_dir()) => {
+            return usage("a folder cannot be rehearsed: name the files that are not applied yet");
+        }
+        None => match files::joined(&args.files) {
             Ok(sql) => Some(sql),
             Err(mistake) => return usage(&mistake),
         },
@@ -147,22 +146,26 @@ async fn apply_change(args: ApplyArgs) -> ExitCode {
         return run_command(&args).await;
     }
     let read = match &args.sql {
-        Some(sql) => Ok(sql.clone()),
-        None => read_change(&args.files),
+        Some(sql) => Ok((Script::One(sql.clone()), Vec::new())),
+        None => files::read(&args.files),
     };
     if args.verify.as_ref().is_some_and(|sql| sql.trim().is_empty()) {
         return usage("--verify is empty");
     }
-    let sql = match read {
-        Ok(sql) if !sql.trim().is_empty() => sql,
-        Ok(_) => {
+    let (sql, parts, left_out) = match read {
+        Ok((Script::One(sql), _)) if sql.trim().is_empty() => {
             return usage("the change is empty: name a file with SQL, - for standard input, or -c 'SQL'");
         }
+        Ok((Script::One(sql), left_out)) => (sql, Vec::new(), left_out),
+        Ok((Script::Several(parts), left_out)) => (String::new(), parts, left_out),
         Err(mistake) => return usage(&mistake),
     };
+    if !left_out.is_empty() {
+        err(&format!("left out, for undoing: {}\n", left_out.join(", ")));
+    }
     let id = args.bounds.id.clone().unwrap_or_else(new_id);
-    let change =
-        Change { database: &args.database, bounds: &args.bounds, id: &id, sql: &sql, verify: args.verify.as_deref() };
+    let (bounds, verify) = (&args.bounds, args.verify.as_deref());
+    let change = Change { database: &args.database, bounds, id: &id, sql: &sql, parts: &parts, verify };
     let view = View::choose(args.plain);
     let ended = match apply(&Site::find(&args.console), &change, view).await {
         Ok(ended) => ended,
@@ -209,51 +212,8 @@ fn usage(mistake: &str) -> ExitCode {
     ExitCode::from(USAGE)
 }
 
-/// The files one after the other. Between two stands an empty statement, in case the first one lacks its semicolon.
-fn read_change(files: &[PathBuf]) -> Result<String, String> {
-    let mut parts = Vec::new();
-    for file in files {
-        let (name, result) = if file.as_os_str() == "-" {
-            ("standard input".to_owned(), read_text(std::io::stdin().lock()))
-        } else {
-            (file.display().to_string(), std::fs::File::open(file).and_then(read_text))
-        };
-        parts.push(result.map_err(|e| format!("cannot read {name}: {e}"))?);
-    }
-    Ok(parts.join("\n;\n"))
-}
-
-fn read_text(from: impl Read) -> std::io::Result<String> {
-    let mut text = String::new();
-    if from.take(CHANGE_MAX + 1).read_to_string(&mut text)? as u64 > CHANGE_MAX {
-        return Err(std::io::Error::other("longer than 8 MiB; move data before or after the window"));
-    }
-    Ok(text)
-}
-
 /// An id from the clock; the digits after it are the sub-second part and our process.
 pub(crate) fn new_id() -> String {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     statement::made_up_id(now.as_secs(), now.subsec_micros() ^ std::process::id().rotate_left(7))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn files_are_read_in_order() {
-        let dir = tempfile::tempdir().unwrap();
-        let (a, b) = (dir.path().join("a"), dir.path().join("b"));
-        std::fs::write(&a, "SELECT 1").unwrap();
-        std::fs::write(&b, "SELECT 2;").unwrap();
-        assert_eq!(read_change(&[a, b]).unwrap(), "SELECT 1\n;\nSELECT 2;");
-        let missing = read_change(&[dir.path().join("none")]).unwrap_err();
-        assert!(missing.starts_with("cannot read ") && missing.contains("none"), "{missing}");
-    }
-
-    #[test]
-    fn a_change_is_no_place_for_data() {
-        assert!(read_text(std::io::repeat(b'x')).is_err());
-    }
 }

@@ -37,6 +37,8 @@ const ASK_CHANGE: Duration = Duration::from_secs(2);
 const ASK_COMMIT: Duration = Duration::from_secs(10);
 /// The longest `lock_timeout` and the like that Postgres takes.
 const TIMEOUT_MAX: u64 = i32::MAX as u64;
+/// What a change must not leave to the next one of the same window.
+const AFRESH: &str = "RESET SESSION AUTHORIZATION; RESET ROLE; RESET search_path";
 /// How soon Postgres notices that we are gone, in milliseconds. A change must not outlive a proxy that was killed.
 const NOTICED: u32 = 500;
 
@@ -143,9 +145,9 @@ impl Change {
                 return self.roll_back(transaction, &Report::new(sqlstate::IO_ERROR, why)).await;
             }
         }
-        let Script { sql, verify } = self.script.clone();
+        let verify = Arc::clone(&self.script.verify);
         let mut judge = Judge::default();
-        let (mut ended, mut stopped) = stoppable(&mut self.server, &sql, &stop, watch(notice)).await;
+        let (mut ended, mut stopped) = self.execute(&stop, watch(notice)).await;
         if ended.is_ok() && !stopped && !verify.is_empty() && self.server.in_transaction() {
             let see = |tag, body: &[u8]| judge.see(tag, body);
             (ended, stopped) = stoppable(&mut self.server, &verify, &stop, see).await;
@@ -164,6 +166,31 @@ impl Change {
         if open { self.roll_back(transaction, &report).await } else { ended_itself() }
     }
 
+    /// Runs the change, or all that it is made of, one after the other.
+    async fn execute(&mut self, stop: &Notify, mut see: impl FnMut(u8, &[u8])) -> (Result<String, Failure>, bool) {
+        let parts = self.note.parts.clone();
+        if parts.is_empty() {
+            let sql = Arc::clone(&self.script.sql);
+            return stoppable(&mut self.server, &sql, stop, see).await;
+        }
+        let (mut ended, mut stopped) = (Ok(String::new()), false);
+        for part in &parts {
+            (ended, stopped) = stoppable(&mut self.server, &part.sql, stop, &mut see).await;
+            if let Err(Failure::Refused(report)) = &mut ended {
+                report.message = format!("{}: {}", part.id, report.message);
+            }
+            if ended.is_err() || stopped || !self.server.in_transaction() {
+                break;
+            }
+            // The next one begins as if it were alone.
+            (ended, stopped) = stoppable(&mut self.server, AFRESH, stop, |_, _| {}).await;
+            if ended.is_err() || stopped {
+                break;
+            }
+        }
+        (ended, stopped)
+    }
+
     /// Opens the transaction and gives its id.
     async fn begin(&mut self, deadline: Moment) -> Result<u64, Failure> {
         let left = millis(deadline.since(self.clock.now())).clamp(1, TIMEOUT_MAX);
@@ -176,7 +203,8 @@ impl Change {
         );
         let answer = self.server.query_within(begin.as_bytes(), ERRAND).await.map_err(|failure| match failure {
             Failure::Refused(report) if report.sqlstate == sqlstate::UNIQUE_VIOLATION => {
-                let text = format!("change {} was applied meanwhile by somebody else", self.note.id);
+                let one = if self.note.parts.is_empty() { "" } else { ", or one of those that it is made of," };
+                let text = format!("change {}{one} was applied meanwhile by somebody else", self.note.id);
                 Failure::Refused(Report::new(sqlstate::UNIQUE_VIOLATION, text))
             }
             other => other,
@@ -198,7 +226,7 @@ impl Change {
         let number = |column| value(&answer, column).and_then(|text| text.parse::<u64>().ok());
         match (number(0), number(1)) {
             (Some(current), _) if current != transaction => Err(ended_itself()),
-            (Some(_), Some(1)) => Ok(()),
+            (Some(_), Some(rows)) if rows == self.note.rows() => Ok(()),
             _ => {
                 let report =
                     Report::new(sqlstate::INTERNAL_ERROR, "the change has removed its row of the change table");

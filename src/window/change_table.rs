@@ -5,6 +5,8 @@
 //! and completed as the last thing before COMMIT. A row that is there and complete is therefore a change that is
 //! committed as a whole; one that is not complete was left by a change that ended its own transaction.
 
+use std::sync::Arc;
+
 /// The name of a table, with its schema.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ChangeTable {
@@ -23,6 +25,57 @@ pub struct Note {
     pub owner: String,
     /// Where it is noted. `None`: nowhere, as the configuration wants it.
     pub table: Option<ChangeTable>,
+    /// The changes that it is made of, if it is made of several.
+    pub parts: Vec<Part>,
+}
+
+/// One of several changes that a window applies together; each is noted under an id of its own.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Part {
+    /// Its id.
+    pub id: String,
+    /// The hash of its SQL, in hexadecimal digits.
+    pub sha256: String,
+    /// Its SQL.
+    pub sql: Arc<str>,
+}
+
+/// So many parts are named in a sentence.
+const NAMED: usize = 20;
+
+/// Which of these are left to be applied, by what is noted of each, and a sentence about it.
+///
+/// # Errors
+/// The first that must not be run, and why.
+pub fn pending(parts: Vec<Part>, noted: impl Fn(&Part) -> Noted) -> Result<(Vec<Part>, String), (String, Noted)> {
+    let (mut left, mut done, mut before) = (Vec::new(), Vec::new(), Vec::new());
+    for part in parts {
+        match noted(&part) {
+            Noted::Never => left.push(part),
+            Noted::Applied(_) => {
+                // A change of another branch may have come between.
+                before = left.iter().map(|part: &Part| part.id.clone()).collect();
+                done.push(part.id);
+            }
+            other => return Err((part.id, other)),
+        }
+    }
+    let ids: Vec<String> = left.iter().map(|part| part.id.clone()).collect();
+    let mut text = match (ids.len(), done.len()) {
+        (0, all) => return Ok((left, format!("already applied, all {all}: nothing was done"))),
+        (_, 0) => format!("to be applied: {}", named(&ids)),
+        _ => format!("to be applied: {}; applied before: {}", named(&ids), named(&done)),
+    };
+    if let Some(last) = done.last().filter(|_| !before.is_empty()) {
+        text.push_str(&format!("; out of order: {} should have come before {last}", named(&before)));
+    }
+    Ok((left, text))
+}
+
+fn named(ids: &[String]) -> String {
+    let more = ids.len().saturating_sub(NAMED);
+    let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("{}{rest}", ids.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", "))
 }
 
 /// What the table says of a change.
@@ -122,6 +175,27 @@ impl Note {
         Some(format!("SELECT sha256, {began}, {applied} FROM {table} WHERE id = {}", literal(&self.id)))
     }
 
+    /// Looks its parts up: the columns of [`look`](Self::look), and the id behind them.
+    #[must_use]
+    pub fn look_at_parts(&self) -> Option<String> {
+        let ids: Vec<String> = self.parts.iter().map(|part| literal(&part.id)).collect();
+        let look = self.look()?;
+        let (head, _) = look.split_once(" FROM ")?;
+        Some(format!("{head}, id FROM {} WHERE id IN ({})", self.table.as_ref()?.quoted(), ids.join(", ")))
+    }
+
+    /// The note of one part alone.
+    #[must_use]
+    pub fn of_part(&self, part: &Part) -> Self {
+        Self { id: part.id.clone(), sha256: part.sha256.clone(), parts: Vec::new(), ..self.clone() }
+    }
+
+    /// How many rows are written of it.
+    #[must_use]
+    pub fn rows(&self) -> u64 {
+        1 + u64::try_from(self.parts.len()).unwrap_or(u64::MAX - 1)
+    }
+
     /// What the row of [`look`](Self::look) means.
     #[must_use]
     pub fn read(&self, row: Option<[Option<&str>; 3]>) -> Noted {
@@ -137,23 +211,27 @@ impl Note {
     #[must_use]
     pub fn begin(&self) -> String {
         let Some(table) = &self.table else { return String::new() };
-        let values = [&self.id, &self.sha256, &self.owner].map(|text| literal(text)).join(", ");
-        format!("INSERT INTO {} (id, sha256, owner) VALUES ({values}); ", table.quoted())
+        let row = |id: &str, sha256: &str| format!("({})", [id, sha256, &self.owner].map(literal).join(", "));
+        let parts = self.parts.iter().map(|part| row(&part.id, &part.sha256));
+        let rows: Vec<String> = std::iter::once(row(&self.id, &self.sha256)).chain(parts).collect();
+        format!("INSERT INTO {} (id, sha256, owner) VALUES {}; ", table.quoted(), rows.join(", "))
     }
 
-    /// Notes that it is complete, and gives one row: the id of the transaction, and how many rows were completed, which is
-    /// one. As ourselves: a change may have taken another role.
+    /// Notes that it is complete, and gives one row: the id of the transaction, and how many rows were completed, which are
+    /// [`rows`](Self::rows). As ourselves: a change may have taken another role.
     #[must_use]
     pub fn complete(&self) -> String {
         let Some(table) = &self.table else {
-            return "SELECT pg_catalog.pg_current_xact_id(), 1".to_owned();
+            return format!("SELECT pg_catalog.pg_current_xact_id(), {}", self.rows());
         };
+        let parts = self.parts.iter().map(|part| literal(&part.id));
+        let ids: Vec<String> = std::iter::once(literal(&self.id)).chain(parts).collect();
         format!(
             "RESET SESSION AUTHORIZATION; RESET ROLE; WITH noted AS (UPDATE {} SET applied_at = pg_catalog.clock_timestamp() \
-             WHERE id = {} AND applied_at IS NULL RETURNING 1) \
+             WHERE id IN ({}) AND applied_at IS NULL RETURNING 1) \
              SELECT pg_catalog.pg_current_xact_id(), (SELECT pg_catalog.count(*) FROM noted)",
             table.quoted(),
-            literal(&self.id)
+            ids.join(", ")
         )
     }
 }
@@ -175,7 +253,7 @@ mod tests {
 
     fn note() -> Note {
         let table = ChangeTable::parse("pglull.change");
-        Note { id: "a".to_owned(), sha256: "00".to_owned(), owner: "it's \\ me".to_owned(), table }
+        Note { id: "a".to_owned(), sha256: "00".to_owned(), owner: "it's \\ me".to_owned(), table, parts: vec![] }
     }
 
     #[test]
@@ -202,6 +280,51 @@ mod tests {
         ] {
             assert_eq!(note().read(row), noted, "{row:?}");
         }
+    }
+
+    fn part(id: &str) -> Part {
+        Part { id: id.to_owned(), sha256: format!("hash of {id}"), sql: Arc::from("SELECT 1") }
+    }
+
+    #[test]
+    fn parts_have_rows_of_their_own() {
+        let note = Note { parts: vec![part("x"), part("y")], ..note() };
+        let rows = "(E'a', E'00', E'it''s \\\\ me'), (E'x', E'hash of x', E'it''s \\\\ me'), (E'y', E'hash of y', E'it''s \\\\ me')";
+        assert!(note.begin().ends_with(&format!("VALUES {rows}; ")), "{}", note.begin());
+        assert!(note.complete().contains("WHERE id IN (E'a', E'x', E'y') AND"), "{}", note.complete());
+        assert!(note.look_at_parts().unwrap().ends_with(", id FROM \"pglull\".\"change\" WHERE id IN (E'x', E'y')"));
+        assert_eq!(note.rows(), 3);
+    }
+
+    #[test]
+    fn what_is_left_is_told_apart_from_what_is_done() {
+        let done = |ids: &'static [&'static str]| {
+            move |part: &Part| match part.id.as_str() {
+                "half" => Noted::Half("t".to_owned()),
+                "other" => Noted::Another("t".to_owned()),
+                id if ids.contains(&id) => Noted::Applied("t".to_owned()),
+                _ => Noted::Never,
+            }
+        };
+        let parts = |ids: &[&str]| ids.iter().map(|id| part(id)).collect::<Vec<_>>();
+        for (ids, applied, left, text) in [
+            (&["a", "b"][..], &[][..], &["a", "b"][..], "to be applied: a, b"),
+            (&["a", "b"], &["a"], &["b"], "to be applied: b; applied before: a"),
+            (&["a", "b"], &["a", "b"], &[], "already applied, all 2: nothing was done"),
+            (
+                &["a", "b", "c"],
+                &["b"],
+                &["a", "c"],
+                "to be applied: a, c; applied before: b; out of order: a should have come before b",
+            ),
+        ] {
+            assert_eq!(pending(parts(ids), done(applied)), Ok((parts(left), text.to_owned())), "{ids:?}");
+        }
+        for id in ["half", "other"] {
+            assert_eq!(pending(parts(&["a", id]), done(&[])).unwrap_err().0, id);
+        }
+        let many: Vec<String> = (0..22).map(|number| number.to_string()).collect();
+        assert!(named(&many).ends_with(", 19 and 2 more"));
     }
 
     #[test]

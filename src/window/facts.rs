@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::apply::{self, Change, Script};
-use super::change_table::Note;
+use super::change_table::{Note, Part};
 use super::event::Event;
 use super::lints::lints;
 use super::noting::Before;
@@ -116,13 +116,14 @@ async fn gather(
     (database, all): (&Arc<Database>, &[Arc<Database>]),
     wanted: &Wanted,
 ) -> (Facts, Option<Change>) {
-    let objection = if wanted.form.runs_sql() { objection(&wanted.script) } else { None };
-    let lints = if wanted.form.runs_sql() { lints(&wanted.script.sql) } else { Vec::new() };
+    // Of several changes, those are looked at that turn out to be left.
+    let whole = wanted.form.runs_sql() && wanted.note.parts.is_empty();
+    let objection = if whole { objection(&wanted.script) } else { None };
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let mut facts = Facts {
         database: database.name.clone(),
         objection,
-        lints,
+        lints: if whole { lints(&wanted.script.sql) } else { Vec::new() },
         hours_until: registry.databases.config().window.windows.until(now.as_secs()),
         ..Facts::default()
     };
@@ -147,7 +148,15 @@ async fn gather(
         facts.unreachable = Some(format!("cannot ask the database: {failure}"));
     }
     if wanted.form == Form::Apply && facts.unreachable.is_none() {
-        match ready.before().await {
+        let mut before = ready.before().await;
+        if before == Ok(Before::Never) && !ready.note.parts.is_empty() {
+            before = ready.pending().await;
+            let sql: Vec<&str> = ready.note.parts.iter().map(|part| part.sql.as_ref()).collect();
+            facts.lints = lints(&sql.join("\n;\n"));
+            facts.objection = parts_objection(&ready.note.parts, &wanted.script);
+        }
+        match before {
+            Ok(Before::Pending(what)) => facts.change = Some((false, what)),
             Ok(Before::Never) => facts.change = Some((false, "not applied before".to_owned())),
             Ok(Before::Applied(what)) => {
                 facts.change = Some((false, what.clone()));
@@ -162,6 +171,12 @@ async fn gather(
 
 fn objection(script: &Script) -> Option<String> {
     script::objection(&script.sql).or_else(|| script::verify_objection(&script.verify))
+}
+
+/// The same of several changes, with the id of the one.
+fn parts_objection(parts: &[Part], script: &Script) -> Option<String> {
+    let object = |part: &Part| script::objection(&part.sql).map(|objection| format!("{}: {objection}", part.id));
+    parts.iter().find_map(object).or_else(|| script::verify_objection(&script.verify))
 }
 
 /// Clients of ours with open transactions, the oldest first.

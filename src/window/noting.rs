@@ -1,7 +1,7 @@
 //! Whether the database has a change already, and the table in which it is noted: looked at and made before anybody is held.
 
 use super::apply::{Change, ERRAND};
-use super::change_table::{ChangeTable, Noted};
+use super::change_table::{ChangeTable, Noted, pending};
 use super::witness::{read, value};
 use crate::server::conn::{Failure, Server};
 use crate::wire::reply::{Report, sqlstate};
@@ -11,6 +11,8 @@ use crate::wire::reply::{Report, sqlstate};
 pub(super) enum Before {
     /// Nothing: it may be run.
     Never,
+    /// Of its parts, some are left to be run; which.
+    Pending(String),
     /// It is applied: there is nothing to do.
     Applied(String),
     /// It must not be run, and why.
@@ -45,6 +47,40 @@ impl Change {
             Noted::Never => Before::Never,
             Noted::Applied(at) => Before::Applied(format!("already applied at {at}: nothing was done")),
             taken => Before::Taken(objection(&self.note.id, &table, &taken)),
+        })
+    }
+
+    /// Looks its parts up and keeps those that are not applied yet. Changes nothing.
+    ///
+    /// # Errors
+    /// Why they could not be looked up, in words for the operator.
+    pub(super) async fn pending(&mut self) -> Result<Before, String> {
+        let Some(table) = self.note.table.clone() else {
+            return Ok(Before::Taken("which are applied already is not noted: change_table is \"\"".to_owned()));
+        };
+        let found = state(&mut self.server, &table).await.map_err(|failure| refused(&table, "", failure))?;
+        let look = self.note.look_at_parts().filter(|_| found.table);
+        let rows = match look {
+            Some(look) => self.server.query_within(look.as_bytes(), ERRAND).await.map(|answer| answer.rows),
+            None => Ok(Vec::new()),
+        };
+        let rows = rows.map_err(|failure| refused(&table, &found.role, failure))?;
+        let text = |row: &[Option<bytes::Bytes>], column: usize| {
+            Some(String::from_utf8_lossy(row.get(column)?.as_ref()?).into_owned())
+        };
+        let parts = std::mem::take(&mut self.note.parts);
+        let left = pending(parts, |part| {
+            let row = rows.iter().find(|row| text(row, 3).as_ref() == Some(&part.id));
+            let values = row.map(|row| [text(row, 0), text(row, 1), text(row, 2)]);
+            self.note.of_part(part).read(values.as_ref().map(|values| values.each_ref().map(Option::as_deref)))
+        });
+        Ok(match left {
+            Ok((left, what)) if left.is_empty() => Before::Applied(what),
+            Ok((left, what)) => {
+                self.note.parts = left;
+                Before::Pending(what)
+            }
+            Err((id, found)) => Before::Taken(objection(&id, &table, &found)),
         })
     }
 

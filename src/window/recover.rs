@@ -111,6 +111,7 @@ async fn settle(registry: &Registry, record: &Record) -> (&'static str, String) 
 /// Asks until it is certain, or will never be. A database that does not answer is waited for.
 async fn ask(registry: &Registry, receipt: &Receipt, pledge: &Pledge) -> Result<Found, String> {
     let note = Note {
+        parts: Vec::new(),
         id: receipt.id.clone(),
         sha256: receipt.change_sha256.clone(),
         owner: receipt.owner.clone(),

@@ -189,7 +189,7 @@ impl Registry {
         let owner = request.owner.clone();
         // Of a rehearsal nothing stays.
         let table = request.change_table.filter(|_| request.form == Form::Apply);
-        let note = Note { id: id.clone(), sha256: fingerprint(&sql), owner, table };
+        let note = Note { id: id.clone(), sha256: fingerprint(&sql), owner, table, parts: request.parts };
         let handle = Arc::new(Handle {
             token: random_hex(16),
             owner: request.owner,
@@ -461,7 +461,8 @@ impl Handle {
 }
 
 /// SHA-256 of a change, in hexadecimal digits; empty for none.
-pub(super) fn fingerprint(sql: &str) -> String {
+#[must_use]
+pub fn fingerprint(sql: &str) -> String {
     if sql.is_empty() { String::new() } else { hex(digest::digest(&digest::SHA256, sql.as_bytes()).as_ref()) }
 }
 

@@ -41,6 +41,7 @@ pub async fn rehearse(registry: &Registry, request: &Request) -> Result<Rehearsa
         sha256: fingerprint(&sql),
         owner: request.owner.clone(),
         table: request.change_table.clone().filter(|_| request.id.is_some()),
+        parts: request.parts.clone(),
     };
     let verify = Arc::from(request.verify.clone().unwrap_or_default());
     let wanted = Wanted {

@@ -1,6 +1,6 @@
 //! What a window is asked to do, how it stands, and what can be said to those who want to begin or steer one.
 
-use super::change_table::ChangeTable;
+use super::change_table::{ChangeTable, Part};
 use super::machine::Window;
 use super::plan::{Bounds, Force, Form};
 use super::preflight::Line;
@@ -22,6 +22,8 @@ pub struct Request {
     pub form: Form,
     /// The change, where there is one.
     pub sql: Option<String>,
+    /// The changes that it is made of, if it is made of several.
+    pub parts: Vec<Part>,
     /// What must hold before its COMMIT.
     pub verify: Option<String>,
     /// Its bounds.
@@ -76,6 +78,7 @@ impl Request {
             databases,
             form,
             sql: None,
+            parts: Vec::new(),
             verify: None,
             bounds,
             force: Force::Nothing,

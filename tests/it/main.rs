@@ -58,6 +58,7 @@ mod window_command;
 mod window_crash;
 mod window_crowds;
 mod window_faults;
+mod window_files;
 mod window_leavers;
 mod window_load;
 mod window_manners;

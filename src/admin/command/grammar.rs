@@ -200,11 +200,17 @@ impl Cursor<'_> {
         let verb = self.keyword();
         Ok(match verb.as_str() {
             "apply" => {
-                let (databases, options) = self.window_head()?;
+                let (databases, mut options) = self.window_head()?;
                 if !self.take_keyword("as") {
                     return Err(self.expected("WITH (..) or AS $$ SQL $$"));
                 }
                 self.only(&options, "apply")?;
+                if self.take_keyword("change") {
+                    options.changes = self.changes(options.id.as_deref())?;
+                    let sql: Vec<&str> = options.changes.iter().map(|(_, sql)| sql.as_str()).collect();
+                    let sql = sql.join("\n;\n");
+                    return Ok(Command::WindowApply { databases, options, sql });
+                }
                 Command::WindowApply { databases, options, sql: self.sql()? }
             }
             "open" => {
@@ -389,6 +395,29 @@ impl Cursor<'_> {
             return Err(self.expected_last("SQL that does something"));
         }
         Ok(sql)
+    }
+
+    /// `'id' $$ SQL $$ [, CHANGE 'id' $$ SQL $$ ..]`, each id once, and none that of the window.
+    fn changes(&mut self, window: Option<&str>) -> Parse<Vec<(String, String)>> {
+        const ID: &str = "the id of a change: 1 to 200 letters, digits and _ - . :";
+        let mut changes: Vec<(String, String)> = vec![];
+        loop {
+            let id = self.value(ID)?;
+            let plain = id.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.:".contains(&b));
+            if !plain || !(1..=200).contains(&id.len()) {
+                return Err(self.expected_last(ID));
+            }
+            if window == Some(id.as_str()) || changes.iter().any(|(known, _)| *known == id) {
+                return Err(self.expected_last("ids that differ, also from that of the window"));
+            }
+            changes.push((id, self.sql()?));
+            if !self.symbol(',') {
+                return Ok(changes);
+            }
+            if !self.take_keyword("change") {
+                return Err(self.expected("CHANGE 'id' $$ SQL $$"));
+            }
+        }
     }
 
     fn id_and_token(&mut self) -> Parse<(String, String)> {

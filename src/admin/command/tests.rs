@@ -58,6 +58,25 @@ fn commands() {
 }
 
 #[test]
+fn several_changes_of_a_window() {
+    let changes = vec![("001_a.x".to_owned(), " one ".to_owned()), ("b".to_owned(), "two".to_owned())];
+    let options = WindowOptions { changes, ..WindowOptions::default() };
+    let expect = Command::WindowApply { databases: vec!["a".into()], options, sql: " one \n;\ntwo".into() };
+    assert_eq!(parse("WINDOW APPLY a AS CHANGE '001_a.x' $$ one $$, change \"b\" 'two';"), Ok(expect));
+    for text in [
+        "WINDOW APPLY a AS CHANGE",
+        "WINDOW APPLY a AS CHANGE 'a b' 'x'",
+        "WINDOW APPLY a AS CHANGE '' 'x'",
+        "WINDOW APPLY a AS CHANGE '1' ''",
+        "WINDOW APPLY a AS CHANGE '1' 'x', '2' 'y'",
+        "WINDOW APPLY a AS CHANGE '1' 'x', CHANGE '1' 'y'",
+        "WINDOW APPLY a WITH (id='1') AS CHANGE '1' 'x'",
+    ] {
+        assert!(parse(text).is_err(), "{text}");
+    }
+}
+
+#[test]
 fn windows() {
     let bounds = WindowOptions {
         drain: secs(2),
@@ -73,6 +92,7 @@ fn windows() {
         applications: vec!["web*".to_owned(), "my job".to_owned()],
         rehearsal: Rehearsal::Look,
         start_within: None,
+        changes: vec![],
     };
     let a = || vec!["a".to_owned()];
     let id = || "w-1".to_owned();
@@ -337,6 +357,7 @@ fn a_stats_user_may_look_and_nothing_else() {
         "SET log_level = debug",
         "WINDOW OPEN a",
         "WINDOW APPLY a AS 'x'",
+        "WINDOW APPLY a AS CHANGE '1' 'one', CHANGE '2' 'two'",
         "WINDOW RENEW w TOKEN 't'",
         "WINDOW CLOSE w TOKEN 't'",
         "WINDOW ABORT w",

@@ -78,7 +78,7 @@ const COMMANDS: &[(&str, &str, &str)] = &[
         "Takes no more clients, serves those that are there until they leave, then ends; at the latest after `shutdown_timeout`.",
     ),
     (
-        "`WINDOW APPLY db [WITH (..)] AS $$ SQL $$`",
+        "`WINDOW APPLY db [WITH (..)] AS $$ SQL $$` or `AS CHANGE 'id' $$ SQL $$, ..`",
         "WINDOW APPLY db AS 'x'",
         "Holds everybody, applies a change in one transaction, lets everybody go on.",
     ),

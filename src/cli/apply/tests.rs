@@ -105,7 +105,7 @@ async fn ended(play: Play) -> Ended {
     let dir = tempfile::tempdir().unwrap();
     let site = console(&dir.path().join("a"), play);
     let bounds = crate::cli::args::BoundsArgs::default();
-    let change = Change { database: "bench", bounds: &bounds, id: "w-1", sql: "SELECT 1", verify: None };
+    let change = Change { database: "bench", bounds: &bounds, id: "w-1", sql: "SELECT 1", parts: &[], verify: None };
     apply(&site, &change, View::Lines).await.unwrap()
 }
 
