@@ -5,11 +5,14 @@ CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 # Options for the demo, for example: make demo DEMO='--against-direct'
 DEMO ?=
+# Figures of the benchmark, by the names of benches/README.md (none is all), and its options: BENCH='--also old=PATH'
+ONLY ?=
+BENCH ?=
 # Drivers for test-drivers, by the names of tests/drivers/README.md.
 DRIVERS ?= all
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build demo test test-drivers test-versions check lint doc bench clean
+.PHONY: help deps build demo test test-drivers test-versions check lint doc bench bench-quick clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-13s %s\n", $$1, $$2 }'
@@ -44,8 +47,12 @@ test-drivers: deps ## Real drivers of other languages, directly and through pglu
 test-versions: deps ## The integration tests against Postgres 14 to 18 (V='15 18' picks, T='differential' filters)
 	./tests/postgres-versions.sh $(V) -- $(T)
 
-bench: build ## pglull beside PgBouncer in the same rounds, as ratios; under 3 minutes (SAVE=1 keeps the report)
-	PGLULL=$(TARGET)/release/pglull ./benches/compare.sh
+bench: deps ## pglull beside PgBouncer and a blind forwarder, as ratios; at most 25 minutes (ONLY='null window', SAVE=1)
+	@./benches/install-pgbouncer.sh || true
+	$(CARGO) bench --locked --bench compare -- $(ONLY) $(BENCH) $(if $(filter 1,$(SAVE)),--save)
+
+bench-quick: BENCH += --quick
+bench-quick: bench ## The same with fewer, shorter rounds; at most 5 minutes
 
 clean: ## Remove what was built
 	$(CARGO) clean

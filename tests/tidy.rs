@@ -121,14 +121,16 @@ const MAY_SLEEP: &str = "support/wait.rs";
 
 #[test]
 fn files_are_short() {
-    check(&sources("src"), |file| {
-        let lines = count_code_lines(&file.code);
-        if lines > CODE_LINES_MAX {
-            vec![format!("{lines} lines of code, at most {CODE_LINES_MAX}: split it by what it does")]
-        } else {
-            Vec::new()
-        }
-    });
+    for folder in ["src", "benches"] {
+        check(&sources(folder), |file| {
+            let lines = count_code_lines(&file.code);
+            if lines > CODE_LINES_MAX {
+                vec![format!("{lines} lines of code, at most {CODE_LINES_MAX}: split it by what it does")]
+            } else {
+                Vec::new()
+            }
+        });
+    }
 }
 
 #[test]
@@ -160,7 +162,7 @@ fn integration_tests_do_not_sleep() {
 
 #[test]
 fn every_file_says_what_it_is() {
-    for folder in ["src", "tests/it"] {
+    for folder in ["src", "tests/it", "benches"] {
         check(&sources(folder), |file| if file.only_tests { Vec::new() } else { unsaid(&file.text) });
     }
 }

@@ -3,6 +3,7 @@
 
 use std::io;
 
+use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::Result;
@@ -33,7 +34,7 @@ async fn session(stream: TcpStream) -> io::Result<()> {
     while !session.greet().await? {}
     loop {
         let mut used = 0;
-        while let Some((tag, length)) = header(&session.input[used..]) {
+        while let Some((tag, length)) = wire::header(&session.input[used..]) {
             let body = session.input[used + 5..used + length].to_vec();
             used += length;
             if tag == b'X' {
@@ -47,25 +48,13 @@ async fn session(stream: TcpStream) -> io::Result<()> {
     }
 }
 
-/// Tag and whole length of the message that `bytes` begins with, if all of it is there.
-fn header(bytes: &[u8]) -> Option<(u8, usize)> {
-    let (tag, rest) = bytes.split_first()?;
-    let length = u32::from_be_bytes(rest.get(..4)?.try_into().ok()?) as usize + 1;
-    (bytes.len() >= length).then_some((*tag, length))
-}
-
 impl Session {
     /// Reads what there is, at least a byte.
     async fn more(&mut self) -> io::Result<()> {
-        loop {
-            self.stream.readable().await?;
-            match self.stream.try_read_buf(&mut self.input) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(_) => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
-            }
+        if self.stream.read_buf(&mut self.input).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
         }
+        Ok(())
     }
 
     async fn flush(&mut self) -> io::Result<()> {

@@ -56,10 +56,6 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    pub(crate) fn rounds(&self, usual: usize) -> usize {
-        self.rounds.unwrap_or(usual)
-    }
-
     pub(crate) fn seconds(&self, usual: f64) -> Duration {
         Duration::from_secs_f64(self.secs.unwrap_or(usual))
     }
@@ -70,6 +66,26 @@ impl Options {
 
     pub(crate) fn clients(&self, usual: &[usize]) -> Vec<usize> {
         if self.clients.is_empty() { usual.to_vec() } else { self.clients.clone() }
+    }
+}
+
+/// The rounds of one figure. Without a number from the user, a round for which no time is left is not begun.
+pub(crate) struct Rounds {
+    wanted: usize,
+    done: usize,
+    began: Instant,
+    budget: f64,
+}
+
+impl Rounds {
+    /// The number of the next round, from 0.
+    pub(crate) fn next(&mut self) -> Option<usize> {
+        let used = self.began.elapsed().as_secs_f64();
+        let fits = self.done == 0 || used + used / self.done as f64 <= self.budget;
+        (self.done < self.wanted && fits).then(|| {
+            self.done += 1;
+            self.done - 1
+        })
     }
 }
 
@@ -104,6 +120,12 @@ impl Bench {
             targets.retain(|target| options.targets.contains(&target.name));
         }
         Ok(Self { options, cores, site, targets, samples: Samples::default(), began: Instant::now() })
+    }
+
+    /// So many rounds, in at most so many seconds.
+    pub(crate) fn rounds(&self, usual: usize, seconds: f64) -> Rounds {
+        let budget = if self.options.rounds.is_some() { f64::INFINITY } else { seconds };
+        Rounds { wanted: self.options.rounds.unwrap_or(usual), done: 0, began: Instant::now(), budget }
     }
 
     /// Tells whoever waits how far we are.

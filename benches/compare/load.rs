@@ -1,18 +1,16 @@
 //! The load: many connections on one thread, each sending its request again as soon as the answer is there.
 
-use std::io;
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
-use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use crate::Result;
 use crate::hist::Histogram;
 use crate::process::cpu_ns;
+use crate::stream::{Stream, Tls};
 use crate::wire::{self, Frames, error_text};
 
 /// How long a client may wait for one answer before the cell counts as failed.
@@ -103,6 +101,8 @@ pub(crate) struct Seen {
     pub(crate) transactions: u64,
     pub(crate) seconds: f64,
     pub(crate) cpu_ns: u64,
+    /// Those before and after the measurement too.
+    pub(crate) in_all: u64,
 }
 
 impl Seen {
@@ -140,31 +140,45 @@ pub(crate) async fn run(run: &Run) -> Result<Seen> {
     phase.store(OVER, Ordering::Relaxed);
     let (seconds, after) = (began.elapsed().as_secs_f64(), cpu()?);
     let mut latency = Histogram::default();
+    let mut in_all = 0;
     while let Some(client) = clients.join_next().await {
-        latency.merge(&client??);
+        let (seen, count) = client??;
+        latency.merge(&seen);
+        in_all += count * u64::from(talk.answers);
     }
     let transactions = latency.total() * u64::from(talk.answers);
     if transactions == 0 {
         return Err("no transaction".into());
     }
-    Ok(Seen { latency, transactions, seconds, cpu_ns: after - before })
+    Ok(Seen { latency, transactions, seconds, cpu_ns: after - before, in_all })
 }
 
 /// One connection.
 pub(crate) struct Client {
-    stream: TcpStream,
+    stream: Stream,
     frames: Frames,
     buf: Box<[u8; 8192]>,
 }
 
 impl Client {
-    /// Connects and logs in as a user that is trusted.
+    /// Connects and logs in.
     pub(crate) async fn log_in(port: u16, database: &str) -> Result<Self> {
-        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
-        stream.set_nodelay(true)?;
-        let mut client = Self { stream, frames: Frames::default(), buf: Box::new([0; 8192]) };
-        client.ask(&wire::startup("bench", database), 1).await?;
-        Ok(client)
+        Self::enter(port, database, None).await
+    }
+
+    /// The same, perhaps over TLS.
+    pub(crate) async fn enter(port: u16, database: &str, tls: Option<&Tls>) -> Result<Self> {
+        let entering = async {
+            let mut stream = Stream::open(port, tls).await?;
+            stream.log_in(database).await?;
+            Ok(Self { stream, frames: Frames::default(), buf: Box::new([0; 8192]) })
+        };
+        timeout(PATIENCE, entering).await.map_err(|_| "no log-in in time")?
+    }
+
+    /// Says good-bye.
+    pub(crate) async fn leave(mut self) -> Result<()> {
+        Ok(self.stream.send(b"X\0\0\0\x04").await?)
     }
 
     /// Sends, and reads until so many ReadyForQuery have come; an error on the way is ours.
@@ -172,24 +186,25 @@ impl Client {
         timeout(PATIENCE, self.exchange(request, answers)).await.map_err(|_| "no answer in time")?
     }
 
+    /// Sends one Query, and gives back all that came until ReadyForQuery.
+    pub(crate) async fn ask_for(&mut self, request: &[u8]) -> Result<Vec<u8>> {
+        let mut answer = Vec::new();
+        timeout(PATIENCE, self.exchange_with(request, 1, |bytes| answer.extend_from_slice(bytes)))
+            .await
+            .map_err(|_| "no answer in time")??;
+        Ok(answer)
+    }
+
     async fn exchange(&mut self, request: &[u8], answers: u32) -> Result<()> {
-        let mut sent = 0;
-        while sent < request.len() {
-            match self.stream.try_write(&request[sent..]) {
-                Ok(n) => sent += n,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.stream.writable().await?,
-                Err(error) => return Err(error.into()),
-            }
-        }
+        self.exchange_with(request, answers, |_| ()).await
+    }
+
+    async fn exchange_with(&mut self, request: &[u8], answers: u32, mut each: impl FnMut(&[u8])) -> Result<()> {
+        self.stream.send(request).await?;
         let mut missing = answers;
         while missing > 0 {
-            self.stream.readable().await?;
-            let n = match self.stream.try_read(&mut self.buf[..]) {
-                Ok(0) => return Err("disconnected".into()),
-                Ok(n) => n,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-                Err(error) => return Err(error.into()),
-            };
+            let n = self.stream.receive(&mut self.buf[..]).await?;
+            each(&self.buf[..n]);
             let (mut ready, mut failed) = (0, false);
             self.frames.feed(&self.buf[..n], |tag| match tag {
                 b'Z' => ready += 1,
@@ -204,16 +219,37 @@ impl Client {
         Ok(())
     }
 
-    async fn talk(mut self, talk: &Talk, phase: &AtomicU8) -> Result<Histogram> {
-        let mut seen = Histogram::default();
+    /// Sends `statement`, and then `data` where it is a COPY from us; reads all there is to the end.
+    pub(crate) async fn bulk(&mut self, statement: &str, data: &[u8], buf: &mut [u8]) -> Result<()> {
+        self.stream.send(&wire::query(statement)).await?;
+        let (mut over, mut failure) = (false, None);
+        while !over {
+            let n = self.stream.receive(buf).await?;
+            let mut asked = false;
+            self.frames.feed(&buf[..n], |tag| match tag {
+                b'Z' => over = true,
+                b'G' => asked = true,
+                b'E' => failure = Some(error_text(&buf[..n])),
+                _ => {}
+            });
+            if asked {
+                self.stream.send(data).await?;
+            }
+        }
+        failure.map_or(Ok(()), |failure| Err(failure.into()))
+    }
+
+    async fn talk(mut self, talk: &Talk, phase: &AtomicU8) -> Result<(Histogram, u64)> {
+        let (mut seen, mut count) = (Histogram::default(), 0);
         loop {
             let began = Instant::now();
             // One timer for each request would be the dearest part of the load.
             self.exchange(&talk.request, talk.answers).await?;
+            count += 1;
             match phase.load(Ordering::Relaxed) {
                 WARMING => {}
                 MEASURING => seen.add(began.elapsed()),
-                _ => return Ok(seen),
+                _ => return Ok((seen, count)),
             }
         }
     }

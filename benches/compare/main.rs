@@ -1,18 +1,19 @@
 //! pglull beside PgBouncer, a blind forwarder and no proxy at all: what each costs, in rounds that take turns.
 //! `benches/README.md` says what is measured and how to read it.
 
-#![expect(dead_code, reason = "the figures that use it follow")]
-
 mod backend;
 mod bench;
+mod console;
 mod figures;
 mod floor;
 mod goals;
 mod hist;
 mod load;
+mod postgres;
 mod process;
 mod report;
 mod samples;
+mod stream;
 mod targets;
 mod wire;
 
@@ -42,20 +43,35 @@ async fn play(role: &str, backend: u16) -> Result<()> {
     println!("{}", listener.local_addr()?.port());
     match role {
         "null" => backend::serve(listener).await,
+        "idle" => floor::answer(listener).await,
         "floor" => floor::serve(listener, backend).await,
         other => Err(format!("no role {other}").into()),
     }
 }
 
-async fn compare(options: Options) -> Result<()> {
+async fn compare(mut options: Options) -> Result<()> {
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
+    if options.figures.is_empty() {
+        options.figures = figures::ALL.map(str::to_owned).to_vec();
+    }
+    if let Some(wrong) = options.figures.iter().find(|name| !figures::ALL.contains(&name.as_str())) {
+        return Err(format!("no figure {wrong}: there are {}", figures::ALL.join(", ")).into());
+    }
     let mut bench = Bench::prepare(options)?;
-    let wanted = |name: &str| bench.options.figures.is_empty() || bench.options.figures.iter().any(|one| one == name);
-    if wanted(figures::null::NAME) {
-        figures::null::measure(&mut bench).await?;
+    let head = report::head(&bench);
+    for name in bench.options.figures.clone() {
+        // One that cannot be measured here must not cost the others.
+        if let Err(error) = figures::measure(&name, &mut bench).await {
+            bench.say(&format!("{name}: {error}"));
+        }
+        bench.cores.stay_on(None)?;
     }
     let columns: Vec<String> = bench.targets.iter().map(|target| target.name.clone()).collect();
-    println!("{}", report::markdown(&bench.samples, &columns));
+    let text = format!("{head}{}", report::markdown(&bench.samples, &columns));
+    println!("{text}");
+    if bench.options.save {
+        report::save(&bench, &text)?;
+    }
     Ok(())
 }

@@ -1,9 +1,58 @@
 //! The report: one Markdown table for each figure and metric, then the goals.
 
 use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
 
+use crate::Result;
+use crate::bench::Bench;
 use crate::goals::{self, Goal};
 use crate::samples::{Key, Samples, Spread};
+use crate::targets::Kind;
+
+/// What was compared, where and when; before it is measured.
+pub(crate) fn head(bench: &Bench) -> String {
+    let said = |program: &Path, argument| {
+        let output = Command::new(program).arg(argument).output().ok()?;
+        Some(String::from_utf8_lossy(&output.stdout).lines().next()?.to_owned())
+    };
+    let versions: Vec<String> = bench
+        .targets
+        .iter()
+        .filter_map(|target| match &target.kind {
+            Kind::Bouncer(program) | Kind::Pglull(program) => {
+                Some(format!("{} is {}", target.name, said(program, "--version")?))
+            }
+            Kind::Direct | Kind::Floor => None,
+        })
+        .collect();
+    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    format!(
+        "# pglull beside its peers, {}\n\n{} cores, load {}; {}.\nMedians (lowest-highest) of rounds that take turns; ratios are of \
+         pairs of the same round. Only ratios mean something on another day.\n",
+        today(),
+        bench.cores.count,
+        load.split(' ').next().unwrap_or_default(),
+        versions.join("; "),
+    )
+}
+
+fn today() -> String {
+    let output = Command::new("date").args(["-u", "+%F"]).output();
+    output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default()
+}
+
+/// Writes `benches/results/<date>.md`, and all single values beside it.
+pub(crate) fn save(bench: &Bench, text: &str) -> Result<()> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/results");
+    fs::create_dir_all(&folder)?;
+    let date = today();
+    fs::write(folder.join(format!("{date}.md")), text)?;
+    fs::write(folder.join(format!("{date}.json")), serde_json::to_string_pretty(&bench.samples)?)?;
+    bench.say(&format!("saved: benches/results/{date}.md and .json"));
+    Ok(())
+}
 
 /// All tables; `targets` by the order of their columns.
 pub(crate) fn markdown(samples: &Samples, targets: &[String]) -> String {

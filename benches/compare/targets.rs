@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use crate::Result;
 use crate::load::Client;
 use crate::process::{Running, Site};
+use crate::stream::PASSWORD;
 
 /// How long a proxy may take to answer its first client.
 const START_LIMIT: Duration = Duration::from_secs(10);
@@ -37,6 +38,17 @@ impl Target {
     }
 }
 
+/// How clients prove who they are.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Auth {
+    #[default]
+    Trust,
+    /// By SCRAM, from a password that the proxy has as a text.
+    Plain,
+    /// By SCRAM, from a secret like that in `pg_authid`.
+    Stored,
+}
+
 /// What a proxy is told: both read the same `pgbouncer.ini`.
 #[derive(Clone, Default)]
 pub(crate) struct Setup {
@@ -44,6 +56,10 @@ pub(crate) struct Setup {
     pub(crate) backend: u16,
     /// More lines of the section `[pgbouncer]`.
     pub(crate) lines: Vec<String>,
+    /// How clients are let in.
+    pub(crate) auth: Auth,
+    /// The floor has clients only, and answers them itself: the least that a task with a socket takes.
+    pub(crate) idle: bool,
     /// More lines for pglull alone.
     pub(crate) pglull_lines: Vec<String>,
 }
@@ -71,7 +87,8 @@ pub(crate) async fn start(site: &Site, target: &Target, setup: &Setup) -> Result
     let (port, process) = match &target.kind {
         Kind::Direct => (setup.backend, None),
         Kind::Floor => {
-            let (running, port) = site.start_role("floor", Some(setup.backend))?;
+            let role = if setup.idle { "idle" } else { "floor" };
+            let (running, port) = site.start_role(role, Some(setup.backend))?;
             (port, Some(running))
         }
         Kind::Bouncer(program) => start_proxy(site, target, program, setup)?,
@@ -93,15 +110,20 @@ pub(crate) async fn start(site: &Site, target: &Target, setup: &Setup) -> Result
 fn start_proxy(site: &Site, target: &Target, program: &Path, setup: &Setup) -> Result<(u16, Option<Running>)> {
     let port = free_port()?;
     let lull = matches!(target.kind, Kind::Pglull(_));
-    site.write("users", "\"bench\" \"secret\"\n")?;
+    let secret = match setup.auth {
+        Auth::Stored => postgres_protocol::password::scram_sha_256(PASSWORD.as_bytes()),
+        Auth::Trust | Auth::Plain => PASSWORD.to_owned(),
+    };
+    let auth = if setup.auth == Auth::Trust { "trust" } else { "scram-sha-256" };
+    let users = site.write(&format!("users-{port}"), &format!("\"bench\" \"{secret}\"\n"))?;
     let mut ini = format!(
-        "[databases]\nbench = host=127.0.0.1 port={0} dbname=bench user=bench\n\
-         other = host=127.0.0.1 port={0} dbname=other user=bench\n\
-         [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = trust\n\
+        "[databases]\nbench = host=127.0.0.1 port={0} dbname=bench user=bench password={PASSWORD}\n\
+         other = host=127.0.0.1 port={0} dbname=other user=bench password={PASSWORD}\n\
+         [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = {auth}\n\
          auth_file = {1}\nadmin_users = bench\npool_mode = transaction\ndefault_pool_size = 20\n\
          max_client_conn = 12000\nserver_tls_sslmode = disable\nlog_connections = 0\nlog_disconnections = 0\n",
         setup.backend,
-        site.dir.join("users").display(),
+        users.display(),
     );
     let more: &[String] = if lull { &setup.pglull_lines } else { &[] };
     for line in setup.lines.iter().chain(more) {

@@ -128,6 +128,13 @@ impl Frames {
     }
 }
 
+/// Tag and whole length of the message that `bytes` begins with, if all of it is there.
+pub(crate) fn header(bytes: &[u8]) -> Option<(u8, usize)> {
+    let (tag, rest) = bytes.split_first()?;
+    let length = u32::from_be_bytes(rest.get(..4)?.try_into().ok()?) as usize + 1;
+    (bytes.len() >= length).then_some((*tag, length))
+}
+
 /// What an error says to people (field `M`), from the bytes that it arrived in.
 pub(crate) fn error_text(bytes: &[u8]) -> String {
     let found = bytes.windows(2).position(|pair| pair == b"\0M").map(|at| &bytes[at + 2..]);

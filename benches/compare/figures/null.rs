@@ -11,6 +11,7 @@ use crate::targets::{Setup, start};
 pub(crate) const NAME: &str = "null";
 pub(crate) const CPU: &str = "CPU us/tx";
 const TPS: &str = "TPS";
+const MEAN: &str = "mean ms";
 const P99: &str = "p99 ms";
 
 pub(crate) async fn measure(bench: &mut Bench) -> Result<()> {
@@ -25,7 +26,8 @@ pub(crate) async fn measure(bench: &mut Bench) -> Result<()> {
     }
     bench.cores.stay_on(Some(bench.cores.load))?;
     let span = options.seconds(if options.quick { 0.5 } else { 1.2 });
-    for round in 0..options.rounds(if options.quick { 3 } else { 5 }) {
+    let mut rounds = bench.rounds(if options.quick { 2 } else { 5 }, if options.quick { 60.0 } else { 260.0 });
+    while let Some(round) = rounds.next() {
         for mode in options.modes(&Mode::ALL) {
             for clients in options.clients(&[1, 64]) {
                 let cell = format!("{}, {clients} client{}", mode.name(), if clients == 1 { "" } else { "s" });
@@ -46,6 +48,7 @@ pub(crate) async fn measure(bench: &mut Bench) -> Result<()> {
                                 bench.samples.add(&key(CPU), &target.name, round, seen.cpu_us());
                             }
                             bench.samples.add(&key(TPS), &target.name, round, seen.tps());
+                            bench.samples.add(&key(MEAN), &target.name, round, seen.latency.mean_ms());
                             bench.samples.add(&key(P99), &target.name, round, seen.latency.quantile_ms(0.99));
                         }
                         Err(error) => bench.samples.fail(&key(CPU), &target.name, &error.to_string()),
