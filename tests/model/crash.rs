@@ -31,6 +31,8 @@ enum Runner {
     /// Its connection is lost, or it is dead and the next one is there: the database is asked.
     Asks,
     Knows(Outcome),
+    /// It knows, and could not write it: the record stands open until there is another process.
+    Unkept,
     Over,
 }
 
@@ -45,6 +47,8 @@ enum Backend {
 pub(crate) struct Scene {
     runner: Runner,
     crashes: u8,
+    /// How often a record cannot be written.
+    failures: u8,
     /// The record: `None` before it is written, then the outcome once that is in it, and whether the transaction is.
     file: Option<(Option<Outcome>, bool)>,
     /// On its way to the backend.
@@ -67,6 +71,12 @@ pub(crate) struct Scene {
 pub(crate) enum Do {
     Record,
     RecordTransaction,
+    /// The disk is full where the record, or the transaction, or the outcome is to be written.
+    RecordFails,
+    RecordTransactionFails,
+    KeepFails,
+    /// The process ends by itself, and there is another.
+    Restart,
     Say,
     Arrive,
     Vanish,
@@ -92,9 +102,12 @@ pub(crate) enum Bug {
     RowNotCompleted,
     LostIsFailed,
     TransactionUnrecorded,
+    FailureIgnored,
+    FailureInTheChangeIgnored,
+    UnkeptIsRemoved,
 }
 
-pub(crate) const BUGS: [Bug; 8] = [
+pub(crate) const BUGS: [Bug; 11] = [
     Bug::TableFirst,
     Bug::RunningIgnored,
     Bug::BackendSpared,
@@ -103,6 +116,9 @@ pub(crate) const BUGS: [Bug; 8] = [
     Bug::RowNotCompleted,
     Bug::LostIsFailed,
     Bug::TransactionUnrecorded,
+    Bug::FailureIgnored,
+    Bug::FailureInTheChangeIgnored,
+    Bug::UnkeptIsRemoved,
 ];
 
 /// With or without a change table; whether Postgres notices that the process is gone.
@@ -118,6 +134,7 @@ impl Crashes {
         Scene {
             runner: Runner::Recording,
             crashes: 2,
+            failures: 1,
             file: None,
             wire: None,
             backend: Backend::Idle,
@@ -203,6 +220,24 @@ impl Crashes {
                 scene.runner = Runner::Says(BEGIN);
             }
             Do::RecordTransaction => scene.file = Some((None, true)),
+            Do::RecordFails => {
+                scene.failures -= 1;
+                scene.runner = if self.is(Bug::FailureIgnored) { Runner::Says(BEGIN) } else { Runner::Over };
+            }
+            // Nothing was done in the transaction, and nothing will be.
+            Do::RecordTransactionFails => {
+                scene.failures -= 1;
+                let goes_on = self.is(Bug::FailureInTheChangeIgnored);
+                scene.runner = if goes_on { Runner::Says(COMMIT) } else { Runner::Knows(Outcome::NotApplied) };
+            }
+            Do::KeepFails => {
+                scene.failures -= 1;
+                scene.runner = Runner::Unkept;
+                if self.is(Bug::UnkeptIsRemoved) {
+                    scene.file = None;
+                }
+            }
+            Do::Restart => scene.runner = if scene.file.is_some() { Runner::Asks } else { Runner::Over },
             Do::Say => {
                 if let Runner::Says(says) = scene.runner {
                     scene.wire = Some(says);
@@ -246,7 +281,8 @@ impl Space for Crashes {
     type Move = Do;
 
     fn moves(&self, scene: &Scene) -> Vec<Do> {
-        let live = !matches!(scene.runner, Runner::Asks | Runner::Over);
+        let live = !matches!(scene.runner, Runner::Asks | Runner::Unkept | Runner::Over);
+        let fails = scene.failures > 0;
         let talks = matches!(scene.runner, Runner::Says(_) | Runner::Waits(_));
         let recorded = scene.file.is_some_and(|(_, transaction)| transaction);
         let must_record =
@@ -262,6 +298,10 @@ impl Space for Crashes {
             (scene.runner == Runner::Recording, Do::Record),
             (early, Do::Arrive),
             (must_record, Do::RecordTransaction),
+            (fails && scene.runner == Runner::Recording, Do::RecordFails),
+            (fails && must_record, Do::RecordTransactionFails),
+            (fails && matches!(scene.runner, Runner::Knows(_)), Do::KeepFails),
+            (scene.runner == Runner::Unkept, Do::Restart),
             (says, Do::Say),
             (scene.wire.is_some(), Do::Arrive),
             (scene.wire.is_some() && !live, Do::Vanish),

@@ -12,7 +12,7 @@ use pglull::window::plan::Form;
 use crate::explore::Space;
 use crate::mutant::Mutant;
 use crate::rules;
-use crate::world::{A, At, B, CLIENTS, Plan, Win, World, gives_way};
+use crate::world::{A, At, B, CLIENTS, Crashed, Plan, Win, World, gives_way};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Word {
@@ -41,6 +41,10 @@ pub(crate) enum Word {
 pub(crate) enum Do {
     Time,
     Start,
+    /// The process dies, and another one is there.
+    Crash,
+    /// The database is asked what became of a window's change, and its backend is ended first.
+    Settle(usize),
     Perform(usize),
     Tell(usize, Word),
     Die(usize),
@@ -69,6 +73,7 @@ impl Do {
             Self::Tell(_, Word::Refused | Word::Present | Word::NotRecorded)
                 | Self::Tell(_, Word::Abort | Word::OwnerGone | Word::Shutdown | Word::Renew)
                 | Self::Die(_)
+                | Self::Crash
                 | Self::Lost(..)
                 | Self::ServerLost(_)
                 | Self::Cancel(_)
@@ -111,8 +116,9 @@ impl Space for Model {
             return moves;
         }
         let free = |win: &Win| {
-            (win.closed() || self.is(Mutant::TwoWindows))
-                && (!win.changing() || self.is(Mutant::NextBeforeVerdict) || self.is(Mutant::TwoWindows))
+            let recovering = win.crashed == Some(Crashed::Recovering) && self.is(Mutant::StartsWhileRecovering);
+            (win.over() || recovering || self.is(Mutant::TwoWindows))
+                && (recovering || !win.changing() || self.is(Mutant::NextBeforeVerdict) || self.is(Mutant::TwoWindows))
         };
         if world.wins.len() < self.plan.windows.len() && world.wins.iter().all(free) {
             moves.push(Do::Start);
@@ -121,7 +127,13 @@ impl Space for Model {
         if world.wins.is_empty() {
             return moves;
         }
+        if self.plan.crash {
+            moves.push(Do::Crash);
+        }
         for (ix, win) in world.wins.iter().enumerate() {
+            if win.crashed == Some(Crashed::Recovering) && !self.is(Mutant::NeverSettled) {
+                moves.push(Do::Settle(ix));
+            }
             self.moves_of_window(world, ix, win, &mut moves);
         }
         for ix in 0..CLIENTS {
@@ -148,9 +160,12 @@ impl Space for Model {
         match by {
             Do::Time => self.time(&mut world),
             Do::Start => {
-                let (form, bounds) = self.plan.windows[world.wins.len()].clone();
-                world.wins.push(Win::new(form, bounds, world.now));
+                let ix = world.wins.len();
+                let leaves_free = self.plan.leaves_free.get(ix).copied().unwrap_or_default();
+                world.wins.push(Win::new(self.plan.windows[ix].clone(), leaves_free, world.now));
             }
+            Do::Crash => self.crash(&mut world)?,
+            Do::Settle(ix) => self.settle(&mut world, ix),
             Do::Perform(ix) => self.perform(&mut world, ix)?,
             Do::Tell(ix, word) => self.tell(&mut world, ix, word)?,
             Do::Die(ix) => {
@@ -222,7 +237,9 @@ impl Model {
             world.wins.iter().filter(late).filter_map(|win| Some(Moment(win.watch?.0 + u64::from(self.plan.prompt))));
         let of_pools = [A, B].into_iter().filter_map(|pool| world.ledger.retry_at(pool));
         let of_clients = (0..CLIENTS).filter_map(|ix| match world.clients[ix].at {
-            At::Waiting(id) if world.gate_epoch().is_none() || self.is(Mutant::ExpiresWhileHeld) => {
+            At::Waiting(id)
+                if world.gate_epoch().is_none() || world.is_free(ix) || self.is(Mutant::ExpiresWhileHeld) =>
+            {
                 Some(Moment(now.0 + self.patience_left(world, ix, id)?))
             }
             _ => None,

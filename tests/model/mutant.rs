@@ -31,6 +31,10 @@ mutants! {
     StaleEpochOpens, DrainedEarly, DrainedUnsaid, ReleasedEarly, StartsAtLostGate, StragglesAtLostGate,
     StopMeansRolledBack, CommitsAfterFailed, WatchdogDead, TwoWindows, NextBeforeVerdict, ShutRefusalIgnored,
     CutsInVain,
+    // Scopes.
+    FreeIsHeld, HeldIsFree, DrainWaitsForFree, CutsTheFree,
+    // The next process.
+    StartsWhileRecovering, NeverSettled, SettledIsAborted, BackendSpared,
 }
 
 /// The production step, or one with a bug.

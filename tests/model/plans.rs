@@ -32,6 +32,8 @@ fn plan(name: &'static str, windows: Vec<(Form, Bounds)>) -> Plan {
         begins: [1, 1, 1],
         patience: None,
         old_timers: false,
+        leaves_free: &[],
+        crash: false,
     }
 }
 
@@ -46,7 +48,8 @@ pub(crate) fn plans() -> Vec<Plan> {
     let no_tenure = (Form::Apply, Bounds { tenure: None, ..bounds() });
     let all: &[Word] = &[Word::Abort, Word::OwnerGone, Word::Shutdown, Word::Renew];
     let slow = |name, windows| Plan { prompt: false, ..plan(name, windows) };
-    vec![
+    let mut plans = scopes_and_crashes(&tight);
+    plans.extend([
         Plan { trouble: 0, ..plan("apply", vec![no_tenure.clone()]) },
         Plan { begins: [1, 0, 0], words: all, ..plan("apply, all words", vec![apply.clone()]) },
         Plan { begins: [1, 0, 0], ..slow("apply, slow driver", vec![no_tenure]) },
@@ -95,7 +98,7 @@ pub(crate) fn plans() -> Vec<Plan> {
         Plan {
             begins: [0, 0, 0],
             trouble: 0,
-            ..plan("two changes", vec![(Form::Apply, tight.clone()), (Form::Apply, tight)])
+            ..plan("two changes", vec![(Form::Apply, tight.clone()), (Form::Apply, tight.clone())])
         },
         Plan {
             begins: [0, 0, 1],
@@ -103,5 +106,41 @@ pub(crate) fn plans() -> Vec<Plan> {
             old_timers: true,
             ..slow("two windows, slow drivers", vec![bounded, open])
         },
+    ]);
+    plans
+}
+
+/// Windows that leave some clients free, and processes that die.
+fn scopes_and_crashes(tight: &Bounds) -> Vec<Plan> {
+    let change = (Form::Apply, tight.clone());
+    let cutting = (Form::Apply, Bounds { stragglers: Stragglers::Terminate, ..tight.clone() });
+    let dies = |name, windows| Plan { crash: true, begins: [0, 0, 0], trouble: 1, words: &[], ..plan(name, windows) };
+    vec![
+        Plan {
+            begins: [1, 1, 0],
+            trouble: 0,
+            words: &[],
+            leaves_free: &[true],
+            ..plan("the second client is free", vec![cutting.clone()])
+        },
+        Plan {
+            begins: [0, 1, 1],
+            trouble: 0,
+            words: &[],
+            leaves_free: &[true],
+            ..plan("the second client is free, the third runs", vec![cutting])
+        },
+        Plan {
+            begins: [0, 2, 0],
+            trouble: 0,
+            words: &[],
+            leaves_free: &[true, false],
+            patience: Some(secs(3)),
+            ..plan("free of the first window only", vec![(Form::Open, tight.clone()), (Form::Open, tight.clone())])
+        },
+        Plan { begins: [1, 0, 1], ..dies("a crash among clients", vec![change.clone()]) },
+        dies("a crash, then another operator", vec![change.clone(), change.clone()]),
+        dies("a crash in a window by hand, then a change", vec![(Form::Open, tight.clone()), change.clone()]),
+        Plan { trouble: 2, ..dies("two crashes", vec![change]) },
     ]
 }

@@ -11,7 +11,7 @@ use pglull::window::machine::{Phase, Window, step};
 use pglull::window::plan::{Form, Stragglers};
 
 use crate::moves::{Model, must_turn_back, name_of};
-use crate::world::{A, At, B, Change, Mirror, Win, World, gives_way};
+use crate::world::{A, At, B, CLIENTS, Change, Crashed, Mirror, Win, World, gives_way};
 
 type Check = Result<(), String>;
 
@@ -23,11 +23,14 @@ pub(crate) fn ensure(holds: bool, rule: &str) -> Check {
 pub(crate) fn edge(before: &World, after: &World) -> Check {
     if before.gate_epoch().is_some() && before.gate_epoch() == after.gate_epoch() {
         ensure(after.open_transactions() <= before.open_transactions(), "a transaction begins at a shut gate")?;
-        let begun = |(old, new): (&crate::world::Client, &crate::world::Client)| !old.open() && new.open();
-        let any = before.clients.iter().zip(&after.clients).any(begun);
-        ensure(!any, "a transaction begins at a shut gate")?;
+        let begun = |ix: &usize| !before.clients[*ix].open() && after.clients[*ix].open() && !after.is_free(*ix);
+        ensure(!(0..CLIENTS).any(|ix| begun(&ix)), "a transaction begins at a shut gate")?;
     }
     for (old, new) in before.wins.iter().zip(&after.wins) {
+        if let Some(Crashed::Settled { .. }) = old.crashed {
+            let same = old.crashed == new.crashed && old.committed == new.committed;
+            ensure(same, "what was settled is not what happened")?;
+        }
         let (old, new) = (&old.window, &new.window);
         if let Phase::Closed { .. } = old.phase {
             ensure(old.phase == new.phase && old.times == new.times, "a closed window changes")?;
@@ -159,12 +162,16 @@ fn effects_edge(world: &World, ix: usize, told: &Told<'_>) -> Check {
 pub(crate) fn state(model: &Model, world: &World) -> Check {
     world.ledger.audit()?;
     books(world)?;
-    let live = world.wins.iter().filter(|win| !win.closed()).count();
+    let live = world.wins.iter().filter(|win| !win.over()).count();
     ensure(live <= 1, "two windows at once")?;
     let changing = world.wins.iter().filter(|win| win.changing()).count();
     ensure(changing <= 1, "two changes at once")?;
     gate(model, world)?;
-    for win in &world.wins {
+    for win in world.wins.iter().filter(|win| win.crashed.is_some()) {
+        let settled = !matches!(win.crashed, Some(Crashed::Settled { applied }) if applied != win.committed);
+        ensure(settled, "what was settled is not what happened")?;
+    }
+    for win in world.wins.iter().filter(|win| win.crashed.is_none()) {
         phases(model, world, win)?;
         outcomes(win)?;
         deadlines(model, world, win)?;
@@ -324,6 +331,8 @@ pub(crate) fn end(world: &World) -> Check {
     ensure(world.ledger.held().next().is_none(), "a client is held for ever")?;
     let over = world.wins.iter().all(|win| win.dead || win.closed());
     ensure(over, "a window never ends")?;
+    let settled = world.wins.iter().all(|win| win.crashed.is_none_or(|_| win.over()));
+    ensure(settled, "what became of a change is never known")?;
     let tally = world.ledger.tally();
     let left = tally.released + tally.cancelled + tally.left + tally.expired;
     ensure(tally.held == left, "held clients are not conserved")

@@ -2,12 +2,12 @@
 
 use pglull::ids::WaiterId;
 use pglull::pool::gate::Why;
-use pglull::pool::ledger::{Begin, Grant, GroupIx, Need};
+use pglull::pool::ledger::{Begin, Grant, Need};
 
 use crate::moves::{Check, Do, Model};
 use crate::mutant::Mutant;
 use crate::rules;
-use crate::world::{At, World};
+use crate::world::{At, CLIENTS, World};
 
 /// Clients and their servers.
 impl Model {
@@ -51,14 +51,14 @@ impl Model {
             Do::Begin(_) => self.begin(world, ix)?,
             Do::Told(_) => world.clients[ix].at = At::Running,
             Do::End(_) => {
-                self.finish(world);
+                self.finish(world, ix);
                 world.clients[ix].at = At::Idle;
                 if !world.clients[ix].keeps {
                     self.put_back(world, ix)?;
                 }
             }
             Do::ServerLost(_) => {
-                self.finish(world);
+                self.finish(world, ix);
                 self.drop_server(world, ix);
                 world.clients[ix].at = At::Gone;
             }
@@ -71,7 +71,7 @@ impl Model {
                 let patience = self.plan.patience.unwrap_or_default();
                 let waited = world.now.since(client.clock);
                 rules::ensure(
-                    world.gate_epoch().is_none() && waited >= patience,
+                    (world.gate_epoch().is_none() || world.is_free(ix)) && waited >= patience,
                     "a client's patience ran out behind a shut gate",
                 )?;
                 self.leave_queue(world, ix, Why::Expired)?;
@@ -89,13 +89,13 @@ impl Model {
                 }
                 // Granted, and nothing was sent yet: the server is clean.
                 At::Granted => {
-                    self.finish(world);
+                    self.finish(world, ix);
                     world.clients[ix].at = At::Gone;
                     self.put_back(world, ix)?;
                     self.saw("a client left while its grant was on the way");
                 }
                 At::Running | At::Gone => {
-                    self.finish(world);
+                    self.finish(world, ix);
                     world.clients[ix].at = At::Gone;
                     self.drop_server(world, ix);
                 }
@@ -105,19 +105,23 @@ impl Model {
     }
 
     pub(crate) fn begin(&self, world: &mut World, ix: usize) -> Check {
-        let (now, shut) = (world.now, world.gate_epoch().is_some());
+        let (now, free) = (world.now, world.is_free(ix));
+        let shut = world.gate_epoch().is_some() && !free;
         let client = &mut world.clients[ix];
         client.begins -= 1;
         if self.is(Mutant::BeginsAtShutGate) && shut && client.need() == Need::Leave {
             client.at = At::Running;
             return Ok(());
         }
-        match world.ledger.begin(client.pool, (GroupIx::OTHERS, client.need()), now, || ix) {
+        match world.ledger.begin(client.pool, (client.group, client.need()), now, || ix) {
             Begin::Now(server) => {
                 rules::ensure(!shut, "a transaction begins at a shut gate")?;
                 rules::ensure(server.is_some() != client.server, "a server too many or too few")?;
                 client.server = true;
                 client.at = At::Running;
+                if free {
+                    self.saw("a free client begins at a shut gate");
+                }
             }
             Begin::Wait(id) => {
                 client.at = At::Waiting(id);
@@ -127,16 +131,24 @@ impl Model {
                 if shut && client.keeps {
                     self.saw("a session-mode client is held");
                 }
+                if free {
+                    self.saw("a free client waits at a shut gate");
+                }
             }
         }
         Ok(())
     }
 
-    pub(crate) fn finish(&self, world: &mut World) {
-        let told = !self.is(Mutant::FinishForgotten) && world.ledger.finish(GroupIx::OTHERS);
-        if self.is(Mutant::FinishTwice) && world.ledger.running() > 0 {
-            world.ledger.finish(GroupIx::OTHERS);
+    /// The transaction of this client is over; it may be the last that the drain has waited for.
+    pub(crate) fn finish(&self, world: &mut World, ix: usize) {
+        let group = world.clients[ix].group;
+        let told = !self.is(Mutant::FinishForgotten) && world.ledger.finish(group);
+        let same = |other: usize| other != ix && world.clients[other].group == group && world.clients[other].open();
+        if self.is(Mutant::FinishTwice) && (0..CLIENTS).any(same) {
+            world.ledger.finish(group);
         }
+        let free_open = (0..CLIENTS).any(|other| other != ix && world.is_free(other) && world.clients[other].open());
+        let told = told && !(self.is(Mutant::DrainWaitsForFree) && free_open);
         let epoch = world.gate_epoch();
         if told && let Some(win) = world.wins.iter_mut().find(|win| win.epoch.is_some() && win.epoch == epoch) {
             win.drained = true;
@@ -200,9 +212,12 @@ impl Model {
             if self.is(Mutant::StallForgotten) {
                 grant.stall = None;
             }
+            // At a shut gate those whom it leaves free overtake those whom it keeps.
+            let shut = world.gate_epoch().is_some();
             let earlier = |other: &World| {
                 other.clients.iter().any(|c| {
-                    matches!(c.at, At::Waiting(other) if other < id) && c.pool == pool && c.need() == Need::Server
+                    let queued = matches!(c.at, At::Waiting(other) if other < id) && !(shut && c.held.is_some());
+                    queued && c.pool == pool && c.need() == Need::Server
                 })
             };
             rules::ensure(need == Need::Leave || !earlier(world), "a grant out of turn")?;

@@ -9,7 +9,7 @@ use pglull::window::plan::{Form, Stragglers};
 use crate::moves::{Check, Do, Model, Word, failed};
 use crate::mutant::{Mutant, step_with};
 use crate::rules;
-use crate::world::{At, CLIENTS, Change, Mirror, Win, World};
+use crate::world::{At, CLIENTS, Change, Crashed, Mirror, SECOND, Win, World};
 
 /// Windows: their drivers, changes, watchdogs, operators.
 impl Model {
@@ -187,7 +187,9 @@ impl Model {
 
     pub(crate) fn shut(&self, world: &mut World, ix: usize, bound: Option<Moment>) {
         let now = world.now;
-        let Some(epoch) = world.ledger.shut(bound, now, |_| false) else {
+        let leaves_free = world.wins[ix].leaves_free;
+        let told = leaves_free && !self.is(Mutant::FreeIsHeld) || self.is(Mutant::HeldIsFree);
+        let Some(epoch) = world.ledger.shut(bound, now, |group| told && group == SECOND) else {
             // The window before has not let go of the gate: this one must not believe that the gate is its own.
             world.wins[ix].gone = true;
             world.wins[ix].lost = !self.is(Mutant::ShutRefusalIgnored);
@@ -197,10 +199,15 @@ impl Model {
         };
         world.mirror = Mirror::default();
         for client in &mut world.clients {
+            let free = leaves_free && client.group == SECOND;
             if matches!(client.at, At::Waiting(_)) {
-                client.held = Some(now);
-                world.mirror.held += 1;
-                self.saw("a waiter is held by the shutting");
+                client.held = (!free).then_some(now);
+                world.mirror.held += u64::from(!free);
+                self.saw(if free {
+                    "a waiter is left free by the shutting"
+                } else {
+                    "a waiter is held by the shutting"
+                });
             }
         }
         let win = &mut world.wins[ix];
@@ -219,7 +226,7 @@ impl Model {
         }
         rules::ensure(!own || world.wins[by].epoch == Some(epoch), "a window opens another one's gate")?;
         if own {
-            for client in &mut world.clients {
+            for client in world.clients.iter_mut().filter(|client| client.held.is_some()) {
                 client.clock = client.clock.max(world.now);
             }
         }
@@ -250,7 +257,8 @@ impl Model {
 
     /// Only `terminate` ends transactions by itself; after a cancel it is up to the client.
     pub(crate) fn straggle(&self, world: &mut World, ix: usize, policy: Stragglers) -> Check {
-        let running = |client: &usize| world.clients[*client].at == At::Running;
+        let counts = |client: usize| !world.is_free(client) || self.is(Mutant::CutsTheFree);
+        let running = |client: &usize| world.clients[*client].at == At::Running && counts(*client);
         let stragglers: Vec<usize> = (0..CLIENTS).filter(running).collect();
         // By class, the first client may be cut and no other; where one may not, nobody is.
         if policy == Stragglers::ByClass && stragglers.iter().any(|client| *client > 0) && !self.is(Mutant::CutsInVain)
@@ -266,8 +274,9 @@ impl Model {
             };
             let mine = world.shut_by(&world.wins[ix]);
             for client in stragglers {
-                rules::ensure(allowed && mine, "a client is cut that the plan does not cut")?;
-                self.finish(world);
+                let allowed = allowed && mine && !world.is_free(client);
+                rules::ensure(allowed, "a client is cut that the plan does not cut")?;
+                self.finish(world, client);
                 self.drop_server(world, client);
                 world.clients[client].at = At::Gone;
                 self.saw("a straggler was cut");
@@ -283,8 +292,35 @@ impl Model {
         }
         win.change = Change::Over;
         win.committed |= committed;
-        win.unhealed |= committed;
-        win.verdict = verdict;
+        // After a crash there is nobody to hear it.
+        if win.crashed.is_none() {
+            win.unhealed |= committed;
+            win.verdict = verdict;
+        }
+    }
+
+    pub(crate) fn crash(&self, world: &mut World) -> Check {
+        world.crash();
+        for win in world.wins.iter().filter(|win| win.crashed == Some(Crashed::Unknown)) {
+            let harmless = win.asked.start == 0 && (win.asked.shut == 0 || win.window.form == Form::Pause);
+            rules::ensure(harmless, "a window had an effect, and no record of it is there")?;
+            self.saw("a crash before the record");
+        }
+        if world.wins.iter().any(|win| win.changing()) {
+            self.saw("a change outlives its process");
+        }
+        Ok(())
+    }
+
+    /// The backend of the change is ended and waited for, then the database says whether it is committed.
+    pub(crate) fn settle(&self, world: &mut World, ix: usize) {
+        let win = &mut world.wins[ix];
+        if win.changing() && !self.is(Mutant::BackendSpared) {
+            win.change = Change::Over;
+        }
+        let applied = win.committed && !self.is(Mutant::SettledIsAborted);
+        win.crashed = Some(Crashed::Settled { applied });
+        self.saw(if applied { "recovered: applied" } else { "recovered: aborted" });
     }
 }
 

@@ -19,6 +19,8 @@ use crate::moves::Word;
 pub(crate) const A: PoolIx = PoolIx(0);
 pub(crate) const B: PoolIx = PoolIx(1);
 pub(crate) const CLIENTS: usize = 3;
+/// The second client is of another user than the others.
+pub(crate) const SECOND: GroupIx = GroupIx(1);
 
 /// What is explored, and what is left out to keep it small.
 #[derive(Clone, Debug)]
@@ -38,6 +40,10 @@ pub(crate) struct Plan {
     pub(crate) patience: Option<Duration>,
     /// Whether the watchdog's timers go on after the gate that they were set for is open.
     pub(crate) old_timers: bool,
+    /// Whether each window leaves the second client free.
+    pub(crate) leaves_free: &'static [bool],
+    /// Whether the process may die; the next one settles what it has left.
+    pub(crate) crash: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -54,6 +60,7 @@ pub(crate) enum At {
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Client {
     pub(crate) pool: PoolIx,
+    pub(crate) group: GroupIx,
     pub(crate) at: At,
     pub(crate) begins: u8,
     /// Session mode: keeps its server between transactions.
@@ -95,6 +102,17 @@ pub(crate) struct Asked {
     pub(crate) heal: u8,
 }
 
+/// What the next process makes of a window that its process has left open.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum Crashed {
+    /// There is no record of it.
+    Unknown,
+    /// The database is being asked.
+    Recovering,
+    /// It has said whether the change is committed.
+    Settled { applied: bool },
+}
+
 /// One window with its driver, its change and its watchdog's timer.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Win {
@@ -114,6 +132,9 @@ pub(crate) struct Win {
     /// The gate was opened by the watchdog, or could not be shut.
     pub(crate) gone: bool,
     pub(crate) dead: bool,
+    /// It leaves the clients of the second group free.
+    pub(crate) leaves_free: bool,
+    pub(crate) crashed: Option<Crashed>,
     pub(crate) change: Change,
     /// What really happened in the database.
     pub(crate) committed: bool,
@@ -128,7 +149,7 @@ pub(crate) struct Win {
 }
 
 impl Win {
-    pub(crate) fn new(form: Form, bounds: Bounds, now: Moment) -> Self {
+    pub(crate) fn new((form, bounds): (Form, Bounds), leaves_free: bool, now: Moment) -> Self {
         let (window, effect) = Window::begin(form, bounds, now);
         Self {
             window,
@@ -145,6 +166,8 @@ impl Win {
             verdict: None,
             gone: false,
             dead: false,
+            leaves_free,
+            crashed: None,
             change: Change::None,
             committed: false,
             unhealed: false,
@@ -156,6 +179,14 @@ impl Win {
 
     pub(crate) const fn closed(&self) -> bool {
         matches!(self.window.phase, Phase::Closed { .. })
+    }
+
+    /// Whether another may begin, as far as its phase is concerned.
+    pub(crate) const fn over(&self) -> bool {
+        match self.crashed {
+            None => self.closed(),
+            Some(crashed) => !matches!(crashed, Crashed::Recovering),
+        }
     }
 
     pub(crate) const fn changing(&self) -> bool {
@@ -191,18 +222,13 @@ impl World {
     /// One idle server in `A`; `B` has none, and its client keeps one already.
     pub(crate) fn start(plan: &Plan) -> Self {
         let now = Moment(0);
-        let mut ledger = Ledger::default();
-        assert_eq!((ledger.add_pool(Size::new(1, 0)), ledger.add_pool(Size::new(2, 0))), (A, B));
-        for pool in [A, B] {
-            ledger.want_server(pool);
-            assert_eq!(ledger.start_connects(pool, now), 1);
-            assert_eq!(ledger.put_back(pool, (), true, now), None);
-        }
+        let mut ledger = ledger(now);
         let begun = ledger.begin(B, (GroupIx::OTHERS, Need::Server), now, || 2);
         assert_eq!(begun, Begin::Now(Some(())));
         ledger.finish(GroupIx::OTHERS);
         let client = |ix: usize| Client {
             pool: if ix < 2 { A } else { B },
+            group: if ix == 1 { SECOND } else { GroupIx::OTHERS },
             at: At::Idle,
             begins: plan.begins[ix],
             keeps: ix == 2,
@@ -220,9 +246,41 @@ impl World {
         }
     }
 
-    /// Transactions that are really open.
+    /// Another process is there: nobody is connected but who was at rest and comes back, no gate is shut, and of windows
+    /// only what was recorded is known.
+    pub(crate) fn crash(&mut self) {
+        self.ledger = ledger(self.now);
+        self.mirror = Mirror::default();
+        for client in &mut self.clients {
+            let returns = client.at == At::Idle && !client.keeps;
+            (client.at, client.server, client.held) = (if returns { At::Idle } else { At::Gone }, false, None);
+        }
+        // Their numbers begin anew.
+        self.wins.iter_mut().for_each(|win| (win.epoch, win.watch) = (None, None));
+        for win in self.wins.iter_mut().filter(|win| !win.over() || win.changing() && win.crashed.is_none()) {
+            let (window, recorded) = (win.window.clone(), win.recorded);
+            let crashed = if recorded { Crashed::Recovering } else { Crashed::Unknown };
+            let fresh = Self::forgotten(win);
+            *win = Win { window, recorded, crashed: Some(crashed), dead: true, ..fresh };
+        }
+    }
+
+    /// What is true of a window whoever knows of it.
+    fn forgotten(win: &Win) -> Win {
+        let fresh = Win::new((win.window.form, win.window.bounds.clone()), win.leaves_free, win.window.times.started);
+        let pending = VecDeque::new();
+        Win { pending, change: win.change, committed: win.committed, word: win.word, asked: win.asked, ..fresh }
+    }
+
+    /// Transactions that are really open, of those whom a shut gate would keep.
     pub(crate) fn open_transactions(&self) -> usize {
-        self.clients.iter().filter(|client| client.open()).count()
+        (0..CLIENTS).filter(|ix| self.clients[*ix].open() && !self.is_free(*ix)).count()
+    }
+
+    /// Whether the gate is shut, but not for this client.
+    pub(crate) fn is_free(&self, ix: usize) -> bool {
+        let leaves_free = self.wins.iter().any(|win| self.shut_by(win) && win.leaves_free);
+        leaves_free && self.clients[ix].group == SECOND
     }
 
     pub(crate) const fn gate_epoch(&self) -> Option<Epoch> {
@@ -267,6 +325,7 @@ impl World {
     pub(crate) fn settled(&self, plan: &Plan) -> bool {
         let over = |win: &Win| {
             let silent = win.dead || win.closed() && win.pending.is_empty() && win.verdict.is_none();
+            let silent = silent && win.crashed.is_none_or(|_| win.over());
             silent && win.watch.is_none() && !win.changing()
         };
         let at_rest = |client: &Client| !matches!(client.at, At::Waiting(_) | At::Granted);
@@ -275,6 +334,19 @@ impl World {
             && self.wins.iter().all(over)
             && self.clients.iter().all(at_rest)
     }
+}
+
+/// One idle server in each pool.
+fn ledger(now: Moment) -> Ledger<(), usize> {
+    let mut ledger = Ledger::default();
+    assert_eq!((ledger.add_pool(Size::new(1, 0)), ledger.add_pool(Size::new(2, 0))), (A, B));
+    assert_eq!(ledger.add_group(false), SECOND);
+    for pool in [A, B] {
+        ledger.want_server(pool);
+        assert_eq!(ledger.start_connects(pool, now), 1);
+        assert_eq!(ledger.put_back(pool, (), true, now), None);
+    }
+    ledger
 }
 
 /// Phases that the operator, the owner's death, a shut-down and the bounds can still turn back.
