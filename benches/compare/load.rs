@@ -110,6 +110,11 @@ impl Seen {
         self.transactions as f64 / self.seconds
     }
 
+    /// How much of one core the proxy had, in percent.
+    pub(crate) fn busy(&self) -> f64 {
+        self.cpu_ns as f64 / 1e7 / self.seconds
+    }
+
     /// Microseconds of the proxy's processor time for each transaction.
     pub(crate) fn cpu_us(&self) -> f64 {
         self.cpu_ns as f64 / 1e3 / self.transactions as f64

@@ -11,6 +11,8 @@ use crate::targets::{Setup, start};
 pub(crate) const NAME: &str = "null";
 pub(crate) const CPU: &str = "CPU us/tx";
 const TPS: &str = "TPS";
+/// Below 90, the load's core was the one that limited, and a transaction is dearer: each wakes the proxy.
+const BUSY: &str = "proxy busy, % of its core";
 const MEAN: &str = "mean ms";
 const P99: &str = "p99 ms";
 
@@ -46,6 +48,7 @@ pub(crate) async fn measure(bench: &mut Bench) -> Result<()> {
                         Ok(seen) => {
                             if target.pid().is_some() {
                                 bench.samples.add(&key(CPU), &target.name, round, seen.cpu_us());
+                                bench.samples.add(&key(BUSY), &target.name, round, seen.busy());
                             }
                             bench.samples.add(&key(TPS), &target.name, round, seen.tps());
                             bench.samples.add(&key(MEAN), &target.name, round, seen.latency.mean_ms());
