@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::database::{Pool, Ticket};
 use super::ledger::{Grant, GroupIx};
@@ -58,9 +58,16 @@ impl Lease {
         let Some(server) = self.server() else { return };
         let mut written = false;
         let renewed = tokio::time::timeout(bound, async {
-            let hot = server.renew(schema).await?;
-            written = true;
-            server.renewed(&hot).await
+            let (mut left, mut count) = (server.renew(schema).await?, 0);
+            while !left.is_empty() {
+                written = true;
+                let prepared = server.renewed(&left).await?;
+                count += prepared as u64;
+                left.drain(..left.len().min(prepared + 1));
+                written = false;
+                server.prepare_anew(&left, BytesMut::new()).await?;
+            }
+            Ok::<_, Failure>(count)
         });
         match renewed.await {
             Ok(Ok(count)) => {

@@ -217,6 +217,11 @@ fn what_cannot_be_prepared_in_time_keeps_nobody_held() {
     let proxy = Spec::of(&db).pool(1).start();
     let mut wire = proxy.client().login();
     assert_eq!(tags(&batch(&mut wire, &[parse("s", ALL), bind("", "s", &[]), execute("", 0)])), "12DCZ");
+    // Each of them needs the table: calling one off must not mean to wait for the next.
+    for name in (1..=15).map(|n| format!("s{n}")) {
+        let sql = format!("SELECT '{name}', * FROM t");
+        assert_eq!(tags(&batch(&mut wire, &[parse(&name, &sql), bind("", &name, &[]), execute("", 0)])), "12DCZ");
+    }
     let server = wire.one("SELECT pg_backend_pid()");
     let open = proxy.open("w", "");
     let mut other = db.direct().login();
@@ -229,4 +234,5 @@ fn what_cannot_be_prepared_in_time_keeps_nobody_held() {
     assert_eq!(proxy.closed("w")["outcome"], "applied");
     other.ok("COMMIT");
     assert_eq!(as_libpq(&mut wire)[2].values().len(), 3);
+    assert_eq!(tags(&batch(&mut wire, &[bind("", "s7", &[]), describe(b'P', ""), execute("", 0)])), "2TDCZ");
 }
