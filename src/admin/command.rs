@@ -46,7 +46,7 @@ pub enum Command {
         /// What differs from the configured defaults.
         options: WindowOptions,
     },
-    /// `WINDOW REHEARSE db [, ..] [WITH (..)] [AS $$ SQL $$]`
+    /// `WINDOW REHEARSE db [, ..] [WITH (..)] [AS $$ SQL $$]`, or `AS CHANGE ..` as for `WINDOW APPLY`
     WindowRehearse {
         /// At least one, each once.
         databases: Vec<String>,

@@ -33,11 +33,15 @@ pub(super) async fn run(
         let text = "a change is rehearsed on one database at a time";
         return Err(Report::new(sqlstate::FEATURE_NOT_SUPPORTED, text).into());
     }
-    let request = windows::request(form.unwrap_or(Form::Drill), databases, (options, sql), operator, env);
+    let mut request = windows::request(form.unwrap_or(Form::Drill), databases, (options, sql), operator, env);
     let looked = verbs::unless_interrupted(rehearse(&env.registry, &request), operator).await?;
     let looked = looked.map_err(|refusal| Report::new(sqlstate::INVALID_CATALOG_NAME, refusal.to_string()))?;
     let mut lines = looked.lines;
-    if form.is_some() && looked.refusal.is_none() {
+    let several = !request.parts.is_empty();
+    // What is applied already is not tried, as it would not be run.
+    request.parts = looked.left.clone().unwrap_or_default();
+    let nothing_left = several && request.parts.is_empty();
+    if form.is_some() && looked.refusal.is_none() && !nothing_left {
         lines.extend(measured(request, operator, env).await?);
     }
     Ok(Answer::Rows(table(&lines), "WINDOW"))

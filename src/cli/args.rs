@@ -231,7 +231,7 @@ pub struct RehearseArgs {
     /// The database, by the name that clients ask for
     #[arg(value_name = "DB")]
     pub database: String,
-    /// Files with the SQL, in order; - is standard input
+    /// A file with the SQL, - for standard input; or several, or a folder, as for apply: those that are not applied yet
     #[arg(value_name = "FILE")]
     pub files: Vec<PathBuf>,
     /// The SQL itself

@@ -36,21 +36,12 @@ pub(super) fn read(files: &[PathBuf]) -> Result<(Script, Vec<String>), String> {
         return Err(format!("{} is a folder: name it alone, or name files", folder.display()));
     }
     if files.len() < 2 {
-        return Ok((Script::One(joined(files)?), Vec::new()));
+        return Ok((Script::One(files.first().map_or_else(|| Ok(String::new()), |file| read_one(file))?), Vec::new()));
     }
     if files.iter().any(|file| file.as_os_str() == "-") {
         return Err("standard input has no name to be noted under: give it alone, or name files".to_owned());
     }
     Ok((Script::Several(read_all(files)?), Vec::new()))
-}
-
-/// The files one after the other. Between two stands an empty statement, in case the first one lacks its semicolon.
-///
-/// # Errors
-/// What is wrong, in words for the operator.
-pub(super) fn joined(files: &[PathBuf]) -> Result<String, String> {
-    let parts: Result<Vec<_>, _> = files.iter().map(|file| read_one(file)).collect();
-    Ok(parts?.join("\n;\n"))
 }
 
 fn read_one(file: &Path) -> Result<String, String> {
@@ -66,6 +57,10 @@ fn read_text(from: impl Read) -> std::io::Result<String> {
     let mut text = String::new();
     if from.take(CHANGE_MAX + 1).read_to_string(&mut text)? as u64 > CHANGE_MAX {
         return Err(std::io::Error::other("longer than 8 MiB; move data before or after the window"));
+    }
+    // Some editors begin a file with it; Postgres would take it for a word.
+    if text.starts_with('\u{feff}') {
+        text.drain(..'\u{feff}'.len_utf8());
     }
     Ok(text)
 }
@@ -222,9 +217,8 @@ mod tests {
             Ok((Script::Several(all), vec![]))
         };
         assert_eq!(read(std::slice::from_ref(&a)), Ok((Script::One("SELECT 1".to_owned()), vec![])));
-        assert_eq!(read(&[a.clone(), b.clone()]), several(["2_a", "1_b"], ["SELECT 1", "SELECT 2;"]));
+        assert_eq!(read(&[a.clone(), b]), several(["2_a", "1_b"], ["SELECT 1", "SELECT 2;"]));
         assert_eq!(read(&[dir.path().to_owned()]), several(["1_b", "2_a"], ["SELECT 2;", "SELECT 1"]));
-        assert_eq!(joined(&[a.clone(), b]), Ok("SELECT 1\n;\nSELECT 2;".to_owned()));
         for (files, why) in [
             (vec![dir.path().join("none")], "cannot read "),
             (vec![a.clone(), dir.path().to_owned()], "is a folder"),
@@ -239,6 +233,11 @@ mod tests {
         file("3_c.sql", "SELECT 3");
         file("4 d.sql", "SELECT 4");
         assert!(read(&[dir.path().to_owned()]).is_err());
+    }
+
+    #[test]
+    fn a_mark_of_the_encoding_is_no_sql() {
+        assert_eq!(read_text("\u{feff}SELECT '\u{feff}'".as_bytes()).unwrap(), "SELECT '\u{feff}'");
     }
 
     #[test]

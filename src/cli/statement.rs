@@ -67,10 +67,13 @@ fn with(bounds: &BoundsArgs, id: &str, verify: Option<&str>) -> String {
 #[must_use]
 pub(crate) fn apply(change: &Change<'_>) -> String {
     let Change { database, bounds, id, sql, parts, verify } = *change;
-    let several: Vec<String> =
-        parts.iter().map(|(id, sql)| format!("CHANGE {} {}", quoted(id), dollars(sql))).collect();
-    let sql = if several.is_empty() { dollars(sql) } else { several.join(", ") };
+    let sql = if parts.is_empty() { dollars(sql) } else { several(parts) };
     format!("WINDOW APPLY {}{} AS {sql}", name(database), with(bounds, id, verify))
+}
+
+fn several(parts: &[(String, String)]) -> String {
+    let parts: Vec<String> = parts.iter().map(|(id, sql)| format!("CHANGE {} {}", quoted(id), dollars(sql))).collect();
+    parts.join(", ")
 }
 
 /// `WINDOW OPEN`.
@@ -85,11 +88,12 @@ pub(crate) fn rehearse(
     database: &str,
     bounds: &BoundsArgs,
     (id, how): (&str, Option<&str>),
-    sql: Option<&str>,
+    (sql, parts): (Option<&str>, &[(String, String)]),
 ) -> String {
     let with = with(bounds, id, None);
     let with = how.map_or_else(|| with.clone(), |how| with.replacen('(', &format!("({how}=true, "), 1));
-    let sql = sql.map(|sql| format!(" AS {}", dollars(sql))).unwrap_or_default();
+    let sql = if parts.is_empty() { sql.map(dollars) } else { Some(several(parts)) };
+    let sql = sql.map(|sql| format!(" AS {sql}")).unwrap_or_default();
     format!("WINDOW REHEARSE {}{with}{sql}", name(database))
 }
 
@@ -188,10 +192,17 @@ mod tests {
             "WINDOW APPLY b WITH (id='w-1') AS CHANGE '001_a' $$SELECT 1$$, CHANGE 'b' $change1$DO $$ x $$$change1$"
         );
         assert_eq!(
-            rehearse("b", &BoundsArgs::default(), ("w-1", Some("rollback")), Some("SELECT 1")),
+            rehearse("b", &BoundsArgs::default(), ("w-1", Some("rollback")), (Some("SELECT 1"), &[])),
             "WINDOW REHEARSE b WITH (rollback=true, id='w-1') AS $$SELECT 1$$"
         );
-        assert_eq!(rehearse("b", &BoundsArgs::default(), ("w-1", None), None), "WINDOW REHEARSE b WITH (id='w-1')");
+        assert_eq!(
+            rehearse("b", &BoundsArgs::default(), ("w-1", None), (None, &[])),
+            "WINDOW REHEARSE b WITH (id='w-1')"
+        );
+        assert_eq!(
+            rehearse("b", &BoundsArgs::default(), ("w-1", None), (None, &parts[..1])),
+            "WINDOW REHEARSE b WITH (id='w-1') AS CHANGE '001_a' $$SELECT 1$$"
+        );
         assert_eq!(open("b", &BoundsArgs::default(), "w-1"), "WINDOW OPEN b WITH (id='w-1')");
         assert_eq!(steer("ABORT", "w-1", None), "WINDOW ABORT w-1");
         assert_eq!(give_up("w-1", "t", "it's"), "WINDOW ABORT w-1 TOKEN 't' REASON 'it''s'");

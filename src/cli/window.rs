@@ -87,23 +87,25 @@ async fn open(args: OpenArgs) -> ExitCode {
 
 /// Exit code 1 where a window would not start.
 async fn rehearse(args: RehearseArgs) -> ExitCode {
-    let sql = match &args.sql {
-        Some(sql) => Some(sql.clone()),
-        None if args.files.is_empty() => None,
-        None if args.files.iter().any(|file| file.is_dir()) => {
-            return usage("a folder cannot be rehearsed: name the files that are not applied yet");
-        }
-        None => match files::joined(&args.files) {
-            Ok(sql) => Some(sql),
-            Err(mistake) => return usage(&mistake),
-        },
+    let read = match &args.sql {
+        Some(sql) => Ok((Script::One(sql.clone()), Vec::new())),
+        None if args.files.is_empty() => Ok((Script::Several(Vec::new()), Vec::new())),
+        None => files::read(&args.files),
     };
-    if sql.as_ref().is_some_and(|sql| sql.trim().is_empty()) || args.rollback && sql.is_none() {
+    let (sql, parts) = match read {
+        Ok((Script::One(sql), _)) => (Some(sql), Vec::new()),
+        Ok((Script::Several(parts), left_out)) => {
+            say_left_out(&left_out);
+            (None, parts)
+        }
+        Err(mistake) => return usage(&mistake),
+    };
+    if sql.as_ref().is_some_and(|sql| sql.trim().is_empty()) || args.rollback && sql.is_none() && parts.is_empty() {
         return usage("the change is empty: name a file with SQL, - for standard input, or -c 'SQL'");
     }
     let how = if args.rollback { Some("rollback") } else { args.fire_drill.then_some("fire_drill") };
     let id = args.bounds.id.clone().unwrap_or_else(new_id);
-    let command = statement::rehearse(&args.database, &args.bounds, (&id, how), sql.as_deref());
+    let command = statement::rehearse(&args.database, &args.bounds, (&id, how), (sql.as_deref(), &parts));
     match ask(&args.console, &command).await {
         Ok(results) => {
             let rows = results.into_iter().next().unwrap_or_default();
@@ -160,9 +162,7 @@ async fn apply_change(args: ApplyArgs) -> ExitCode {
         Ok((Script::Several(parts), left_out)) => (String::new(), parts, left_out),
         Err(mistake) => return usage(&mistake),
     };
-    if !left_out.is_empty() {
-        err(&format!("left out, for undoing: {}\n", left_out.join(", ")));
-    }
+    say_left_out(&left_out);
     let id = args.bounds.id.clone().unwrap_or_else(new_id);
     let (bounds, verify) = (&args.bounds, args.verify.as_deref());
     let change = Change { database: &args.database, bounds, id: &id, sql: &sql, parts: &parts, verify };
@@ -172,6 +172,12 @@ async fn apply_change(args: ApplyArgs) -> ExitCode {
         Err(error) => return complain(&error),
     };
     conclude(&ended, &id, args.json)
+}
+
+fn say_left_out(names: &[String]) {
+    if !names.is_empty() {
+        err(&format!("left out, for undoing: {}\n", names.join(", ")));
+    }
 }
 
 /// Shows the receipt, says what went wrong, and gives the exit code.

@@ -147,6 +147,9 @@ async fn gather(
     if let Err(failure) = ask(&mut ready.server, all, &mut facts).await {
         facts.unreachable = Some(format!("cannot ask the database: {failure}"));
     }
+    if wanted.form == Form::Trial {
+        facts.objection = facts.objection.or_else(|| parts_objection(&ready.note.parts, &wanted.script));
+    }
     if wanted.form == Form::Apply && facts.unreachable.is_none() {
         let mut before = ready.before().await;
         if before == Ok(Before::Never) && !ready.note.parts.is_empty() {

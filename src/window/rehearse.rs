@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::apply::Script;
-use super::change_table::Note;
+use super::change_table::{Note, Part};
 use super::event::Event;
 use super::facts::{Looked, Wanted, look};
 use super::plan::Form;
@@ -27,6 +27,8 @@ pub struct Rehearsal {
     pub refusal: Option<String>,
     /// What is predicted.
     pub prediction: Prediction,
+    /// Of several changes those that are left to be applied; `None` if none would be.
+    pub left: Option<Vec<Part>>,
 }
 
 /// Looks and predicts; nobody is held. Takes half a second and more, each question of it bounded. Cancel-safe.
@@ -40,7 +42,7 @@ pub async fn rehearse(registry: &Registry, request: &Request) -> Result<Rehearsa
         id: request.id.clone().unwrap_or_default(),
         sha256: fingerprint(&sql),
         owner: request.owner.clone(),
-        table: request.change_table.clone().filter(|_| request.id.is_some()),
+        table: request.change_table.clone().filter(|_| request.id.is_some() || !request.parts.is_empty()),
         parts: request.parts.clone(),
     };
     let verify = Arc::from(request.verify.clone().unwrap_or_default());
@@ -59,9 +61,10 @@ pub async fn rehearse(registry: &Registry, request: &Request) -> Result<Rehearsa
         // The change is there: its window would end before anybody is held.
         _ => None,
     };
-    if let Some(change) = change {
+    let left = change.map(|change| {
         change.server.farewell();
-    }
+        change.note.parts
+    });
     let other = registry.live().into_iter().find(|other| databases.iter().any(|database| other.covers(&database.name)));
     let busy = other.map(|other| {
         let phase = other.status.borrow().window.phase.as_str();
@@ -76,7 +79,7 @@ pub async fn rehearse(registry: &Registry, request: &Request) -> Result<Rehearsa
     }
     let prediction = predict(&live, !sql.is_empty());
     lines.extend(prediction.lines(&live, &request.bounds));
-    Ok(Rehearsal { lines, refusal, prediction })
+    Ok(Rehearsal { lines, refusal, prediction, left })
 }
 
 /// Watches the traffic of these databases for a moment. Cancel-safe.

@@ -203,7 +203,32 @@ pub fn objection(sql: &str) -> Option<String> {
     if statements.is_empty() {
         return Some("the change has no statement".to_owned());
     }
-    statements.iter().find_map(|statement| object(statement))
+    statements.iter().find_map(|statement| object(statement)).or_else(|| way_back(sql))
+}
+
+/// What some tools write into a comment, in lower case, above the statements that undo a change.
+const DOWN: [&str; 8] = [
+    "+goose down",
+    "+migrate down",
+    "+micrate down",
+    "migrate:down",
+    "rambler down",
+    "//@undo",
+    "down migration",
+    "create above / drop below",
+];
+
+/// Run as a whole, a file with its way back in it undoes what it does.
+fn way_back(sql: &str) -> Option<String> {
+    let mut rest = sql;
+    sql.split_inclusive(['\n', '\r']).find_map(|line| {
+        rest = rest.get(line.len()..).unwrap_or_default();
+        let comment = line.trim().strip_prefix("--")?.trim_start_matches('-').trim();
+        let marks = DOWN.iter().any(|mark| comment.to_ascii_lowercase().starts_with(mark));
+        (marks && !statements(rest).is_empty()).then(|| {
+            format!("behind \"{}\" stands what undoes the change, and it would be run too: leave it out", line.trim())
+        })
+    })
 }
 
 /// The same of what is to be verified in the transaction of a change; it may be empty.
@@ -233,6 +258,16 @@ fn object(statement: &str) -> Option<String> {
         }
         "VACUUM" | "CLUSTER" if words.len() == 1 || words.first() == Some(&"VACUUM") => {
             "it cannot run in a transaction: run it beside, after the window"
+        }
+        "CLUSTER" if words.iter().skip(1).all(|word| word.trim_matches(['(', ')']) == "VERBOSE") => {
+            "it cannot run in a transaction: run it beside, after the window"
+        }
+        "REINDEX" if words.iter().skip(1).take(3).any(|word| matches!(*word, "DATABASE" | "SYSTEM" | "SCHEMA")) => {
+            "it cannot run in a transaction: run it beside, after the window"
+        }
+        "DISCARD" if has("ALL") => "it cannot run in a transaction: leave it out",
+        command if command.starts_with('\\') => {
+            "it is a command of psql, not SQL: leave it out, or run psql: pglull window apply DB -- psql -f FILE"
         }
         "CREATE" | "DROP" | "ALTER"
             if matches!(words.get(1), Some(&("DATABASE" | "TABLESPACE" | "SYSTEM" | "SUBSCRIPTION"))) =>
@@ -294,6 +329,16 @@ mod tests {
             "prepare transaction 'x'",
             "alter table p detach partition q concurrently",
             "cluster",
+            "cluster verbose",
+            "cluster (verbose)",
+            "reindex database x",
+            "reindex (verbose) schema s",
+            "discard all",
+            "\\set ON_ERROR_STOP on\nselect 1",
+            "select 1;\n\\restrict a\nselect 2;",
+            "-- +goose Up\nalter table a add b int;\n-- +goose Down\nalter table a drop b;",
+            "-- migrate:up\nselect 1;\r\n  --  Migrate:Down transaction:false\r\nselect 2",
+            "select 1;\n---- create above / drop below ----\nselect 2;",
             "select 1; end",
             "rollback and chain",
             "select 'x' like'\\'; commit; --'",
@@ -312,6 +357,11 @@ mod tests {
             "cluster t using i",
             "refresh materialized view concurrently v",
             "create view v as select 'concurrently'",
+            "reindex table t",
+            "discard plans",
+            "select '\\x00'::bytea",
+            "-- migrate:up\nselect 1;\n-- migrate:down\n-- nothing\n",
+            "select 1; -- the migrate:down of this is nothing\nselect 2",
         ] {
             assert_eq!(objection(sql), None, "{sql}");
         }

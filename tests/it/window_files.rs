@@ -29,8 +29,12 @@ impl Scene {
 
     /// `pglull window apply DB FILES`, in the folder.
     fn apply(&self, id: &str, files: &[&str]) -> Output {
+        self.window("apply", id, files)
+    }
+
+    fn window(&self, verb: &str, id: &str, files: &[&str]) -> Output {
         let mut command = binary();
-        command.args(["window", "apply", &self.db.name, "--id", id, "--socket"]);
+        command.args(["window", verb, &self.db.name, "--id", id, "--socket"]);
         command.arg(self.proxy.console_dir().join(format!(".s.PGSQL.{}", self.proxy.port)));
         command.args(files).current_dir(self.dir.path()).stdin(Stdio::null()).output().unwrap()
     }
@@ -150,4 +154,48 @@ fn without_a_change_table_there_is_nothing_to_tell_what_is_left() {
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
     assert!(said(&output).contains("change_table is \"\""), "{}", said(&output));
     assert!(!scene.has("a"));
+}
+
+#[test]
+fn a_folder_is_rehearsed_as_it_would_be_applied() {
+    let scene = Scene::new(|spec| spec);
+    scene.file("1_a.sql", &add("a")).file("2_b.sql", &add("b"));
+    let rehearse = |id: &str, options: &[&str], code: i32, expect: &str| {
+        let output = scene.window("rehearse", id, &[options, &["."]].concat());
+        assert_eq!(output.status.code(), Some(code), "{}", said(&output));
+        assert!(said(&output).contains(expect), "{expect}: {}", said(&output));
+    };
+    // Nothing is noted anywhere yet, not even the table is there.
+    rehearse("r1", &[], 0, "to be applied: 1_a, 2_b");
+    rehearse("r2", &["--rollback"], 0, "it is the estimate for the same change");
+    assert!(!scene.has("a"));
+    assert_eq!(scene.apply("first", &["."]).status.code(), Some(0));
+    // What is applied is not run again.
+    scene.file("3_c.sql", &add("c"));
+    rehearse("r3", &[], 0, "to be applied: 3_c; applied before: 1_a, 2_b");
+    rehearse("r4", &["--rollback"], 0, "it is the estimate for the same change");
+    assert!(!scene.has("c"));
+    assert_eq!(scene.noted(), "1_a 2_b first");
+    scene.file("4_d.sql", "VACUUM");
+    rehearse("r5", &["--rollback"], 1, "4_d: ");
+    scene.file("4_d.sql", &add("d"));
+    assert_eq!(scene.apply("second", &["."]).status.code(), Some(0));
+    rehearse("r6", &["--rollback"], 0, "already applied, all 4");
+    scene.file("2_b.sql", &add("other"));
+    rehearse("r7", &["--rollback"], 1, "another change was applied as 2_b");
+}
+
+/// dbmate, goose and others keep the way back in the same file: run as a whole it would undo the change, and be noted.
+#[test]
+fn a_file_with_its_way_back_in_it_is_not_run_as_a_whole() {
+    let scene = Scene::new(|spec| spec);
+    let undo = "ALTER TABLE accounts DROP COLUMN a";
+    scene.file("1_a.sql", &format!("-- migrate:up\n{};\n\n-- migrate:down\n{undo};\n", add("a")));
+    let output = scene.apply("w", &["."]);
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(said(&output).contains("1_a: behind \"-- migrate:down\""), "{}", said(&output));
+    assert_eq!(scene.proxy.closed("w")["outcome"], "refused");
+    scene.file("1_a.sql", &format!("\u{feff}-- migrate:up\n{};\n\n-- migrate:down\n", add("a")));
+    assert_eq!(scene.apply("w", &["."]).status.code(), Some(0));
+    assert!(scene.has("a"));
 }

@@ -205,13 +205,8 @@ impl Cursor<'_> {
                     return Err(self.expected("WITH (..) or AS $$ SQL $$"));
                 }
                 self.only(&options, "apply")?;
-                if self.take_keyword("change") {
-                    options.changes = self.changes(options.id.as_deref())?;
-                    let sql: Vec<&str> = options.changes.iter().map(|(_, sql)| sql.as_str()).collect();
-                    let sql = sql.join("\n;\n");
-                    return Ok(Command::WindowApply { databases, options, sql });
-                }
-                Command::WindowApply { databases, options, sql: self.sql()? }
+                let sql = self.change(&mut options)?;
+                Command::WindowApply { databases, options, sql }
             }
             "open" => {
                 let (databases, options) = self.window_head()?;
@@ -234,9 +229,9 @@ impl Cursor<'_> {
                 Command::WindowAbort { id, token, reason }
             }
             "rehearse" => {
-                let (databases, options) = self.window_head()?;
+                let (databases, mut options) = self.window_head()?;
                 self.only(&options, "rehearse")?;
-                let sql = if self.take_keyword("as") { Some(self.sql()?) } else { None };
+                let sql = if self.take_keyword("as") { Some(self.change(&mut options)?) } else { None };
                 if options.rehearsal == Rehearsal::Rollback && sql.is_none() {
                     return Err(self.expected("AS $$ SQL $$: what is to be rolled back"));
                 }
@@ -395,6 +390,16 @@ impl Cursor<'_> {
             return Err(self.expected_last("SQL that does something"));
         }
         Ok(sql)
+    }
+
+    /// `$$ SQL $$`, or `CHANGE 'id' $$ SQL $$ [, CHANGE ..]`: then all of it, one behind the other.
+    fn change(&mut self, options: &mut WindowOptions) -> Parse<String> {
+        if !self.take_keyword("change") {
+            return self.sql();
+        }
+        options.changes = self.changes(options.id.as_deref())?;
+        let sql: Vec<&str> = options.changes.iter().map(|(_, sql)| sql.as_str()).collect();
+        Ok(sql.join("\n;\n"))
     }
 
     /// `'id' $$ SQL $$ [, CHANGE 'id' $$ SQL $$ ..]`, each id once, and none that of the window.

@@ -84,7 +84,7 @@ const COMMANDS: &[(&str, &str, &str)] = &[
     ),
     ("`WINDOW OPEN db [, ..] [WITH (..)]`", "WINDOW OPEN db", "Holds everybody while an operator works by hand."),
     (
-        "`WINDOW REHEARSE db [, ..] [WITH (.., fire_drill=true, rollback=true)] [AS $$ SQL $$]`",
+        "`WINDOW REHEARSE db [, ..] [WITH (.., fire_drill=true, rollback=true)] [AS ..]`",
         "WINDOW REHEARSE db",
         "Looks and predicts, and holds nobody; `fire_drill` really drains and lets go at once, `rollback` really applies and rolls back.",
     ),
