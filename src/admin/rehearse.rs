@@ -37,11 +37,9 @@ pub(super) async fn run(
     let looked = verbs::unless_interrupted(rehearse(&env.registry, &request), operator).await?;
     let looked = looked.map_err(|refusal| Report::new(sqlstate::INVALID_CATALOG_NAME, refusal.to_string()))?;
     let mut lines = looked.lines;
-    let several = !request.parts.is_empty();
     // What is applied already is not tried, as it would not be run.
-    request.parts = looked.left.clone().unwrap_or_default();
-    let nothing_left = several && request.parts.is_empty();
-    if form.is_some() && looked.refusal.is_none() && !nothing_left {
+    request.parts = looked.left;
+    if form.is_some() && looked.refusal.is_none() && !looked.present {
         lines.extend(measured(request, operator, env).await?);
     }
     Ok(Answer::Rows(table(&lines), "WINDOW"))

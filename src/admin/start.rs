@@ -8,8 +8,8 @@ use super::console::{Answer, Env, Problem};
 use super::operator::Operator;
 use super::{verbs, windows};
 use crate::window::opportunity::{Next, Sight, Waiting, may_mend};
-use crate::window::preflight::{Verdict, age};
-use crate::window::registry::Request;
+use crate::window::preflight::{Line, Verdict, age};
+use crate::window::registry::{Refusal, Request};
 use crate::window::rehearse::{Rehearsal, rehearse};
 use crate::wire::reply::{Report, sqlstate};
 
@@ -29,9 +29,10 @@ pub(super) async fn apply_within(
     loop {
         let looked = verbs::unless_interrupted(rehearse(&env.registry, &request), operator).await?;
         let looked = looked.map_err(|refusal| Report::new(sqlstate::INVALID_CATALOG_NAME, refusal.to_string()))?;
-        // What is wrong with the change itself is told at once, by the window that refuses it.
-        let hopeless = looked.lines.iter().any(|line| line.check == "script" && line.verdict == Verdict::Refuse);
-        if hopeless {
+        // What is wrong with the change itself is told at once, by the window that refuses it; that it is there already, too.
+        let of_change = |line: &Line| line.check == "script" || line.check == "change";
+        let hopeless = looked.lines.iter().any(|line| of_change(line) && line.verdict == Verdict::Refuse);
+        if hopeless || looked.present {
             return windows::apply(request, operator, env).await;
         }
         if let Some(why) = against(&looked, &request)
@@ -49,7 +50,16 @@ pub(super) async fn apply_within(
                 let mut one = request.clone();
                 one.bounds.drain = Some(drain);
                 operator.notice(format!("try {}: drain bound {}", waiting.tries() + 1, age_of(drain))).await?;
-                let handle = windows::begin(one, env)?;
+                let handle = match env.registry.begin(one) {
+                    Ok(handle) => handle,
+                    // Somebody was quicker.
+                    Err(busy @ Refusal::Busy { .. }) => {
+                        reasons.push(format!("try {}: {busy}", waiting.tries() + 1));
+                        waiting.failed(clock.now());
+                        continue;
+                    }
+                    Err(refusal) => return Err(windows::refused(&refusal)),
+                };
                 let status = windows::follow(&handle, operator, windows::closed).await?;
                 let outcome = status.window.phase.outcome();
                 if !outcome.is_some_and(|outcome| may_mend(outcome, !status.beside.is_empty())) {

@@ -143,18 +143,21 @@ pub(super) fn closed(status: &Status) -> bool {
 }
 
 pub(super) fn begin(request: Request, env: &Env) -> Result<Arc<Handle>, Problem> {
-    env.registry.begin(request).map_err(|refusal| {
-        let (code, hint) = match &refusal {
-            Refusal::NoDatabase(_) => (sqlstate::INVALID_CATALOG_NAME, "SHOW DATABASES lists them."),
-            Refusal::Busy { .. } => (
-                sqlstate::NOT_IN_PREREQUISITE_STATE,
-                "Wait for it to end, or end it: WINDOW ABORT <id>, or RESUME for a pause.",
-            ),
-            Refusal::IdUsed(_) => (sqlstate::NOT_IN_PREREQUISITE_STATE, "SHOW WINDOW <id> has its receipt."),
-            Refusal::Closing => (sqlstate::CANNOT_CONNECT_NOW, "Start the window on the process that takes over."),
-        };
-        Report::new(code, refusal.to_string()).hint(hint).into()
-    })
+    env.registry.begin(request).map_err(|refusal| refused(&refusal))
+}
+
+/// Why a window was not begun.
+pub(super) fn refused(refusal: &Refusal) -> Problem {
+    let (code, hint) = match refusal {
+        Refusal::NoDatabase(_) => (sqlstate::INVALID_CATALOG_NAME, "SHOW DATABASES lists them."),
+        Refusal::Busy { .. } => (
+            sqlstate::NOT_IN_PREREQUISITE_STATE,
+            "Wait for it to end, or end it: WINDOW ABORT <id>, or RESUME for a pause.",
+        ),
+        Refusal::IdUsed(_) => (sqlstate::NOT_IN_PREREQUISITE_STATE, "SHOW WINDOW <id> has its receipt."),
+        Refusal::Closing => (sqlstate::CANNOT_CONNECT_NOW, "Start the window on the process that takes over."),
+    };
+    Report::new(code, refusal.to_string()).hint(hint).into()
 }
 
 fn denied(denied: Denied) -> Problem {

@@ -27,8 +27,10 @@ pub struct Rehearsal {
     pub refusal: Option<String>,
     /// What is predicted.
     pub prediction: Prediction,
-    /// Of several changes those that are left to be applied; `None` if none would be.
-    pub left: Option<Vec<Part>>,
+    /// The change is applied already: nothing would be done.
+    pub present: bool,
+    /// Of several changes those that are left to be applied.
+    pub left: Vec<Part>,
 }
 
 /// Looks and predicts; nobody is held. Takes half a second and more, each question of it bounded. Cancel-safe.
@@ -56,6 +58,7 @@ pub async fn rehearse(registry: &Registry, request: &Request) -> Result<Rehearsa
     };
     let (live, looked) = tokio::join!(live(registry, &databases, &sql), Box::pin(look(registry, &databases, &wanted)));
     let Looked { mut lines, answer, change } = looked;
+    let present = matches!(answer, Event::Present(_));
     let mut refusal = match answer {
         Event::Refused(why) => Some(why),
         // The change is there: its window would end before anybody is held.
@@ -65,6 +68,7 @@ pub async fn rehearse(registry: &Registry, request: &Request) -> Result<Rehearsa
         change.server.farewell();
         change.note.parts
     });
+    let left = left.unwrap_or_default();
     let other = registry.live().into_iter().find(|other| databases.iter().any(|database| other.covers(&database.name)));
     let busy = other.map(|other| {
         let phase = other.status.borrow().window.phase.as_str();
@@ -79,7 +83,7 @@ pub async fn rehearse(registry: &Registry, request: &Request) -> Result<Rehearsa
     }
     let prediction = predict(&live, !sql.is_empty());
     lines.extend(prediction.lines(&live, &request.bounds));
-    Ok(Rehearsal { lines, refusal, prediction, left })
+    Ok(Rehearsal { lines, refusal, prediction, present, left })
 }
 
 /// Watches the traffic of these databases for a moment. Cancel-safe.

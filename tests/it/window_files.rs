@@ -181,6 +181,7 @@ fn a_folder_is_rehearsed_as_it_would_be_applied() {
     scene.file("4_d.sql", &add("d"));
     assert_eq!(scene.apply("second", &["."]).status.code(), Some(0));
     rehearse("r6", &["--rollback"], 0, "already applied, all 4");
+    assert!(scene.proxy.admin("SHOW WINDOWS").maps().iter().all(|row| row["id"] != "r6"), "it was tried");
     scene.file("2_b.sql", &add("other"));
     rehearse("r7", &["--rollback"], 1, "another change was applied as 2_b");
 }

@@ -73,6 +73,16 @@ fn what_time_does_not_mend_is_told_at_once() {
     assert_eq!(error.db().code, "42P01");
     let error = proxy.apply("vacuum", "start_within='1h'", "VACUUM").finish().unwrap_err();
     assert_eq!(error.db().code, "55000");
+    assert_eq!(proxy.apply("used", "", ADD).finish().unwrap().maps()[0]["outcome"], "applied");
+    let error = proxy.apply("used", "start_within='1h'", "CREATE TABLE other()").finish().unwrap_err().db();
+    assert!(error.message.contains("another change was applied as used"), "{error:?}");
+    // What is there already needs no good moment: this is none, by the bound.
+    let mut busy = proxy.client().login();
+    busy.ok("BEGIN; SELECT 1");
+    let again = proxy.apply("used", "drain='1ms', start_within='1h'", ADD).finish().unwrap();
+    assert_eq!(again.maps()[0]["outcome"], "already_applied");
+    busy.ok("COMMIT");
+    db.sql("ALTER TABLE accounts DROP COLUMN extra");
     // An operator that leaves ends the waiting.
     let mut beside = db.direct().login();
     beside.ok("BEGIN; SELECT count(*) FROM accounts");
@@ -85,4 +95,22 @@ fn what_time_does_not_mend_is_told_at_once() {
     });
     beside.close();
     assert!(!db.has_column("accounts", "extra"));
+}
+
+/// Both look once a second and begin in the same moment: whoever comes second tries again.
+#[test]
+fn two_who_wait_for_the_same_moment_both_get_one() {
+    let (db, proxy) = scene();
+    let mut beside = db.direct().login();
+    beside.ok("BEGIN; SELECT count(*) FROM accounts");
+    let mut windows: Vec<Wire> = (1..=4)
+        .map(|n| proxy.apply(&format!("w{n}"), "start_within='1min'", &format!("CREATE TABLE made{n}()")))
+        .collect();
+    windows.iter_mut().for_each(|window| drop(told(window)));
+    beside.ok("COMMIT");
+    beside.close();
+    for mut window in windows {
+        window.limit(secs(60));
+        assert_eq!(window.finish().unwrap().maps()[0]["outcome"], "applied");
+    }
 }
