@@ -102,9 +102,18 @@ fn of_folder(folder: &Path) -> Result<(Vec<PathBuf>, Vec<String>), String> {
     for entry in fs::read_dir(folder).map_err(unreadable)? {
         let entry = entry.map_err(unreadable)?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        if name.ends_with(".sql") && !name.starts_with('.') && entry.path().is_file() {
-            names.push(name);
+        let path = entry.path();
+        if name.starts_with('.') || path.is_dir() || !name.to_ascii_lowercase().ends_with(".sql") {
+            continue;
         }
+        // One that is passed over in silence is a change in a wrong order.
+        if !name.ends_with(".sql") {
+            return Err(format!("{name}: is it one of them? Then let it end in .sql, else in something else"));
+        }
+        if !path.is_file() {
+            return Err(format!("cannot read {}: it leads to no file", path.display()));
+        }
+        names.push(name);
     }
     let (names, left_out) = order(names)?;
     if names.is_empty() {
@@ -233,6 +242,21 @@ mod tests {
         file("3_c.sql", "SELECT 3");
         file("4 d.sql", "SELECT 4");
         assert!(read(&[dir.path().to_owned()]).is_err());
+    }
+
+    #[test]
+    fn no_file_of_a_folder_is_passed_over_in_silence() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        fs::write(path("1_a.sql"), "SELECT 1").unwrap();
+        fs::create_dir(path("2_folder.sql")).unwrap();
+        fs::write(path("notes.txt"), "").unwrap();
+        assert!(matches!(read(&[dir.path().to_owned()]), Ok((Script::Several(all), _)) if all.len() == 1));
+        fs::write(path("3_B.SQL"), "SELECT 3").unwrap();
+        assert!(read(&[dir.path().to_owned()]).unwrap_err().starts_with("3_B.SQL: "));
+        fs::remove_file(path("3_B.SQL")).unwrap();
+        std::os::unix::fs::symlink(path("gone"), path("3_c.sql")).unwrap();
+        assert!(read(&[dir.path().to_owned()]).unwrap_err().ends_with("3_c.sql: it leads to no file"));
     }
 
     #[test]

@@ -415,7 +415,8 @@ impl Cursor<'_> {
             if window == Some(id.as_str()) || changes.iter().any(|(known, _)| *known == id) {
                 return Err(self.expected_last("ids that differ, also from that of the window"));
             }
-            changes.push((id, self.sql()?));
+            let sql = self.sql().map_err(|error| error.hinting(&format!("this is about change {id}")))?;
+            changes.push((id, sql));
             if !self.symbol(',') {
                 return Ok(changes);
             }
