@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};
+use std::num::NonZero;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -163,10 +164,17 @@ fn log(config: &Config, quiet: bool) -> io::Result<Logs> {
     trace::install(format, config.level(), sink).map_err(io::Error::other)
 }
 
-/// Runs a future on a runtime with this many worker threads; 0 is one for each core.
+/// Runs a future on a runtime with this many worker threads; 0 is one for each core. A single one is this thread itself: it
+/// waits for its sockets without anybody to wake.
 fn block_on(workers: usize, future: impl Future<Output = ExitCode>) -> ExitCode {
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
-    if workers > 0 {
+    let cores = || std::thread::available_parallelism().map_or(1, NonZero::get);
+    let workers = if workers == 0 { cores() } else { workers };
+    let mut builder = if workers == 1 {
+        tokio::runtime::Builder::new_current_thread()
+    } else {
+        tokio::runtime::Builder::new_multi_thread()
+    };
+    if workers > 1 {
         builder.worker_threads(workers);
     }
     match builder.enable_all().build() {
