@@ -206,10 +206,8 @@ async fn serve(stream: crate::net::stream::Stream, via: Via, env: Env) {
     match greeted {
         Greeted::Over => {}
         Greeted::Console(guest) => Box::pin(console::serve(guest, env)).await,
-        Greeted::Session(session) => {
-            drop(env);
-            session.run().await;
-        }
+        // A task of its own: this one has room for what a console and a log-in need.
+        Greeted::Session(session) => drop(tokio::spawn(session.run())),
     }
 }
 

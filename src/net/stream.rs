@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -268,11 +268,14 @@ impl Stream {
         let _ = tokio::time::timeout(Duration::from_secs(1), tokio::io::AsyncWriteExt::shutdown(self)).await;
     }
 
-    /// Reads into the spare room of `buf`, making at least `room` of it. 0 means that the peer has closed.
+    /// Reads into the spare room of `buf`, making at least `room` of it if there may be something to read. 0 means that the peer
+    /// has closed.
     ///
     /// # Errors
     /// If the socket is dead.
     pub fn poll_read_into(&mut self, cx: &mut Context<'_>, buf: &mut BytesMut, room: usize) -> Poll<io::Result<usize>> {
+        // Asking costs nothing; making room for what is not there is a copy of the buffer at every look.
+        ready!(self.poll_readable(cx))?;
         buf.reserve(room);
         tokio_util::io::poll_read_buf(Pin::new(self), cx, buf)
     }

@@ -397,7 +397,7 @@ impl Pool {
         let now = database.clock.now();
         let group = database.group(client);
         let mut receiver = None;
-        let (begun, shut) = {
+        let (begun, shut, full) = {
             let mut books = database.books();
             let begun = books.begin(self.ix, (group, need), now, || {
                 let (answer, asked) = oneshot::channel();
@@ -408,7 +408,7 @@ impl Pool {
                 // Under the lock: a grant cannot overtake it.
                 client.waits(now);
             }
-            (begun, books.gate().is_shut())
+            (begun, books.gate().is_shut(), books.is_full(self.ix, now))
         };
         match (begun, receiver) {
             (Begin::Now(Some(server)), _) => Begun::Now(Some(Lease::new(Arc::clone(self), group, server))),
@@ -417,8 +417,10 @@ impl Pool {
                 if shut {
                     database.news.notify_one();
                 }
-                self.open_servers();
-                self.turn_away();
+                if !full {
+                    self.open_servers();
+                    self.turn_away();
+                }
                 Begun::Wait(Wait::new(Arc::clone(self), (id, group), receiver))
             }
             (Begin::Wait(_), None) => unreachable!("the ledger makes a ticket for everybody who waits"),

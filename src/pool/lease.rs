@@ -118,7 +118,8 @@ impl Lease {
         }
         let Held::Rested(rested) = std::mem::replace(&mut self.held, Held::Gone) else { return false };
         let query = self.pool.database.settings().server_check_query.clone();
-        match recover::reset(rested.wake(), &query).await {
+        // Boxed, as it is seldom: it would be part of every transaction's future.
+        match Box::pin(recover::reset(rested.wake(), &query)).await {
             Ok(rested) => {
                 self.held = Held::Rested(rested);
                 true

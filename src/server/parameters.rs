@@ -3,12 +3,18 @@
 //! A client's values are adopted from what the server itself reports, never compared as the client wrote them:
 //! otherwise 'utf-8' against `UTF8` would cost a `set_config` at every transaction (PgBouncer#776, #879).
 
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::OnceLock;
+
 use bytes::{BufMut, Bytes, BytesMut};
 
 /// Settings that a client may choose and that are carried along when it changes servers. All are reported by
 /// every supported Postgres, so that changes are seen without reading any SQL.
 pub const TRACKED: [&str; 6] =
     ["client_encoding", "DateStyle", "IntervalStyle", "TimeZone", "standard_conforming_strings", "application_name"];
+
+/// The key of all marks: nobody can choose values that collide.
+static KEY: OnceLock<RandomState> = OnceLock::new();
 
 /// The name under which a tracked setting is known, whatever the case that it was written in.
 #[must_use]
@@ -17,24 +23,50 @@ pub fn tracked(name: &[u8]) -> Option<&'static str> {
 }
 
 /// Names and values, in the order of their first report.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Parameters(Vec<(Bytes, Bytes)>);
+#[derive(Clone, Debug, Default)]
+pub struct Parameters {
+    all: Vec<(Bytes, Bytes)>,
+    /// Which tracked names there are and what their values are, in one number: two that are equal in it agree. Kept up to date
+    /// at each change, of which there are few; compared at each transaction.
+    mark: u64,
+}
+
+impl PartialEq for Parameters {
+    fn eq(&self, other: &Self) -> bool {
+        self.all == other.all
+    }
+}
+
+impl Eq for Parameters {}
 
 impl Parameters {
     /// The value of a setting.
     #[must_use]
     pub fn value(&self, name: &[u8]) -> Option<&Bytes> {
-        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value)
+        self.all.iter().find(|(known, _)| known == name).map(|(_, value)| value)
+    }
+
+    /// Notes several that are not known yet, without copying them.
+    pub fn share(&mut self, parameters: impl Iterator<Item = (&'static str, Bytes)>) {
+        self.all.extend(parameters.map(|(name, value)| (Bytes::from_static(name.as_bytes()), value)));
+        self.all.shrink_to_fit();
+        self.remark();
     }
 
     /// Notes a value.
     pub fn set(&mut self, name: &[u8], value: &[u8]) {
-        match self.0.iter_mut().find(|(known, _)| known == name) {
-            Some((_, known)) if known == value => {}
+        match self.all.iter_mut().find(|(known, _)| known == name) {
+            Some((_, known)) if known == value => return,
             // A copy of its own: a slice of the read buffer would keep all of that alive.
             Some((_, known)) => *known = Bytes::copy_from_slice(value),
-            None => self.0.push((Bytes::copy_from_slice(name), Bytes::copy_from_slice(value))),
+            None => self.all.push((Bytes::copy_from_slice(name), Bytes::copy_from_slice(value))),
         }
+        self.remark();
+    }
+
+    fn remark(&mut self) {
+        let each = TRACKED.into_iter().map(|name| self.value(name.as_bytes()));
+        self.mark = KEY.get_or_init(RandomState::new).hash_one(each.collect::<Vec<_>>());
     }
 
     /// Notes the body of a ParameterStatus. Returns false if it is not one.
@@ -49,25 +81,29 @@ impl Parameters {
 
     /// All names and values.
     pub fn iter(&self) -> impl Iterator<Item = (&Bytes, &Bytes)> {
-        self.0.iter().map(|(name, value)| (name, value))
+        self.all.iter().map(|(name, value)| (name, value))
     }
 
     /// The statement that gives `server` the tracked values that `self`, a client, has; `None` if they agree.
     #[must_use]
     pub fn difference(&self, server: &Self) -> Option<Bytes> {
+        if self.mark == server.mark {
+            return None;
+        }
         let differs = |name: &Bytes, value: &Bytes| server.value(name) != Some(value) && tracked(name).is_some();
         set_config(self.iter().filter(|(name, value)| differs(name, value)))
     }
 
     /// Takes over the server's values of the tracked settings that this client has.
     pub fn adopt(&mut self, server: &Self) {
-        for (name, value) in &mut self.0 {
+        for (name, value) in &mut self.all {
             if let Some(theirs) = server.value(name)
                 && theirs != value
             {
                 *value = theirs.clone();
             }
         }
+        self.remark();
     }
 }
 

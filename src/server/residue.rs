@@ -194,15 +194,18 @@ pub async fn clear(server: &mut Server) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Gives the server the settings that this client has, where it has others. **Not cancel-safe.**
+/// Whether the server has other settings than this client, or may have some that Postgres does not list.
+#[must_use]
+pub fn differs(server: &Server, client: SessionId, wanted: Option<&Arc<Settings>>) -> bool {
+    let foreign = server.unlisted && server.client != Some(client);
+    foreign || !same(server.settings.as_ref(), wanted)
+}
+
+/// Gives the server the settings that this client has. **Not cancel-safe.**
 ///
 /// # Errors
 /// As [`Server::query_within`]; the server has to be cleaned then.
-pub async fn apply(server: &mut Server, client: SessionId, wanted: Option<&Arc<Settings>>) -> Result<(), Failure> {
-    let foreign = server.unlisted && server.client != Some(client);
-    if !foreign && same(server.settings.as_ref(), wanted) {
-        return Ok(());
-    }
+pub async fn apply(server: &mut Server, wanted: Option<&Arc<Settings>>) -> Result<(), Failure> {
     clear(server).await?;
     if let Some(settings) = wanted
         && let Some(sql) = settings.statement()

@@ -24,14 +24,11 @@ impl Asked {
     /// Reads them; `ignored` are not for Postgres.
     pub(super) fn of(startup: &Startup, server: &Parameters, ignored: &[String]) -> Self {
         let mut found = Parameters::default();
-        for name in TRACKED {
-            let name = name.as_bytes();
-            if name == b"application_name" {
-                found.set(name, b"");
-            } else if let Some(value) = server.value(name) {
-                found.set(name, value);
-            }
-        }
+        // Names and values are the server's own, not copies: there may be very many clients.
+        found.share(TRACKED.into_iter().filter_map(|name| match name {
+            "application_name" => Some((name, Bytes::new())),
+            _ => Some((name, server.value(name.as_bytes())?.clone())),
+        }));
         let ignored = |name: &[u8]| ignored.iter().any(|known| known.as_bytes().eq_ignore_ascii_case(name));
         let given = startup.parameters.iter().filter(|(name, _)| !is_ours(name));
         let given = given.map(|(name, value)| (name.to_vec(), value.to_vec()));

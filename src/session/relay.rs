@@ -30,10 +30,8 @@ use crate::wire::frame::{BadLength, Flow, Header, Verdict};
 use crate::wire::reply::{Report, sqlstate};
 use crate::wire::tags::{self, Meaning, client as from_client, server as from_server};
 
-/// Room that is made for a read. Large enough that a small request and its answer take one read each.
-const READ: usize = 8 << 10;
-/// Room after a read that filled the buffer: bulk data.
-const READ_BULK: usize = 64 << 10;
+/// So much that was read and not let through yet is enough.
+const UNSENT_MAX: usize = 64 << 10;
 /// The longest server message that is looked at whole; only messages that are small by nature are.
 const WHOLE_MAX: usize = 64 << 10;
 /// The same for descriptions and errors: longer than any description of 1600 columns.
@@ -181,7 +179,7 @@ impl Relay<'_> {
     fn full(&self) -> bool {
         self.owes_reading()
             || !self.input.pending().is_empty()
-            || (self.input.unread().len() >= READ_BULK && !self.input.wants_more())
+            || (self.input.unread().len() >= UNSENT_MAX && !self.input.wants_more())
     }
 
     /// Whether the client has so many answers to read that it is not listened to before it does.
@@ -194,15 +192,13 @@ impl Relay<'_> {
         let flow = &mut self.server.flow;
         let mut moved = false;
         if flow.pending().is_empty() {
-            let room = if flow.buf.capacity() > READ { READ_BULK } else { READ };
+            let room = flow.room();
             match self.server.stream.poll_read_into(cx, &mut flow.buf, room) {
                 Poll::Ready(Ok(0)) => return Err(self.server_gone(io::ErrorKind::UnexpectedEof.into())),
                 Poll::Ready(Ok(n)) => {
                     moved = true;
                     counts.sent += n as u64;
-                    if n >= room {
-                        flow.buf.reserve(READ_BULK);
-                    }
+                    flow.was_read(n, room);
                     self.walk_answers(counts)?;
                 }
                 Poll::Ready(Err(error)) => return Err(self.server_gone(error)),
@@ -316,11 +312,13 @@ impl Relay<'_> {
             moved |= self.walk_requests(counts)?;
         }
         if self.leaving.is_none() && !again && !self.full() {
-            match self.stream.poll_read_into(cx, &mut self.input.buf, READ) {
+            let room = self.input.room();
+            match self.stream.poll_read_into(cx, &mut self.input.buf, room) {
                 Poll::Ready(Ok(0)) | Poll::Ready(Err(_)) => return Err(End::ClientGone),
                 Poll::Ready(Ok(n)) => {
                     moved = true;
                     counts.received += n as u64;
+                    self.input.was_read(n, room);
                     self.walk_requests(counts)?;
                 }
                 Poll::Pending => {}

@@ -83,9 +83,12 @@ impl State {
     /// Postgres' own if it refuses them: it would have refused the log-in or the SET, and to go on with others (an encoding!)
     /// would mean wrong answers. Any other: the server is in doubt.
     pub(super) async fn move_to(&mut self, client: SessionId, server: &mut Server) -> Result<(), Failure> {
-        residue::apply(server, client, self.settings.as_ref()).await?;
+        // Boxed, as they are seldom: they would be part of every transaction's future.
+        if residue::differs(server, client, self.settings.as_ref()) {
+            Box::pin(residue::apply(server, self.settings.as_ref())).await?;
+        }
         if let Some(sql) = self.wanted.difference(&server.parameters) {
-            server.query_within(&sql, recover::BOUND).await?;
+            Box::pin(server.query_within(&sql, recover::BOUND)).await?;
             let at_home = Arc::ptr_eq(&self.wanted, &self.home);
             Arc::make_mut(&mut self.wanted).adopt(&server.parameters);
             if at_home {

@@ -20,9 +20,10 @@ use super::look::Look;
 use super::reject::reject;
 use super::relay::{End, Relay, check};
 use super::state::{State, forget_sequences};
-use super::wait::{Waited, Waiting, cancelled};
+use super::wait::{Timer, Waited, Waiting, cancelled};
 use crate::clients::{Doing, Presence, Told};
 use crate::config::PoolMode;
+use crate::ids::Moment;
 use crate::net::stream::Stream;
 use crate::pool::database::Pool;
 use crate::pool::lease::Lease;
@@ -36,8 +37,6 @@ use crate::wire::frame::{Flow, Verdict};
 use crate::wire::reply::{Report, Severity, sqlstate};
 use crate::wire::tags::{self, Meaning};
 
-/// Room for the first read of a request.
-const READ: usize = 8 << 10;
 /// How many dead servers in a row a request may meet before it is told so.
 const DEAD_SERVERS: usize = 100;
 
@@ -53,6 +52,8 @@ pub struct Session {
     mode: PoolMode,
     /// The server that the client keeps: in session mode, or because of what is on it.
     kept: Option<Lease>,
+    /// For how long it waits for a server; see [`Waiting::timer`].
+    timer: Timer,
     /// The client may have got half a message: what is written now would be taken for the rest of it.
     mid_answer: bool,
 }
@@ -70,26 +71,29 @@ impl Session {
         let client = presence.client();
         let mode = front.config().client_limits(&client.database, &client.user).pool_mode;
         let state = Box::new(State::new(Arc::clone(&front.catalog), asked));
-        Self { front, presence, pool, stream, input, state, mode, kept: None, mid_answer: false }
+        Self { front, presence, pool, stream, input, state, mode, kept: None, timer: None, mid_answer: false }
     }
 
     /// Lives it to its end. Dropping the future ends the session: its server is cleaned up or closed.
     ///
     /// What only a busy client needs is boxed: an idle one is a small future and a socket.
-    pub async fn run(mut self) {
-        let connected = self.front.metrics.connected();
-        let end = loop {
-            // A client that keeps its server may be sent something while it is idle: its turn listens to both.
-            if self.kept.is_none()
-                && let Err(end) = std::future::poll_fn(|cx| self.poll_request(cx)).await
-            {
-                break end;
-            }
-            if let Err(end) = Box::pin(self.transaction()).await {
-                break end;
-            }
-        };
-        Box::pin(self.end(end, connected)).await;
+    #[expect(clippy::manual_async_fn, reason = "the future of an async fn has room for its arguments twice")]
+    pub fn run(mut self) -> impl Future<Output = ()> + Send {
+        async move {
+            let connected = self.front.metrics.connected();
+            let end = loop {
+                // A client that keeps its server may be sent something while it is idle: its turn listens to both.
+                if self.kept.is_none()
+                    && let Err(end) = std::future::poll_fn(|cx| self.poll_request(cx)).await
+                {
+                    break end;
+                }
+                if let Err(end) = Box::pin(self.transaction()).await {
+                    break end;
+                }
+            };
+            Box::pin(self.end(end, connected)).await;
+        }
     }
 
     /// Says good-bye, to the client and to the log, and parts with the server.
@@ -130,7 +134,7 @@ impl Session {
             },
         };
         let began = Instant::now();
-        let now = self.front.clock.now();
+        let now = self.front.clock.moment(began);
         let Some(server) = lease.server() else { return Err(End::ClientGone) };
         if !self.presence.client().begins(&server.link, now) {
             return self.cancelled(lease).await;
@@ -139,7 +143,7 @@ impl Session {
             return Err(End::ServerGone(std::io::Error::other("the settings of the client were refused"), false));
         }
         let end = loop {
-            match self.relay(&mut lease, true).await {
+            match self.relay(&mut lease, Some(began)).await {
                 End::Errand => forget_sequences(&mut lease, self.presence.client().id).await?,
                 end => break end,
             }
@@ -167,8 +171,8 @@ impl Session {
 
     /// Books what a transaction took and decides where its server goes.
     async fn after(&mut self, mut lease: Lease, end: End, began: Instant) -> Life<()> {
-        let now = self.front.clock.now();
-        let took = began.elapsed();
+        let ended = Instant::now();
+        let (took, now) = (ended.duration_since(began), self.front.clock.moment(ended));
         self.pool.stats.transactions.add(1);
         self.pool.stats.transaction_us.add_us(took);
         self.pool.metrics.transaction.record(took);
@@ -184,7 +188,7 @@ impl Session {
                     let _ = boundary;
                     return Box::pin(self.settle(lease)).await;
                 }
-                self.release(lease, boundary);
+                self.release(lease, boundary, now);
                 Ok(())
             }
             end => {
@@ -194,8 +198,8 @@ impl Session {
         }
     }
 
-    fn release(&self, mut lease: Lease, boundary: Boundary) {
-        let cancel_under_way = self.presence.client().ends(self.front.clock.now());
+    fn release(&self, mut lease: Lease, boundary: Boundary, now: Moment) {
+        let cancel_under_way = self.presence.client().ends(now);
         if let Some(server) = lease.server() {
             server.dirty |= self.pool.database.settings().reset_always;
         }
@@ -223,7 +227,7 @@ impl Session {
         client.set_keeps(self.state.keeps);
         let missed = std::mem::take(&mut server.notifications);
         if self.state.keeps.is_empty() {
-            self.release(lease, boundary);
+            self.release(lease, boundary, self.front.clock.now());
         } else {
             if !missed.is_empty() && self.state.keeps.any_of(Hints::CHANNELS) {
                 server.flow.insert(&missed);
@@ -265,9 +269,13 @@ impl Session {
                     Poll::Pending => return self.poll_dismissed(cx),
                 }
             }
-            match self.stream.poll_read_into(cx, &mut self.input.buf, READ) {
+            let room = self.input.room();
+            match self.stream.poll_read_into(cx, &mut self.input.buf, room) {
                 Poll::Ready(Ok(0)) | Poll::Ready(Err(_)) => return Poll::Ready(Err(End::ClientGone)),
-                Poll::Ready(Ok(n)) => self.pool.stats.received.add(n as u64),
+                Poll::Ready(Ok(n)) => {
+                    self.input.was_read(n, room);
+                    self.pool.stats.received.add(n as u64);
+                }
                 Poll::Pending => {
                     self.input.release_memory();
                     return self.poll_dismissed(cx);
@@ -302,7 +310,7 @@ impl Session {
     /// Gets leave to begin, and a server if one is needed. `None`: the request was answered with an error instead.
     async fn admit(&mut self, need: Need) -> Life<Option<Lease>> {
         let asked = Instant::now();
-        let mut stalled = Duration::ZERO;
+        let (mut held, mut waited) = (Duration::ZERO, Duration::ZERO);
         for _ in 0..DEAD_SERVERS {
             if self.answered_at_the_gate(false).await? {
                 return Ok(None);
@@ -313,7 +321,8 @@ impl Session {
                     let waiting = self.waiting(true);
                     match Box::pin(waiting.run(wait)).await {
                         Waited::Go(lease, stall) => {
-                            stalled += stall;
+                            held += stall;
+                            waited = asked.elapsed().saturating_sub(held);
                             lease
                         }
                         Waited::Gone => return Err(End::ClientGone),
@@ -322,9 +331,8 @@ impl Session {
                     }
                 }
             };
-            let waited = asked.elapsed().saturating_sub(stalled);
             let Some(mut lease) = lease else { return Ok(None) };
-            self.presence.client().prepares(self.front.clock.now());
+            self.presence.client().prepares(self.front.clock.moment(asked));
             if lease.check().await {
                 self.pool.stats.server_assignments.add(1);
                 self.pool.stats.wait_us.add_us(waited);
@@ -357,6 +365,7 @@ impl Session {
             client: self.presence.client(),
             pool: &self.pool,
             limit: limits.query_wait_timeout.filter(|_| limited),
+            timer: &mut self.timer,
             notify: limits.query_wait_notify,
             notice: BytesMut::new(),
             fails_fast,
@@ -383,7 +392,9 @@ impl Session {
         }
     }
 
-    async fn relay(&mut self, lease: &mut Lease, running: bool) -> End {
+    /// Serves a transaction that has begun; `None`: listens to a client that keeps its server, and to that.
+    async fn relay(&mut self, lease: &mut Lease, began: Option<Instant>) -> End {
+        let running = began.is_some();
         let client = Arc::clone(self.presence.client());
         let Some(server) = lease.server() else { return End::ClientGone };
         if running {
@@ -407,7 +418,7 @@ impl Session {
             refused: false,
             rows: false,
             statements: carried.then(|| self.pool.database.settings().max_prepared_statements),
-            requested: Instant::now(),
+            requested: began.unwrap_or_else(Instant::now),
             look: Look::default(),
             leaving: None,
         };
@@ -429,6 +440,6 @@ mod tests {
             size_of::<F>()
         }
         let bytes = size(Session::run);
-        assert!(bytes <= 832, "{bytes} bytes");
+        assert!(bytes <= 544, "{bytes} bytes");
     }
 }

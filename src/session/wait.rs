@@ -32,7 +32,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 const GLANCE: Duration = Duration::from_millis(50);
 
 /// A timer that is made when it is first needed.
-type Timer = Option<Pin<Box<Sleep>>>;
+pub(super) type Timer = Option<Pin<Box<Sleep>>>;
 
 /// How the waiting ended.
 #[derive(Debug)]
@@ -60,6 +60,8 @@ pub(super) struct Waiting<'a> {
     pub(super) pool: &'a Arc<Pool>,
     /// How long for a server.
     pub(super) limit: Option<Duration>,
+    /// For the limit. It is the session's, and is not set anew for each waiting: one that fires too early is set to what is left.
+    pub(super) timer: &'a mut Timer,
     /// After how long it is told that it waits.
     pub(super) notify: Option<Duration>,
     /// What of that notice is still to be written.
@@ -71,7 +73,7 @@ pub(super) struct Waiting<'a> {
 impl Waiting<'_> {
     /// Waits. Dropping the future gives the place up.
     pub(super) async fn run(mut self, mut wait: Wait) -> Waited {
-        let mut timer = self.limit.map(|limit| Box::pin(tokio::time::sleep(limit)));
+        self.set_timer();
         let mut notify = self.notify.map(|after| Box::pin(tokio::time::sleep(after)));
         let mut look = Look::default();
         if self.input.has(client::TERMINATE) {
@@ -87,7 +89,7 @@ impl Waiting<'_> {
                 wait.give_up(Why::Cancelled);
                 return Poll::Ready(Waited::Rejected(report));
             }
-            self.poll(cx, &mut wait, (&mut timer, &mut look))
+            self.poll(cx, &mut wait, &mut look)
         })
         .await;
         // What comes next is written behind the whole notice.
@@ -109,7 +111,17 @@ impl Waiting<'_> {
         }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>, wait: &mut Wait, (timer, look): (&mut Timer, &mut Look)) -> Poll<Waited> {
+    fn set_timer(&mut self) {
+        let Some(limit) = self.limit else { return };
+        let due = Instant::now() + limit;
+        match &mut *self.timer {
+            Some(timer) if timer.deadline() <= due => {}
+            Some(timer) => timer.as_mut().reset(due),
+            none => *none = Some(Box::pin(tokio::time::sleep_until(due))),
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, wait: &mut Wait, look: &mut Look) -> Poll<Waited> {
         match self.client.poll_told(cx, Doing::Waiting) {
             Poll::Ready(Told::Cancel) => {
                 wait.give_up(Why::Cancelled);
@@ -128,7 +140,7 @@ impl Waiting<'_> {
             wait.give_up(Why::Left);
             return Poll::Ready(Waited::Gone);
         }
-        self.poll_timer(cx, wait, timer)
+        self.poll_timer(cx, wait)
     }
 
     /// Ready when the gate has been shut.
@@ -194,8 +206,8 @@ impl Waiting<'_> {
     }
 
     /// Ready when the client has waited too long for a server. Time behind a shut gate does not count.
-    fn poll_timer(&self, cx: &mut Context<'_>, wait: &mut Wait, timer: &mut Timer) -> Poll<Waited> {
-        let (Some(timer), Some(limit)) = (timer, self.limit) else { return Poll::Pending };
+    fn poll_timer(&mut self, cx: &mut Context<'_>, wait: &mut Wait) -> Poll<Waited> {
+        let (Some(timer), Some(limit)) = (&mut self.timer, self.limit) else { return Poll::Pending };
         loop {
             std::task::ready!(timer.as_mut().poll(cx));
             let left = wait.left(limit);

@@ -65,6 +65,12 @@ pub fn take(buf: &mut BytesMut, limit: usize) -> Result<Option<(u8, BytesMut)>, 
     Ok(Some((tag, buf.split_to(body))))
 }
 
+/// What is made room for, step by step as reads fill it. Most requests and answers fit into the first, which the allocator
+/// keeps at hand for each thread.
+const ROOMS: [usize; 3] = [1000, 8 << 10, ROOM_MAX];
+/// Bulk data.
+const ROOM_MAX: usize = 64 << 10;
+
 /// What the owner of a [`Flow`] says about the message whose header stands next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
@@ -277,6 +283,19 @@ impl Flow {
             // A copy: a part that was split off would keep the buffer from being used again.
             self.staged.extend_from_slice(self.buf.get(..self.ready).unwrap_or_default());
             self.buf.advance(std::mem::take(&mut self.ready));
+        }
+    }
+
+    /// How much room to make for the next read: more where reads have filled what was there.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        ROOMS.into_iter().find(|room| self.buf.capacity() <= *room).unwrap_or(ROOM_MAX)
+    }
+
+    /// A read into `room` has brought `n` bytes; if it has filled it, the next one gets more.
+    pub fn was_read(&mut self, n: usize, room: usize) {
+        if n >= room {
+            self.buf.reserve(ROOMS.into_iter().find(|more| *more > room).unwrap_or(ROOM_MAX));
         }
     }
 

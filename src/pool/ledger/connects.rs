@@ -26,6 +26,13 @@ impl<S, T> Ledger<S, T> {
         self.pool(pool).wanted = true;
     }
 
+    /// Whether the pool has as many servers as it may have now, on their way included: whoever waits can only wait.
+    #[must_use]
+    pub fn is_full(&self, pool: PoolIx, now: Moment) -> bool {
+        let shut = self.gate.is_shut();
+        self.pools.get(pool.0).is_some_and(|books| books.servers() > 0 && books.servers() >= books.limit(shut, now))
+    }
+
     /// How many connects to start now. They count as connecting from here on: each must end in
     /// [`put_back`](Self::put_back) or [`connect_failed`](Self::connect_failed).
     pub fn start_connects(&mut self, pool: PoolIx, now: Moment) -> usize {

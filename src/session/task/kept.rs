@@ -13,7 +13,7 @@ impl Session {
     /// A client that keeps its server: serves what comes between its transactions, and gets leave for the next.
     pub(super) async fn next_of_session(&mut self, mut lease: Lease) -> Life<Option<Lease>> {
         loop {
-            match self.relay(&mut lease, false).await {
+            match self.relay(&mut lease, None).await {
                 End::Wants => {}
                 end => {
                     self.kept = Some(lease);
