@@ -8,13 +8,16 @@ use std::time::Duration;
 use super::cancel;
 use super::conn::{Failure, Rested, Server};
 use super::residue;
-use crate::wire::tags::client;
+use crate::wire::tags::{client, server as tags};
 
 /// How long a server may take to become clean before it is closed instead.
 pub const BOUND: Duration = Duration::from_secs(5);
 
 /// How long it may be silent before it is asked again to stop.
 const AGAIN: Duration = Duration::from_millis(500);
+
+/// The same when it has just ended something with an error: what was sent behind that runs by now.
+const NEXT: Duration = Duration::from_millis(10);
 
 /// Brings a server whose client has gone back to a boundary: ends what was begun, cancels what runs, rolls back.
 /// `half_sent` says that part of a client's message has reached it: nothing can be appended then.
@@ -57,11 +60,15 @@ async fn drain(server: &mut Server) -> Result<(), Failure> {
     }
     server.send(client::SYNC, b"").await?;
     let link = Arc::clone(&server.link);
+    let mut patience = AGAIN;
     while !server.progress.at_rest() {
-        match tokio::time::timeout(AGAIN, server.next()).await {
-            Ok(message) => drop(message?),
+        match tokio::time::timeout(patience, server.next()).await {
+            Ok(message) => patience = if message?.0 == tags::ERROR { NEXT } else { patience },
             // The cancel may have come before the request that it was meant for.
-            Err(_) => cancel::send(&link, BOUND).await?,
+            Err(_) => {
+                cancel::send(&link, BOUND).await?;
+                patience = AGAIN;
+            }
         }
     }
     Ok(())

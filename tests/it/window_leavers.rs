@@ -4,7 +4,7 @@ use crate::support::load::ACCOUNTS;
 use crate::support::postgres::Db;
 use crate::support::proxy::{Proxy, Spec};
 use crate::support::wait::{eventually, secs};
-use crate::support::wire::{Wire, msg_of};
+use crate::support::wire::{Wire, bind, execute, msg_of, parse, sync};
 
 /// Logs in and is held with something that must never run.
 fn held(proxy: &Proxy, n: usize) -> Wire {
@@ -58,4 +58,20 @@ fn w12_held_clients_that_leave_are_forgotten_at_once() {
     let window = proxy.closed("w");
     assert_eq!((window["released"].as_str(), window["left"].as_str()), ("1", (3 * crowd).to_string().as_str()));
     assert_eq!(db.one("SELECT count(*) FROM accounts WHERE id >= 1000000"), "1", "what they left behind has run");
+}
+
+/// What it has sent ahead is called off, one after the other, before the drain is over.
+#[test]
+fn a_client_that_leaves_a_pipeline_behind_does_not_keep_the_drain() {
+    let db = Db::with(ACCOUNTS);
+    let proxy = Spec::of(&db).pool(1).start();
+    let mut client = proxy.client().login();
+    let server = client.one("SELECT pg_backend_pid()");
+    let slow = [parse("", "SELECT pg_sleep(60)"), bind("", "", &[]), execute("", 0), sync()].concat();
+    client.send(&slow.repeat(14)).unwrap();
+    eventually("it runs", secs(10), || !db.running("pg_sleep(60)").is_empty());
+    drop(client);
+    let reply = proxy.apply("w", "", "ALTER TABLE accounts ADD COLUMN extra int").finish().unwrap();
+    assert_eq!(reply.maps()[0]["outcome"], "applied");
+    assert_eq!(proxy.client().login().one("SELECT pg_backend_pid()"), server, "its server was lost");
 }
