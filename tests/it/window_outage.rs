@@ -2,7 +2,7 @@
 
 use pglull::demo::cluster::Cluster;
 
-use crate::support::own::{Own, answers, options};
+use crate::support::own::{Own, answers, can_have_standbys, options};
 use crate::support::wait::{eventually, secs};
 use crate::support::wire::Wire;
 
@@ -103,6 +103,9 @@ fn w07_postgres_is_stopped_and_started_again_in_each_phase() {
 /// The standby takes over, once under the address that the primary had, once under its own, which the configuration says then.
 #[test]
 fn w07_a_standby_takes_over_in_the_change_and_in_the_hold() {
+    if !can_have_standbys() {
+        return;
+    }
     let mut own = Own::start();
     let promote = |own: &Own, port: u16| {
         let mut wire = own.direct_at(port).login();

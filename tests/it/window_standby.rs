@@ -1,6 +1,6 @@
 //! What preflight has against a start where there are standbys that lag and transactions that were prepared and left.
 
-use crate::support::own::{Own, options};
+use crate::support::own::{Own, can_have_standbys, options};
 use crate::support::proxy::Spec;
 use crate::support::wait::{eventually, secs};
 
@@ -20,6 +20,9 @@ impl Own {
 
 #[test]
 fn a_standby_that_lags_and_a_prepared_transaction_are_named() {
+    if !can_have_standbys() {
+        return;
+    }
     let settings = [("max_prepared_transactions", "2")];
     let spec = |spec: Spec| spec.window_num("standbys", 1).window("max_lag", "1s").window("max_lag_bytes", "1MB");
     let own = Own::with(&settings, spec);

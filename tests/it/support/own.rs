@@ -1,5 +1,8 @@
 //! A Postgres that one test has for itself, to be hurt, and a proxy before it.
 
+use std::io::Write as _;
+use std::path::Path;
+
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use pglull::demo::cluster::{AuthMethod, Cluster, Options};
@@ -20,6 +23,16 @@ pub(crate) struct Own {
 /// On a port of ours, so that it can be started again there.
 pub(crate) fn options() -> Options {
     Options { auth: AuthMethod::Trust, port: Some(free_port()), ..Options::default() }
+}
+
+/// Whether there can be standbys. `PG_BIN` may be a folder that has a server's programs and none beside; that is said, past the
+/// harness, which keeps what a test that passes has printed.
+pub(crate) fn can_have_standbys() -> bool {
+    let there = std::env::var_os("PG_BIN").is_none_or(|bin| Path::new(&bin).join("pg_basebackup").exists());
+    if !there {
+        let _ = writeln!(std::io::stderr(), "SKIPPED: no standbys without pg_basebackup in PG_BIN");
+    }
+    there
 }
 
 impl Own {
