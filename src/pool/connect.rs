@@ -91,6 +91,15 @@ impl Pool {
         }
     }
 
+    /// Settings of a client, shared with the one that logged in before it if that has the same, as most have in a pool.
+    pub fn shared(&self, settings: Parameters) -> Arc<Parameters> {
+        let mut last = self.settings.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if **last != settings {
+            *last = Arc::new(settings);
+        }
+        Arc::clone(&last)
+    }
+
     /// Takes over what its servers log in with from now on. With another than before, a refusal of before means nothing.
     pub fn learn(&self, credential: Credential) {
         if self.target().keychain.learn(credential) {

@@ -120,6 +120,8 @@ pub struct Pool {
     /// Its number among those who share caps, and what they ask of it.
     pub(super) sharer: SharerIx,
     pub(super) asked: Asked,
+    /// What the client that logged in last has asked for.
+    pub(super) settings: Mutex<Arc<Parameters>>,
     pub(super) welcome: watch::Sender<Welcome>,
     pub(super) failures: AtomicU32,
     /// There may be more servers than a reload allows.
@@ -266,6 +268,7 @@ impl Database {
             ix: self.books().add_pool(size),
             sharer,
             asked: Asked::default(),
+            settings: Mutex::default(),
             welcome: watch::Sender::new(Welcome::default()),
             failures: AtomicU32::new(0),
             crowded: AtomicBool::new(false),

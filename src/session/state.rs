@@ -9,6 +9,7 @@ use super::asked::Asked;
 use super::relay::End;
 use crate::clients::Client;
 use crate::ids::SessionId;
+use crate::pool::database::Pool;
 use crate::pool::lease::Lease;
 use crate::prepared::catalog::Catalog;
 use crate::prepared::hints::{Hints, Leaves};
@@ -53,8 +54,8 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(catalog: Arc<Catalog>, Asked { tracked, others: first }: Asked) -> Self {
-        let wanted = Arc::new(tracked);
+    pub(super) fn new(catalog: Arc<Catalog>, pool: &Pool, Asked { tracked, others: first }: Asked) -> Self {
+        let wanted = pool.shared(tracked);
         Self {
             names: Names::default(),
             catalog,

@@ -70,7 +70,7 @@ impl Session {
     ) -> Self {
         let client = presence.client();
         let mode = front.config().client_limits(&client.database, &client.user).pool_mode;
-        let state = Box::new(State::new(Arc::clone(&front.catalog), asked));
+        let state = Box::new(State::new(Arc::clone(&front.catalog), &pool, asked));
         Self { front, presence, pool, stream, input, state, mode, kept: None, timer: None, mid_answer: false }
     }
 
@@ -440,6 +440,6 @@ mod tests {
             size_of::<F>()
         }
         let bytes = size(Session::run);
-        assert!(bytes <= 544, "{bytes} bytes");
+        assert!(bytes <= 352, "{bytes} bytes");
     }
 }

@@ -4,6 +4,7 @@
 //! say) it is left out rather than shown as 0.
 
 use std::fs;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use metrics::{Counter, Gauge};
@@ -44,10 +45,10 @@ impl ProxyMetrics {
     /// A client's connection was accepted. The guard counts it as connected until it is dropped, whichever way
     /// its task ends, and then counts the reason.
     #[must_use]
-    pub fn connected(&self) -> Connected {
+    pub fn connected(self: &Arc<Self>) -> Connected {
         self.connections.increment(1);
         self.connected.increment(1.0);
-        Connected { metrics: self.clone(), reason: "internal" }
+        Connected { metrics: Arc::clone(self), reason: "internal" }
     }
 
     /// A log-in was refused or given up; `reason` is one of the table's.
@@ -87,7 +88,7 @@ impl std::fmt::Debug for ProxyMetrics {
 /// Counts one connection of a client as open for as long as it lives.
 #[derive(Debug)]
 pub struct Connected {
-    metrics: ProxyMetrics,
+    metrics: Arc<ProxyMetrics>,
     reason: &'static str,
 }
 

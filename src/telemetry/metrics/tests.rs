@@ -1,6 +1,7 @@
 //! Renders everything and reads it back as a scraper would.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::table::{Kind, TABLE, Unit};
@@ -59,7 +60,7 @@ fn everything() -> (Recorder, Scrape) {
     let totals =
         Totals { transactions: 5, wait_time_us: 1_500_000, clients_held: 3, maxwait_us: 250_000, ..Totals::default() };
     publish(&recorder, "shop", "app", &totals);
-    let proxy = ProxyMetrics::new(&recorder);
+    let proxy = Arc::new(ProxyMetrics::new(&recorder));
     proxy.login_failed("bad_password");
     proxy.protocol_error();
     let mut client = proxy.connected();
@@ -201,7 +202,7 @@ fn recorders_do_not_share_anything() {
 #[test]
 fn a_task_that_panics_is_not_counted_as_connected() {
     let recorder = install().unwrap();
-    let proxy = ProxyMetrics::new(&recorder);
+    let proxy = Arc::new(ProxyMetrics::new(&recorder));
     let task = std::thread::spawn(move || {
         let _client = proxy.connected();
         panic!("expected by this test");
