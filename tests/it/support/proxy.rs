@@ -273,15 +273,13 @@ impl Proxy {
             }
             last == phase
         };
-        eventually(&format!("window {id} is {phase}"), secs(20), found);
+        eventually(&format!("window {id} is {phase}"), secs(30), found);
     }
 
-    /// Waits until a window is closed; what it left.
+    /// Waits until a window is closed, which need not exist yet; what it left.
     pub(crate) fn closed(&self, id: &str) -> BTreeMap<String, String> {
-        until(&format!("window {id} is closed"), secs(30), || {
-            let window = self.window(id);
-            (window["phase"] == "closed").then_some(window)
-        })
+        self.until_phase(id, "closed");
+        self.window(id)
     }
 
     /// How many clients are held now.
