@@ -189,12 +189,14 @@ fn random_scripts() {
     let families: Vec<&str> =
         random::FAMILIES.into_iter().filter(|name| !expected.contains_key(&format!("random:{name}"))).collect();
     let seeds: Vec<u64> = (0..count).map(|n| seed.wrapping_add(n.wrapping_mul(0x9e37_79b9))).collect();
+    let mixing_fails = cluster_major() >= 18;
     let (next, found, wrong) = (Mutex::new(seeds.into_iter()), Mutex::new(vec![]), Mutex::new(0_u64));
     thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
                 let mut ground = plain_ground();
                 ground.patience = 2;
+                ground.mixing_fails = mixing_fails;
                 while let Some(seed) = { next.lock().unwrap().next() } {
                     let script = random::script(seed, &families);
                     match ground.check(&script, Slices::Whole) {
@@ -222,6 +224,7 @@ fn random_scripts() {
 fn smallest(script: &Script, difference: &Difference) -> String {
     let mut ground = plain_ground();
     ground.patience = 1;
+    ground.mixing_fails = cluster_major() >= 18;
     let mut last = None;
     let small = random::shrink(script, |part| match ground.check(part, Slices::Whole) {
         // Of the same kind: a part may differ in another way, which may be a known one.
