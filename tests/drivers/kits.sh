@@ -5,7 +5,7 @@ ALL=(psql psycopg3 psycopg2 asyncpg asyncpg-0 pg8000 sqlalchemy django node-post
 # Apart from the others: it talks to the console only.
 readonly EXPORTER=pgbouncer-exporter
 # How long one kit of drivers may take to be installed, in seconds.
-readonly INSTALL_LIMIT=150
+readonly INSTALL_LIMIT=240
 declare -A MISSING=() # kit -> why it is not there
 
 # The kit that a driver is installed with.
