@@ -400,7 +400,9 @@ impl Pool {
         let now = database.clock.now();
         let group = database.group(client);
         let mut receiver = None;
-        let (begun, shut, full) = {
+        // Whether somebody waits at a shut gate, or for a server that may yet be opened.
+        let (mut shut, mut full) = (false, true);
+        let begun = {
             let mut books = database.books();
             let begun = books.begin(self.ix, (group, need), now, || {
                 let (answer, asked) = oneshot::channel();
@@ -410,8 +412,9 @@ impl Pool {
             if matches!(begun, Begin::Wait(_)) {
                 // Under the lock: a grant cannot overtake it.
                 client.waits(now);
+                (shut, full) = (books.gate().is_shut(), books.is_full(self.ix, now));
             }
-            (begun, books.gate().is_shut(), books.is_full(self.ix, now))
+            begun
         };
         match (begun, receiver) {
             (Begin::Now(Some(server)), _) => Begun::Now(Some(Lease::new(Arc::clone(self), group, server))),

@@ -30,9 +30,9 @@ impl Database {
 }
 
 impl Pool {
-    /// All servers that rest, for an errand of ours.
+    /// The servers that rest and have something prepared, for an errand of ours.
     fn lend_idle(self: &Arc<Self>) -> Vec<Lease> {
-        let idle = self.database.books().lend_idle(self.ix);
+        let idle = self.database.books().lend_idle(self.ix, |rested| !rested.server().slots.is_empty());
         idle.into_iter().map(|rested| Lease::of_ours(Arc::clone(self), rested)).collect()
     }
 }

@@ -71,11 +71,14 @@ impl Lease {
         });
         match renewed.await {
             Ok(Ok(count)) => {
-                let proof = server.boundary();
+                let (id, proof) = (server.id.0, server.boundary());
                 self.pool.stats.server_parses.add(count);
                 match proof {
                     Some(boundary) => self.release(boundary, false),
-                    None => tracing::info!("closing server: it has not ended what it was asked to prepare anew"),
+                    None => tracing::info!(
+                        server = id,
+                        "closing server: it has not ended what it was asked to prepare anew"
+                    ),
                 }
             }
             Ok(Err(failure)) => {

@@ -299,11 +299,11 @@ impl<S, T> Ledger<S, T> {
         if spare { books.idle.pop_front() } else { None }
     }
 
-    /// Takes all idle servers out to be worked on; they count as lent.
-    pub fn lend_idle(&mut self, pool: PoolIx) -> Vec<S> {
-        let books = self.pool(pool);
-        books.lent += books.idle.len();
-        std::mem::take(&mut books.idle).into()
+    /// Takes idle servers that are `wanted` out to be worked on; they count as lent.
+    pub fn lend_idle(&mut self, pool: PoolIx, wanted: impl FnMut(&mut S) -> bool) -> Vec<S> {
+        let taken = self.take_idle(pool, wanted);
+        self.pool(pool).lent += taken.len();
+        taken
     }
 
     /// Takes idle servers out for which `leave` says so. The caller closes them.

@@ -3,7 +3,7 @@
 //! A client's values are adopted from what the server itself reports, never compared as the client wrote them:
 //! otherwise 'utf-8' against `UTF8` would cost a `set_config` at every transaction (PgBouncer#776, #879).
 
-use std::hash::{BuildHasher as _, RandomState};
+use std::hash::{BuildHasher as _, Hash as _, Hasher as _, RandomState};
 use std::sync::OnceLock;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -61,12 +61,15 @@ impl Parameters {
             Some((_, known)) => *known = Bytes::copy_from_slice(value),
             None => self.all.push((Bytes::copy_from_slice(name), Bytes::copy_from_slice(value))),
         }
-        self.remark();
+        if TRACKED.iter().any(|known| known.as_bytes() == name) {
+            self.remark();
+        }
     }
 
     fn remark(&mut self) {
-        let each = TRACKED.into_iter().map(|name| self.value(name.as_bytes()));
-        self.mark = KEY.get_or_init(RandomState::new).hash_one(each.collect::<Vec<_>>());
+        let mut hasher = KEY.get_or_init(RandomState::new).build_hasher();
+        TRACKED.iter().for_each(|name| self.value(name.as_bytes()).hash(&mut hasher));
+        self.mark = hasher.finish();
     }
 
     /// Notes the body of a ParameterStatus. Returns false if it is not one.

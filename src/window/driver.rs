@@ -6,9 +6,9 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::future::select_all;
+use futures_util::future::{join_all, select_all};
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinHandle;
 
 use super::apply::{Change, Script};
 use super::event::{Effect, Event, Outcome, Reason, Verdict};
@@ -272,8 +272,7 @@ impl Driver {
                 self.handle.databases.iter().for_each(|database| database.schema.changed());
                 let (events, databases) = (self.events.clone(), self.handle.databases.clone());
                 tokio::spawn(async move {
-                    let each = databases.into_iter().map(|database| async move { database.heal().await });
-                    each.collect::<JoinSet<()>>().join_all().await;
+                    join_all(databases.iter().map(|database| database.heal())).await;
                     let _ = events.send(Event::Healed);
                 });
             }

@@ -181,7 +181,7 @@ fn w28_a_password_that_is_rotated_in_the_hold() {
     proxy.until_held(5);
     db.sql(&format!("ALTER ROLE {} PASSWORD 'another'", db.user));
     proxy.edit(|text| text.replace(&format!("{:?}", db.password), "\"another\""));
-    proxy.hangup(Signal::SIGHUP);
+    proxy.admin("RELOAD");
     proxy.close("w", &open["token"]);
     for wire in &mut held {
         assert_eq!(wire.finish().unwrap().one(), "served");
