@@ -41,8 +41,8 @@ impl Bound {
 /// The unnamed statement of a client.
 #[derive(Debug)]
 pub struct Unnamed {
-    /// A Parse behind the name.
-    pub body: Box<[u8]>,
+    /// A Parse behind the name. Shared: most clients send the same one again and again.
+    pub body: Arc<[u8]>,
     /// What it may leave on a server.
     pub leaves: Leaves,
     /// What the client was last told of its shape.
@@ -101,6 +101,13 @@ impl Names {
             None => &entry.settled,
         };
         bound.as_ref().map_or(Found::Unknown, |bound| Found::Known(Arc::clone(bound)))
+    }
+
+    /// What stands behind the empty name in a Parse, to be kept: if that is what is kept already, no second time.
+    #[must_use]
+    pub fn shared(&self, body: &[u8]) -> Arc<[u8]> {
+        let known = self.unnamed.as_ref().map(|unnamed| &unnamed.body);
+        known.filter(|known| ***known == *body).map_or_else(|| body.into(), Arc::clone)
     }
 
     /// A Parse of `name` is on its way.

@@ -4,7 +4,7 @@ use bytes::{BufMut, BytesMut};
 
 use crate::prepared::hints::Leaves;
 use crate::prepared::{slots, string};
-use crate::wire::frame::Header;
+use crate::wire::frame::{HEADER, Header};
 use crate::wire::reply::{Report, Routine, sqlstate};
 use crate::wire::tags::client;
 
@@ -15,36 +15,46 @@ pub(super) fn write_head(tag: u8, body: usize, out: &mut BytesMut) {
     out.put_u32(u32::try_from(body + 4).unwrap_or(u32::MAX));
 }
 
-/// The name with its closing zero.
-fn name_of(id: u64) -> BytesMut {
-    let mut name = BytesMut::with_capacity(32);
-    slots::write_name(id, &mut name);
-    name.put_u8(0);
-    name
+/// Room for a head, the names behind it and what most requests go on with, so that it is asked for once.
+const FRONT: usize = 256;
+
+/// A head, what `before` writes, and our name for a statement with its closing zero; so many bytes follow.
+fn write_front(tag: u8, (id, rest): (u64, usize), out: &mut BytesMut, before: impl FnOnce(&mut BytesMut)) {
+    let start = out.len();
+    out.reserve(FRONT);
+    write_head(tag, 0, out);
+    before(out);
+    slots::write_name(id, out);
+    out.put_u8(0);
+    // All but the tag counts. A message of this length has been let in with a length word of its own.
+    let length = u32::try_from(out.len() - start - 1 + rest).unwrap_or(u32::MAX);
+    if let Some(word) = out.get_mut(start + 1..start + HEADER) {
+        word.copy_from_slice(&length.to_be_bytes());
+    }
 }
 
 /// A Parse up to and with the name; so many bytes follow.
 pub(super) fn write_parse_front(id: u64, rest: usize, out: &mut BytesMut) {
-    let name = name_of(id);
-    write_head(client::PARSE, name.len() + rest, out);
-    out.put_slice(&name);
+    write_front(client::PARSE, (id, rest), out, |_| ());
 }
 
 /// A Bind up to and with the statement's name; so many bytes follow.
 pub(super) fn write_bind_front((head, id): (Header, u64), portal: &[u8], rest: usize, out: &mut BytesMut) {
-    let name = name_of(id);
-    write_head(head.tag, portal.len() + 1 + name.len() + rest, out);
-    out.put_slice(portal);
-    out.put_u8(0);
-    out.put_slice(&name);
+    write_front(head.tag, (id, rest), out, |out| {
+        out.put_slice(portal);
+        out.put_u8(0);
+    });
 }
 
 /// A Describe or Close of a statement; `None`: of the unnamed one.
 pub(super) fn write_target(tag: u8, id: Option<u64>, out: &mut BytesMut) {
-    let name = id.map_or_else(|| BytesMut::from(&[0][..]), name_of);
-    write_head(tag, 1 + name.len(), out);
-    out.put_u8(b'S');
-    out.put_slice(&name);
+    match id {
+        Some(id) => write_front(tag, (id, 0), out, |out| out.put_u8(b'S')),
+        None => {
+            write_head(tag, 2, out);
+            out.put_slice(b"S\0");
+        }
+    }
 }
 
 /// What a Describe or Close is about.

@@ -149,7 +149,7 @@ impl Translate<'_> {
             let text = if complete { string(rest).unwrap_or_default() } else { b"" };
             let Some(renamed) = self.rename(leaves.hints, text, out) else { return Verdict::Stop };
             self.leaves.add(&leaves);
-            let unnamed = complete.then(|| Unnamed { body: rest.into(), leaves, told: None });
+            let unnamed = complete.then(|| Unnamed { body: self.names.shared(rest), leaves, told: None });
             self.counts.client_parses += 1;
             self.counts.server_parses += 1;
             self.names.version += 1;

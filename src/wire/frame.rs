@@ -211,7 +211,7 @@ impl Flow {
         &mut self,
         mut judge: impl FnMut(Header, &[u8], &mut BytesMut) -> Result<Verdict, E>,
     ) -> Result<bool, E> {
-        let mut inserted = BytesMut::new();
+        let mut aside = BytesMut::new();
         self.awaited = 0;
         loop {
             if self.rest > 0 {
@@ -222,18 +222,25 @@ impl Flow {
                     return Ok(false);
                 }
             }
-            let unread = self.unread();
+            let unread = self.buf.get(self.ready..).unwrap_or_default();
             let Some(head) = header(unread)? else {
                 return Ok(false);
             };
             let arrived = unread.get(HEADER..).unwrap_or_default();
             let body = arrived.get(..head.body).unwrap_or(arrived);
             let incomplete = body.len() < head.body;
-            let verdict = judge(head, body, &mut inserted)?;
-            if !inserted.is_empty() {
+            // It goes out behind all that was let through: only where some of that is not staged, it is written aside first.
+            let staged = self.staged.len();
+            let verdict = judge(head, body, if self.ready == 0 { &mut self.staged } else { &mut aside })
+                .inspect_err(|_| self.staged.truncate(staged))?;
+            if !aside.is_empty() {
                 self.stage();
-                self.staged.extend_from_slice(&inserted);
-                inserted.clear();
+                self.staged.extend_from_slice(&aside);
+                aside.clear();
+            }
+            if staged == 0 && !self.staged.is_empty() {
+                // For all that may follow it, once.
+                self.staged.reserve(self.buf.len());
             }
             self.dropping = false;
             match verdict {
