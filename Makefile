@@ -12,7 +12,7 @@ BENCH ?=
 DRIVERS ?= all
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build demo test test-drivers test-versions check lint doc bench bench-quick clean
+.PHONY: help deps build deb test-deb test-deploy deny demo test test-drivers test-versions check lint doc bench bench-quick clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-13s %s\n", $$1, $$2 }'
@@ -22,6 +22,18 @@ deps: ## Install what is missing (PostgreSQL's programs, a C compiler), or name 
 
 build: deps ## The program, as it is shipped: target/release/pglull
 	$(CARGO) build --release --locked
+
+deb: deps ## The Debian package: target/debian (needs cargo-deb: cargo install --locked cargo-deb)
+	$(CARGO) deb --locked
+
+test-deb: deps ## The package in a clean Debian 12 tree: install, run, upgrade, remove, purge (needs root, mmdebstrap, cargo-deb)
+	./deploy/test-deb.sh
+
+test-deploy: ## Manifests, rules, unit files and scripts, as their own tools read them; what is missing is said
+	./deploy/test-deploy.sh
+
+deny: ## Licences, bans, sources and advisories of the dependencies (needs cargo-deny: cargo install --locked cargo-deny)
+	$(CARGO) deny --locked check
 
 demo: build ## A live load, a schema change in a window, nobody disconnected; about 30 seconds
 	$(TARGET)/release/pglull demo $(DEMO)

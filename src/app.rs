@@ -1,8 +1,8 @@
 //! Wiring: builds every handle once, owns the order of start and shutdown. Nothing is decided here.
 
+mod doors;
+
 use std::io;
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -14,6 +14,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::admin::averages;
 use crate::admin::console::{self, Ending, Env};
+use crate::admin::exporter;
 use crate::admin::reload;
 use crate::auth::users::Users;
 use crate::clients::{Clients, State};
@@ -24,7 +25,8 @@ use crate::net::tls::accept::Acceptor;
 use crate::net::tls::connect::Connector;
 use crate::pool::databases::Databases;
 use crate::prepared::catalog::Catalog;
-use crate::process::notify::Notify;
+use crate::process::handed::Handed;
+use crate::process::notify::{self, Notify};
 use crate::session::front::{Door, Front, Via, guest_places};
 use crate::session::greet::{Greeted, greet};
 use crate::session::lookup::Lookups;
@@ -61,6 +63,8 @@ pub struct Outside {
     pub logs: Logs,
     /// The way to the service manager.
     pub notify: Notify,
+    /// Sockets that listen already.
+    pub handed: Vec<Handed>,
     /// Called once, when clients are served.
     pub serving: Box<dyn FnOnce() + Send>,
 }
@@ -78,14 +82,8 @@ pub async fn run(config: Config, outside: Outside) -> Result<(), StartError> {
     let clients: Arc<Clients> = Arc::default();
     let users = Users::new(&config);
     users.warm_up();
-    let listeners = bind(&config)?;
-    let metrics_listener =
-        match config.metrics_addr {
-            None => None,
-            Some(addr) => Some(TcpListener::bind(addr).await.map_err(|error| {
-                io::Error::new(error.kind(), format!("cannot listen on metrics_addr {addr}: {error}"))
-            })?),
-        };
+    let Outside { logs, notify, serving, handed } = outside;
+    let doors = doors::open(&config, handed)?;
     let left = config.state_dir.as_deref().map(Store::open).transpose()?;
     let acceptor = ArcSwap::from_pointee(Acceptor::new(&config)?);
     let connector = Connector::new(&config)?;
@@ -109,23 +107,25 @@ pub async fn run(config: Config, outside: Outside) -> Result<(), StartError> {
     let periods = Arc::default();
     // Before anybody can know that we are here: a signal without a handler ends the process.
     let heard = Signals::install()?;
-    let Outside { logs, notify, serving } = outside;
     let (logs, notify) = (Arc::new(logs), Arc::new(notify));
     let answering = watch::Sender::default();
     let env = Env { front: front.clone(), registry, periods, shutdown, answering, logs, notify };
     tokio::spawn(averages::keep(env.clone()));
-    for (listener, via) in listeners {
+    for (listener, via) in doors.clients {
         tracing::info!(on = %listener.describe(), console_only = via == Via::AdminSocket, "listening");
         tokio::spawn(accept(listener, via, env.clone(), ending.clone()));
     }
     let scraping = tokio::spawn(metrics::run_upkeep(recorder.clone()));
-    if let Some(listener) = metrics_listener {
+    if let Some(listener) = doors.metrics {
         tokio::spawn(serve_http(listener, recorder, env.clone()));
     }
     tokio::spawn(overdue::run(front));
     serving();
     env.registry.recover();
     env.notify.ready();
+    if let Some(within) = notify::watchdog() {
+        tokio::spawn(show_life(within, env.clone()));
+    }
     signals(&env, ending, heard).await;
     answered(&env).await;
     scraping.abort();
@@ -133,37 +133,15 @@ pub async fn run(config: Config, outside: Outside) -> Result<(), StartError> {
     Ok(())
 }
 
-/// Binds everything first: an address in use is known before anybody is served.
-fn bind(config: &Config) -> io::Result<Vec<(Listener, Via)>> {
-    let mut listeners = Vec::new();
-    for name in &config.listen_addr {
-        for addr in resolve(name, config.listen_port)? {
-            listeners.push((Listener::tcp(addr, config.listen_backlog)?, Via::Listener));
-        }
+/// Shows systemd's watchdog that tasks are run and that no lock of a database is stuck; whoever hangs there is started anew.
+async fn show_life(within: Duration, env: Env) {
+    // Twice in the time, as sd_watchdog_enabled(3) has it; never in a spin.
+    let mut every = tokio::time::interval((within / 2).max(Duration::from_millis(10)));
+    loop {
+        every.tick().await;
+        env.front.databases.list().iter().for_each(|database| _ = database.holds());
+        env.notify.alive();
     }
-    if let Some(dir) = &config.unix_socket_dir {
-        let path: PathBuf = dir.join(format!(".s.PGSQL.{}", config.listen_port));
-        listeners.push((
-            Listener::unix(&path, config.unix_socket_mode, config.unix_socket_group.as_deref())?,
-            Via::Listener,
-        ));
-    }
-    if let Some(path) = &config.admin_socket {
-        listeners.push((Listener::unix(path, 0o600, None)?, Via::AdminSocket));
-    }
-    Ok(listeners)
-}
-
-fn resolve(name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-    use std::net::{Ipv4Addr, Ipv6Addr, ToSocketAddrs as _};
-    if name == "*" {
-        let v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
-        let v6 = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
-        let has_v6 = std::net::TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok();
-        return Ok(if has_v6 { vec![v4, v6] } else { vec![v4] });
-    }
-    let found = (name, port).to_socket_addrs();
-    found.map(Iterator::collect).map_err(|error| io::Error::new(error.kind(), format!("listen_addr {name}: {error}")))
 }
 
 /// Accepts until the process stops taking clients.
@@ -225,7 +203,11 @@ async fn serve_http(listener: TcpListener, recorder: Recorder, env: Env) {
     let (scraped, asked) = (env.clone(), env.clone());
     let sources = Sources {
         recorder,
-        snapshot: Arc::new(move || publish_all(&scraped)),
+        snapshot: Arc::new(move || {
+            publish_all(&scraped);
+            let wanted = scraped.front.config().metrics_pgbouncer_names;
+            if wanted { exporter::render(&scraped) } else { String::new() }
+        }),
         readiness: Arc::new(move || {
             if asked.front.is_closing() {
                 return Readiness::NotReady("shutting down".to_owned());

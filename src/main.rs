@@ -11,7 +11,7 @@ use pglull::app::Outside;
 use pglull::cli::args::{Cli, Command};
 use pglull::cli::pgbouncer::{self, Classic};
 use pglull::config::{self, Config, LogFormat};
-use pglull::process::{background, identity, notify::Notify, pidfile};
+use pglull::process::{background, handed, identity, notify::Notify, pidfile};
 use pglull::telemetry::sink::Sink;
 use pglull::telemetry::trace::{self, Format, Logs};
 use pglull::{app, cli, demo};
@@ -35,6 +35,7 @@ fn main() -> ExitCode {
             Some(config) => run(config, false),
         },
         Command::Demo(args) => block_on(1, demo::demo(args)),
+        Command::Probe(args) => block_on(1, cli::probe(args)),
         Command::Admin(args) => block_on(1, cli::admin(args)),
         Command::Window(command) => block_on(1, cli::window(*command)),
     }
@@ -113,6 +114,10 @@ fn failed(why: &str) -> ExitCode {
 }
 
 fn run(config: Config, quiet: bool) -> ExitCode {
+    let handed = match handed::take() {
+        Ok(handed) => handed,
+        Err(error) => return failed(&error.to_string()),
+    };
     if let Some(user) = &config.user
         && let Err(why) = identity::become_user(user)
     {
@@ -143,7 +148,7 @@ fn run(config: Config, quiet: bool) -> ExitCode {
             tracing::warn!(%error, "cannot let go of the terminal");
         }
     });
-    let outside = Outside { logs, notify: Notify::from_env(), serving };
+    let outside = Outside { logs, notify: Notify::from_env(), handed, serving };
     block_on(config.worker_threads, async {
         match app::run(config, outside).await {
             Ok(()) => ExitCode::SUCCESS,

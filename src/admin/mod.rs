@@ -2,12 +2,13 @@
 //!
 //! [`command`] reads, purely; [`console`] is a client's connection to the console, with what a driver prepares on it in
 //! `extended` and who is at its other end in `operator`; `windows` are the verbs of windows and pauses, `verbs` all others;
-//! `show` fills the tables of `table`; [`averages`] keeps the periods of the figures; [`reload`] puts another
+//! `show` fills the tables of `table`; [`exporter`] gives their figures the names that PgBouncer's exporter does; [`averages`] keeps the periods of the figures; [`reload`] puts another
 //! configuration in force.
 
 pub mod averages;
 pub mod command;
 pub mod console;
+pub mod exporter;
 mod extended;
 mod findings;
 mod operator;

@@ -28,6 +28,8 @@ pub enum Command {
     Convert(FileArgs),
     /// Show a schema change under live load, on a throwaway Postgres; leaves nothing behind
     Demo(DemoArgs),
+    /// Ask a running proxy whether it is well, for health checks: exit code 0 or 1, and one line
+    Probe(super::probe::ProbeArgs),
     /// Send one command to the console of a running proxy
     Admin(AdminArgs),
     /// Change a schema while the clients wait, and look at such windows
@@ -386,6 +388,8 @@ mod tests {
             "pglull convert a.ini",
             "pglull demo",
             "pglull demo --against-direct --seconds 20",
+            "pglull probe",
+            "pglull probe live --addr 127.0.0.1:1 --timeout 5 --after 15",
             "pglull admin SHOW POOLS",
             "pglull admin --socket /x SHOW POOLS",
             "pglull window apply bench a.sql b.sql --drain 2s --apply 500ms",

@@ -6,6 +6,7 @@
 pub mod args;
 pub mod client;
 pub mod pgbouncer;
+pub mod probe;
 
 mod apply;
 mod by_command;
@@ -29,6 +30,7 @@ use client::{ClientError, Console, Endpoint, Login};
 
 pub(crate) use apply::{Change, Ended, Interrupts, apply};
 pub(crate) use live::{receipt, seconds};
+pub use probe::probe;
 pub use reply::Report;
 pub(crate) use table::{pairs, render};
 pub(crate) use term::{View, err, out};

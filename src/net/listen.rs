@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -16,17 +17,22 @@ use crate::config::TcpWatch;
 pub enum Listener {
     /// A TCP address.
     Tcp(TcpListener),
-    /// A Unix socket; its file is removed when this is dropped.
+    /// A Unix socket; its file is removed when this is dropped, if we have made it.
     Unix(UnixListener, SocketFile),
 }
 
-/// The file of a Unix socket; removed on drop.
+/// The file of a Unix socket; removed on drop, unless somebody else has made it and goes on to keep it.
 #[derive(Debug)]
-pub struct SocketFile(PathBuf);
+pub struct SocketFile {
+    path: PathBuf,
+    ours: bool,
+}
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
+        if self.ours {
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -72,9 +78,29 @@ impl Listener {
             }
             std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(mode))?;
             std::fs::rename(&fresh, path)?;
-            Ok(Self::Unix(listener, SocketFile(path.to_owned())))
+            Ok(Self::Unix(listener, SocketFile { path: path.to_owned(), ours: true }))
         };
         bind().map_err(|error| named(&error, &format!("cannot listen on {}", path.display())))
+    }
+
+    /// Takes a socket that listens already and that somebody else has made: systemd, or a process before this one. A Unix
+    /// socket's file stays when this is dropped.
+    ///
+    /// # Errors
+    /// It is no listening TCP or Unix socket.
+    pub fn ready_made(socket: OwnedFd) -> io::Result<Self> {
+        let socket = socket2::Socket::from(socket);
+        let stream = socket.r#type().is_ok_and(|kind| kind == socket2::Type::STREAM);
+        if !stream || !socket.is_listener().unwrap_or(false) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a stream socket that listens"));
+        }
+        socket.set_nonblocking(true)?;
+        let addr = socket.local_addr()?;
+        if addr.is_unix() {
+            let path = addr.as_pathname().map(Path::to_owned).unwrap_or_default();
+            return Ok(Self::Unix(UnixListener::from_std(socket.into())?, SocketFile { path, ours: false }));
+        }
+        TcpListener::from_std(socket.into()).map(Self::Tcp)
     }
 
     /// Waits for the next connection, and then asks how it is to be watched. Cancel-safe.
@@ -93,7 +119,7 @@ impl Listener {
     pub fn describe(&self) -> String {
         match self {
             Self::Tcp(listener) => listener.local_addr().map_or_else(|_| "?".to_owned(), |addr| addr.to_string()),
-            Self::Unix(_, SocketFile(path)) => path.display().to_string(),
+            Self::Unix(_, file) => file.path.display().to_string(),
         }
     }
 }

@@ -4,6 +4,7 @@
 //! [`notify`], which only sends datagrams.
 
 pub mod background;
+pub mod handed;
 pub mod identity;
 pub mod notify;
 pub mod pidfile;

@@ -6,6 +6,7 @@
 use std::io;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
 
@@ -42,6 +43,11 @@ impl Notify {
         self.send(&format!("RELOADING=1\nMONOTONIC_USEC={micros}"));
     }
 
+    /// Everything still moves: to be said again within [`watchdog`].
+    pub fn alive(&self) {
+        self.send("WATCHDOG=1");
+    }
+
     /// The end has begun.
     pub fn stopping(&self) {
         self.send("STOPPING=1\nSTATUS=waiting for clients to leave");
@@ -59,6 +65,20 @@ impl Notify {
     }
 }
 
+/// How long systemd waits for a sign of life (`WatchdogSec=`), if it waits for one of this process.
+#[must_use]
+pub fn watchdog() -> Option<Duration> {
+    let var = |name| std::env::var(name).ok();
+    within(var("WATCHDOG_USEC").as_deref(), var("WATCHDOG_PID").as_deref(), std::process::id())
+}
+
+/// Source: `sd_watchdog_enabled(3)`. Without a process id it is meant for everybody.
+fn within(micros: Option<&str>, pid: Option<&str>, own: u32) -> Option<Duration> {
+    let meant = pid.is_none_or(|pid| pid.parse() == Ok(own));
+    let micros = micros?.parse().ok().filter(|micros| *micros > 0)?;
+    meant.then_some(Duration::from_micros(micros))
+}
+
 fn connect(path: &str) -> io::Result<UnixDatagram> {
     let socket = UnixDatagram::unbound()?;
     socket.set_nonblocking(true)?;
@@ -67,4 +87,26 @@ fn connect(path: &str) -> io::Result<UnixDatagram> {
         None => socket.connect(path)?,
     }
     Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_watchdog_that_waits_for_us() {
+        let second = Some(Duration::from_secs(1));
+        for (micros, pid, expected) in [
+            (None, None, None),
+            (Some("1000000"), None, second),
+            (Some("1000000"), Some("7"), second),
+            (Some("1000000"), Some("8"), None),
+            (Some("1000000"), Some("seven"), None),
+            (Some("0"), Some("7"), None),
+            (Some("-1"), None, None),
+            (Some("soon"), None, None),
+        ] {
+            assert_eq!(within(micros, pid, 7), expected, "{micros:?} {pid:?}");
+        }
+    }
 }

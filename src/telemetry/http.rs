@@ -39,8 +39,9 @@ pub enum Readiness {
 pub struct Sources {
     /// Where the metrics are.
     pub recorder: Recorder,
-    /// Called before each scrape, on a blocking thread, to publish what is counted elsewhere. Must not block long.
-    pub snapshot: Arc<dyn Fn() + Send + Sync>,
+    /// Called before each scrape, on a blocking thread, to publish what is counted elsewhere; what it returns is added to the
+    /// answer. Must not block long.
+    pub snapshot: Arc<dyn Fn() -> String + Send + Sync>,
     /// Asked for each `/readyz`, on the event loop: must answer at once.
     pub readiness: Arc<dyn Fn() -> Readiness + Send + Sync>,
 }
@@ -176,8 +177,8 @@ impl Scraper {
             tokio::task::spawn_blocking(move || {
                 // Moved in here: a scrape that was given up still keeps the next one waiting until it is done.
                 let _turn = turn;
-                (sources.snapshot)();
-                sources.recorder.render()
+                let more = (sources.snapshot)();
+                sources.recorder.render() + &more
             })
             .await
             .ok()

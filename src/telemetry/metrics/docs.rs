@@ -16,6 +16,12 @@ const HEAD: &str = "\
 
 const TAIL: &str = "
 - `database` is the name that clients ask for, `user` the user of the pool. No label holds an address or a statement.
+- How many series there are is bounded by the configuration, whatever clients send: a database is one of `[databases]` or one of at most
+  `max_auto_databases` that the entry `*` has made (their series end with them), a user is one that has logged in with a proof, and all other
+  labels have the values below. A log-in that fails, an application name or a statement makes no series.
+- With `metrics_pgbouncer_names = true` the same page also has the names of `pgbouncer_exporter` (`pgbouncer_up`, `pgbouncer_pools_*`,
+  `pgbouncer_databases_*`, `pgbouncer_stats_*` and `pgbouncer_stats_totals_*`, `pgbouncer_config_*`, ...), with its labels, so that dashboards and alerts
+  that were made for PgBouncer go on. That exporter itself works too: it asks the console.
 - At every moment `pglull_held_total` is the sum of `pglull_held_ended_total` and `pglull_held_clients`: each hold ends exactly once.
 ";
 

@@ -29,6 +29,7 @@ pub use family::Family;
 pub use pool::{PoolMetrics, Timing, Totals, publish};
 pub use process::{Connected, ProxyMetrics};
 use table::{Kind, Spec, Unit};
+pub use text::labels;
 
 /// Upper bounds of the histogram buckets in seconds, from 100 µs to 60 s. One set for all, so that stall, wait
 /// and query can be laid over each other; the window's default bounds (2, 4, 10 s) fall between 1 and 10.
@@ -142,7 +143,7 @@ impl Recorder {
     /// Sets a counter of seconds to at least `total`; it never goes down. Takes a lock: for scrape time only.
     pub fn counter_seconds(&self, spec: &'static Spec, values: &[&str], total: Duration) {
         debug_assert!(spec.kind == Kind::Counter && spec.unit == Unit::Seconds, "{}", spec.name);
-        let labels = text::labels(spec.labels, values);
+        let labels = labels(spec.labels, values);
         let mut seconds = self.shared.seconds.lock().unwrap_or_else(PoisonError::into_inner);
         let value = seconds.entry(spec.name).or_default().entry(labels).or_default();
         *value = value.max(total.as_secs_f64());

@@ -16,7 +16,8 @@ pub(super) fn presentable(value: &str) -> String {
 }
 
 /// `{a="x",b="y"}` with the values escaped as the text format demands; nothing for no labels.
-pub(super) fn labels(names: &[&str], values: &[&str]) -> String {
+#[must_use]
+pub fn labels(names: &[&str], values: &[&str]) -> String {
     debug_assert_eq!(names.len(), values.len());
     if names.is_empty() {
         return String::new();

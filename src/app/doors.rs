@@ -1,0 +1,94 @@
+//! Where connections come in: sockets that were handed to us, or those that the configuration names.
+//!
+//! What is handed wins. One that is called `admin` is the console's own socket, one called `metrics` answers scrapes, and
+//! all others are for clients; if there are any of these, `listen_addr` and `unix_socket_dir` open no others (as
+//! PgBouncer does with sockets of systemd).
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _};
+
+use tokio::net::TcpListener;
+
+use crate::config::Config;
+use crate::net::listen::Listener;
+use crate::process::handed::Handed;
+use crate::session::front::Via;
+
+/// Everything that listens.
+pub(super) struct Doors {
+    /// For clients, and for the console.
+    pub(super) clients: Vec<(Listener, Via)>,
+    /// For scrapes and probes.
+    pub(super) metrics: Option<TcpListener>,
+}
+
+/// Opens everything first: an address in use is known before anybody is served.
+///
+/// # Errors
+/// The kernel's, with the address or the name in the text.
+pub(super) fn open(config: &Config, handed: Vec<Handed>) -> io::Result<Doors> {
+    let mut doors = Doors { clients: Vec::new(), metrics: None };
+    for Handed { name, socket } in handed {
+        doors.take(&name, Listener::ready_made(socket).map_err(|error| named(&error, &name))?)?;
+    }
+    let has = |doors: &Doors, wanted: Via| doors.clients.iter().any(|(_, via)| *via == wanted);
+    if has(&doors, Via::Listener) {
+        tracing::info!("sockets for clients were handed over: listen_addr and unix_socket_dir open no others");
+    } else {
+        doors.bind_clients(config)?;
+    }
+    if let Some(path) = config.admin_socket.as_deref().filter(|_| !has(&doors, Via::AdminSocket)) {
+        doors.clients.push((Listener::unix(path, 0o600, None)?, Via::AdminSocket));
+    }
+    if let Some(addr) = config.metrics_addr.filter(|_| doors.metrics.is_none()) {
+        let bound = std::net::TcpListener::bind(addr)
+            .and_then(|listener| listener.set_nonblocking(true).and_then(|()| TcpListener::from_std(listener)));
+        let bound = bound
+            .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on metrics_addr {addr}: {error}")))?;
+        doors.metrics = Some(bound);
+    }
+    Ok(doors)
+}
+
+impl Doors {
+    fn take(&mut self, name: &str, listener: Listener) -> io::Result<()> {
+        match (name, listener) {
+            ("metrics", Listener::Tcp(listener)) => self.metrics = Some(listener),
+            // Its peers are known by their uid, which only a Unix socket tells.
+            ("admin", listener @ Listener::Unix(..)) => self.clients.push((listener, Via::AdminSocket)),
+            ("metrics", _) => return Err(named(&io::Error::other("expected a TCP socket"), name)),
+            ("admin", _) => return Err(named(&io::Error::other("expected a Unix socket"), name)),
+            (_, listener) => self.clients.push((listener, Via::Listener)),
+        }
+        Ok(())
+    }
+
+    fn bind_clients(&mut self, config: &Config) -> io::Result<()> {
+        for name in &config.listen_addr {
+            for addr in resolve(name, config.listen_port)? {
+                self.clients.push((Listener::tcp(addr, config.listen_backlog)?, Via::Listener));
+            }
+        }
+        if let Some(dir) = &config.unix_socket_dir {
+            let path = dir.join(format!(".s.PGSQL.{}", config.listen_port));
+            let listener = Listener::unix(&path, config.unix_socket_mode, config.unix_socket_group.as_deref())?;
+            self.clients.push((listener, Via::Listener));
+        }
+        Ok(())
+    }
+}
+
+fn resolve(name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    if name == "*" {
+        let v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+        let v6 = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
+        let has_v6 = std::net::TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok();
+        return Ok(if has_v6 { vec![v4, v6] } else { vec![v4] });
+    }
+    let found = (name, port).to_socket_addrs();
+    found.map(Iterator::collect).map_err(|error| io::Error::new(error.kind(), format!("listen_addr {name}: {error}")))
+}
+
+fn named(error: &io::Error, name: &str) -> io::Error {
+    io::Error::new(error.kind(), format!("cannot use the socket {name:?} that was handed over: {error}"))
+}
