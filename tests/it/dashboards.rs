@@ -8,7 +8,6 @@ use std::process::{Command, Stdio};
 
 use crate::support::postgres::Db;
 use crate::support::proxy::{Proxy, Spec};
-use crate::support::wire::*;
 
 /// What a scrape has: by the name of a metric its labels, each with the values that were seen.
 type Seen = BTreeMap<String, BTreeMap<String, BTreeSet<String>>>;
@@ -105,7 +104,7 @@ fn of_rules(text: &str) -> Vec<String> {
         while let Some(more) = lines.next_if(|next| next.len() - next.trim_start().len() > before.len()) {
             whole = format!("{whole} {}", more.trim());
         }
-        found.push(whole.trim_matches('\'').to_owned());
+        found.push(whole.trim().trim_matches('\'').to_owned());
     }
     found
 }
@@ -137,9 +136,8 @@ fn busy(db: &Db) -> Proxy {
     proxy.until_held(1);
     proxy.admin(&format!("RESUME {}", db.name));
     wire.finish().unwrap();
-    drop(proxy.apply("figures", "", "CREATE TABLE figures (n int)"));
-    proxy.closed("figures");
-    assert!(proxy.client().login().query("SELECT * FROM figures").is_ok());
+    proxy.admin(&proxy.apply_text("figures", "", "CREATE TABLE figures (n int)"));
+    proxy.client().login().ok("SELECT * FROM figures");
     proxy
 }
 
