@@ -61,13 +61,13 @@ try() {
     fi
     "$bin/pgbench" -n -h 127.0.0.1 -p "$port" -U shop -c 4 -R 100 -T 8 -f "$work/load.sql" shop >"$work/load" 2>&1 &
     local load=$! before=$SECONDS why=
-    (cd "$folder" && "$pglull" window apply shop --apply 8s --plain "$@") >"$work/out" 2>&1 || why="exit code $?"
-    [ -n "$why" ] || (cd "$folder" && "$pglull" window apply shop --apply 8s --plain "$@") >>"$work/out" 2>&1 || why="the second run: exit code $?"
+    (cd "$folder" && "$pglull" window apply shop --apply 40s --hold 45s --plain "$@") >"$work/out" 2>&1 || why="exit code $?"
+    [ -n "$why" ] || (cd "$folder" && "$pglull" window apply shop --apply 40s --hold 45s --plain "$@") >>"$work/out" 2>&1 || why="the second run: exit code $?"
     [ -n "$why" ] || [ "$(sql -c "SELECT to_regclass('${name}_note') IS NOT NULL")" = t ] || why="no table ${name}_note"
     wait "$load" || why="${why:-a client had an error}"
     grep -q 'number of failed transactions: 0' "$work/load" || why="${why:-a client had an error}"
     if [ -n "$why" ]; then
-        cat "$work/out" "$work/load"
+        tail -15 "$work/out" "$work/load"
         printf '%-10s FAILED: %s\n' "$name" "$why"
         exit 1
     fi
@@ -118,17 +118,17 @@ class Migration(migrations.Migration):
 PY
 try django "$python -c 'import django, psycopg'" -- env DJANGO_SETTINGS_MODULE=settings PYTHONPATH=. "$python" -m django migrate
 
-cat >"$work/rails/Rakefile" <<'RB'
+cat >"$work/rails/config/application.rb" <<'RB'
 require "rails"
 require "active_record/railtie"
 class Shop < Rails::Application
-  config.root = __dir__
+  config.root = File.expand_path("..", __dir__)
   config.eager_load = false
-  config.load_defaults 6.1
+  config.active_record.dump_schema_after_migration = false
 end
-Rails.application.load_tasks
-Rake::Task["db:_dump"].clear
 RB
+printf 'require_relative "application"\nRails.application.initialize!\n' >"$work/rails/config/environment.rb"
+printf 'require_relative "config/application"\nRails.application.load_tasks\n' >"$work/rails/Rakefile"
 # Without a place, libpq takes PGHOST and its like from the environment.
 printf 'production:\n  adapter: postgresql\n  database: <%%= ENV["PGDATABASE"] %%>\n' >"$work/rails/config/database.yml"
 cat >"$work/rails/db/migrate/20260101000000_create_note.rb" <<'RB'
