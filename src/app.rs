@@ -16,6 +16,7 @@ use crate::admin::averages;
 use crate::admin::console::{self, Ending, Env};
 use crate::admin::exporter;
 use crate::admin::reload;
+use crate::admin::status;
 use crate::auth::users::Users;
 use crate::clients::{Clients, State};
 use crate::clock::Clock;
@@ -200,7 +201,7 @@ fn turned_away(front: &Front) {
 
 async fn serve_http(listener: TcpListener, recorder: Recorder, env: Env) {
     let mut ending = env.shutdown.subscribe();
-    let (scraped, asked) = (env.clone(), env.clone());
+    let (scraped, asked, looked) = (env.clone(), env.clone(), env.clone());
     let sources = Sources {
         recorder,
         snapshot: Arc::new(move || {
@@ -215,6 +216,7 @@ async fn serve_http(listener: TcpListener, recorder: Recorder, env: Env) {
             let held = asked.registry.live().len();
             Readiness::Ready(if held > 0 { format!("{held} windows are running") } else { String::new() })
         }),
+        page: Arc::new(move |path, query| status::page(path, query, &looked)),
     };
     http::serve(listener, sources, async move {
         let _ = ending.wait_for(|ending| *ending == Ending::Now).await;

@@ -8,6 +8,7 @@ pub mod ids;
 pub mod auth;
 pub mod config;
 pub mod net;
+pub mod page;
 pub mod prepared;
 pub mod wire;
 

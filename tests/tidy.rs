@@ -29,6 +29,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("prepared", &["ids", "error", "wire"]),
     ("config", &["ids", "error"]),
     ("telemetry", &["ids", "error"]),
+    // Text goes in, text comes out; the command line draws with it too.
+    ("page", &["error"]),
     // Before the program, and beside it: it knows nothing of what the program does.
     ("process", &["error"]),
     ("auth", &["ids", "error", "config", "wire"]),
@@ -41,9 +43,9 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("session", &["ids", "error", "clock", "config", "telemetry", "wire", "prepared", "auth", "net", "server", "clients", "pool"]),
     // A window moves pools, never sessions: whom a gate holds is the ledger's business.
     ("window", &["ids", "error", "clock", "config", "telemetry", "wire", "prepared", "auth", "net", "server", "clients", "pool"]),
-    ("admin", &["ids", "error", "clock", "config", "telemetry", "process", "wire", "prepared", "auth", "net", "server", "clients", "pool", "session", "window"]),
-    ("app", &["ids", "error", "clock", "config", "telemetry", "process", "wire", "prepared", "auth", "net", "server", "clients", "pool", "session", "window", "admin"]),
-    ("cli", &["ids", "error", "clock", "config", "telemetry", "wire", "app"]),
+    ("admin", &["ids", "error", "clock", "config", "telemetry", "process", "wire", "prepared", "auth", "net", "server", "clients", "pool", "session", "window", "page"]),
+    ("app", &["ids", "error", "clock", "config", "telemetry", "process", "wire", "prepared", "auth", "net", "server", "clients", "pool", "session", "window", "page", "admin"]),
+    ("cli", &["ids", "error", "clock", "config", "telemetry", "wire", "page", "app"]),
     // The demo looks at the proxy from outside, as an operator and an application do.
     ("demo", &["ids", "error", "clock", "config", "telemetry", "wire", "app", "cli"]),
 ];
@@ -78,6 +80,7 @@ const PURE: &[(&str, &[&str])] = &[
     ("pool/ledger/*.rs", &[]),
     ("pool/groups.rs", &["config"]),
     ("server/progress.rs", &[]),
+    ("page/*.rs", &[]),
     ("config/text.rs", &[]),
     ("config/types.rs", &[]),
     ("config/limits.rs", &[]),

@@ -19,7 +19,6 @@ mod reply;
 mod statement;
 mod table;
 mod term;
-mod timeline;
 mod window;
 
 use std::path::{Path, PathBuf};

@@ -13,7 +13,8 @@ use super::client::{ClientError, Rows};
 use super::files::{self, Script};
 use super::live::{receipt, receipt_json};
 use super::term::{View, err, out, width_out};
-use super::{FAILED, Site, USAGE, by_command, complain, statement, table, timeline};
+use super::{FAILED, Site, USAGE, by_command, complain, statement, table};
+use crate::page::timeline;
 
 /// `pglull window ...`.
 pub async fn window(command: WindowCommand) -> ExitCode {

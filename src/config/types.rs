@@ -229,10 +229,12 @@ section!(
         log_connections: bool = Flag("true");
         /// Log each client that leaves, and why.
         log_disconnections: bool = Flag("true");
-        /// Address of /metrics, /healthz and /readyz; "" is none.
+        /// Address of /metrics, /healthz, /readyz and the status page; "" is none.
         metrics_addr: Option<SocketAddr> = Address("127.0.0.1:9632");
         /// Show the figures on /metrics also by the names of pgbouncer_exporter, for dashboards that are there already.
         metrics_pgbouncer_names: bool = Flag("false");
+        /// Show a page for people at metrics_addr: pools, traffic, windows and their receipts, read-only.
+        status_page: bool = Flag("true");
         /// File that holds the process id while pglull runs; needed to run in the background; "" is none.
         pidfile: Option<PathBuf> = Path("");
         /// User of the operating system to become after the start as root, where that is not wanted; "" is to stay.

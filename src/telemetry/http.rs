@@ -1,4 +1,4 @@
-//! `/metrics`, `/healthz` and `/readyz` over HTTP/1.1.
+//! `/metrics`, `/healthz` and `/readyz` over HTTP/1.1, and the pages that others make for people. All of it is read-only.
 //!
 //! Bounded in every direction: a few connections at a time (more wait in the kernel's backlog), a deadline
 //! for the request and one for the answer, one request per connection, no request body. Rendering happens on
@@ -14,7 +14,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue, REFERRER_POLICY,
+    X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -34,6 +37,19 @@ pub enum Readiness {
     NotReady(String),
 }
 
+/// A page for people.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Page {
+    /// Whether it is what was asked for, or says that there is no such thing.
+    pub found: bool,
+    /// Its type.
+    pub kind: &'static str,
+    /// Its `Content-Security-Policy`.
+    pub policy: String,
+    /// The page.
+    pub body: String,
+}
+
 /// What the server asks others for.
 #[derive(Clone)]
 pub struct Sources {
@@ -44,6 +60,8 @@ pub struct Sources {
     pub snapshot: Arc<dyn Fn() -> String + Send + Sync>,
     /// Asked for each `/readyz`, on the event loop: must answer at once.
     pub readiness: Arc<dyn Fn() -> Readiness + Send + Sync>,
+    /// Asked for every other path and its query, on a blocking thread: the page there, if there is one.
+    pub page: Arc<dyn Fn(&str, &str) -> Option<Page> + Send + Sync>,
 }
 
 /// Connections that are served at the same time.
@@ -75,7 +93,8 @@ pub async fn serve(listener: TcpListener, sources: Sources, shutdown: impl Futur
 
 async fn serve_within(listener: TcpListener, sources: Sources, shutdown: impl Future<Output = ()>, within: Deadlines) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let scraper = Scraper { sources, one_at_a_time: Arc::new(Semaphore::new(1)), within: within.render };
+    let line = || Arc::new(Semaphore::new(1));
+    let scraper = Scraper { sources, scrapes: line(), pages: line(), within: within.render };
     let mut connections = JoinSet::new();
     tokio::pin!(shutdown);
     loop {
@@ -147,16 +166,14 @@ async fn answer_one(stream: TcpStream, scraper: Scraper, within: Deadlines) {
 #[derive(Clone)]
 struct Scraper {
     sources: Sources,
-    one_at_a_time: Arc<Semaphore>,
+    /// Scrapes stand in line, and so do those who look at pages: neither waits for the other.
+    scrapes: Arc<Semaphore>,
+    pages: Arc<Semaphore>,
     within: Duration,
 }
 
 impl Scraper {
     async fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
-        let known = matches!(request.uri().path(), "/metrics" | "/healthz" | "/readyz");
-        if !known {
-            return plain(StatusCode::NOT_FOUND, "not found: try /metrics, /healthz or /readyz\n".into());
-        }
         if request.method() != Method::GET && request.method() != Method::HEAD {
             let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n".into());
             response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
@@ -165,25 +182,18 @@ impl Scraper {
         match request.uri().path() {
             "/metrics" => self.metrics().await,
             "/readyz" => readiness((self.sources.readiness)()),
-            _ => plain(StatusCode::OK, "ok\n".into()),
+            "/healthz" => plain(StatusCode::OK, "ok\n".into()),
+            path => self.page(path, request.uri().query().unwrap_or_default()).await,
         }
     }
 
-    /// Renders on a blocking thread. Scrapes stand in line; a line that does not move is told so.
     async fn metrics(&self) -> Response<Full<Bytes>> {
-        let (sources, line) = (self.sources.clone(), self.one_at_a_time.clone());
-        let rendered = async move {
-            let turn = line.acquire_owned().await.ok()?;
-            tokio::task::spawn_blocking(move || {
-                // Moved in here: a scrape that was given up still keeps the next one waiting until it is done.
-                let _turn = turn;
-                let more = (sources.snapshot)();
-                sources.recorder.render() + &more
-            })
-            .await
-            .ok()
+        let sources = self.sources.clone();
+        let render = move || {
+            let more = (sources.snapshot)();
+            sources.recorder.render() + &more
         };
-        match tokio::time::timeout(self.within, rendered).await {
+        match in_turn(&self.scrapes, self.within, render).await {
             Ok(Some(text)) => {
                 let mut response = plain(StatusCode::OK, text);
                 let format = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
@@ -194,6 +204,52 @@ impl Scraper {
             Err(_) => plain(StatusCode::SERVICE_UNAVAILABLE, "the metrics took too long\n".into()),
         }
     }
+
+    async fn page(&self, path: &str, query: &str) -> Response<Full<Bytes>> {
+        let (make, path, query) = (self.sources.page.clone(), path.to_owned(), query.to_owned());
+        match in_turn(&self.pages, self.within, move || make(&path, &query)).await {
+            Ok(Some(Some(page))) => shown(page),
+            Ok(Some(None)) => plain(StatusCode::NOT_FOUND, "not found: try /, /metrics, /healthz or /readyz\n".into()),
+            Ok(None) => plain(StatusCode::INTERNAL_SERVER_ERROR, "the page could not be made\n".into()),
+            Err(_) => plain(StatusCode::SERVICE_UNAVAILABLE, "the page took too long\n".into()),
+        }
+    }
+}
+
+/// Does some work on a blocking thread, one after the other; a line that does not move is an error. `None` if it panicked.
+async fn in_turn<T: Send + 'static>(
+    line: &Arc<Semaphore>,
+    within: Duration,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<Option<T>, tokio::time::error::Elapsed> {
+    let line = Arc::clone(line);
+    let done = async move {
+        let turn = line.acquire_owned().await.ok()?;
+        tokio::task::spawn_blocking(move || {
+            // Moved in here: what was given up still keeps the next one waiting until it is done.
+            let _turn = turn;
+            work()
+        })
+        .await
+        .ok()
+    };
+    tokio::time::timeout(within, done).await
+}
+
+fn shown(page: Page) -> Response<Full<Bytes>> {
+    let mut response = plain(if page.found { StatusCode::OK } else { StatusCode::NOT_FOUND }, page.body);
+    let Ok(policy) = HeaderValue::try_from(page.policy) else {
+        return plain(StatusCode::INTERNAL_SERVER_ERROR, "the page has no policy\n".into());
+    };
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(page.kind));
+    headers.insert(CONTENT_SECURITY_POLICY, policy);
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    headers.insert(X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+    let same = HeaderValue::from_static("same-origin");
+    headers.insert(HeaderName::from_static("cross-origin-resource-policy"), same.clone());
+    headers.insert(HeaderName::from_static("cross-origin-opener-policy"), same);
+    response
 }
 
 fn readiness(state: Readiness) -> Response<Full<Bytes>> {
@@ -210,6 +266,7 @@ fn plain(status: StatusCode, text: String) -> Response<Full<Bytes>> {
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }
 

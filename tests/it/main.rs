@@ -43,6 +43,7 @@ mod reload;
 mod service;
 mod session_state;
 mod startup;
+mod status_page;
 mod support;
 mod timeouts;
 mod tls_clients;

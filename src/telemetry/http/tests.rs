@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
-use super::{CONNECTIONS_MAX, Deadlines, Readiness, Sources, serve_within};
+use super::{CONNECTIONS_MAX, Deadlines, Page, Readiness, Sources, serve_within};
 use crate::telemetry::metrics::{Totals, install, publish};
 
 const SHORT: Deadlines = Deadlines {
@@ -46,6 +46,12 @@ async fn start(within: Deadlines, before_scrape: impl Fn() + Send + Sync + 'stat
             String::new()
         }),
         readiness: Arc::new(move || asked.lock().unwrap().clone()),
+        page: Arc::new(|path, query| {
+            assert_ne!(path, "/panic");
+            let body = format!("<p>{query}</p>");
+            let policy = "default-src 'none'".to_owned();
+            path.starts_with("/page").then_some(Page { found: path == "/page", kind: "text/html", policy, body })
+        }),
     };
     let (stop, stopped) = oneshot::channel::<()>();
     let task = tokio::spawn(serve_within(listener, sources, async move { drop(stopped.await) }, within));
@@ -123,6 +129,33 @@ async fn everything_else_is_refused() {
     let answer = send(server.addr, &long).await;
     assert!(!answer.contains(" 200 "), "{answer}");
     assert_eq!(status(&send(server.addr, &get("/healthz")).await), "200");
+}
+
+#[tokio::test]
+async fn pages_are_served_and_nothing_else_may_come_of_them() {
+    let server = start(LONG, || ()).await;
+    let answer = send(server.addr, &get("/page?a=b")).await;
+    assert_eq!(status(&answer), "200");
+    assert!(answer.ends_with("\r\n\r\n<p>a=b</p>"), "{answer}");
+    for header in [
+        "content-security-policy: default-src 'none'",
+        "x-content-type-options: nosniff",
+        "cache-control: no-store",
+        "x-frame-options: DENY",
+        "referrer-policy: no-referrer",
+        "content-type: text/html",
+    ] {
+        assert!(answer.contains(header), "{header}: {answer}");
+    }
+    assert_eq!(status(&send(server.addr, &get("/page/none")).await), "404");
+    assert_eq!(status(&send(server.addr, &get("/panic")).await), "500");
+    for method in ["POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH", "BREW"] {
+        let answer = send(server.addr, &format!("{method} /page HTTP/1.1\r\nHost: x\r\n\r\n")).await;
+        assert_eq!(status(&answer), "405", "{answer}");
+        assert!(answer.contains("allow: GET, HEAD"), "{answer}");
+    }
+    let answer = send(server.addr, "HEAD /page HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    assert!(status(&answer) == "200" && answer.ends_with("\r\n\r\n"), "{answer}");
 }
 
 #[tokio::test]

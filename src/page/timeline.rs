@@ -75,7 +75,7 @@ struct Bucket {
 ///
 /// # Errors
 /// If it is no receipt.
-pub(crate) fn svg(receipt: &serde_json::Value) -> Result<String, serde_json::Error> {
+pub fn svg(receipt: &serde_json::Value) -> Result<String, serde_json::Error> {
     let receipt = Receipt::deserialize(receipt)?;
     let mut out = String::new();
     let _ = writeln!(
@@ -84,7 +84,7 @@ pub(crate) fn svg(receipt: &serde_json::Value) -> Result<String, serde_json::Err
          font-family=\"sans-serif\" font-size=\"12\" role=\"img\">"
     );
     let _ = writeln!(out, "<title>{}</title>", escaped(&format!("window {}", receipt.id)));
-    let _ = writeln!(out, "<rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>");
+    let _ = writeln!(out, "<rect class=\"paper\" width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>");
     head(&receipt, &mut out);
     let last = receipt.edges.iter().map(|edge| edge.at_ms).chain(receipt.samples.iter().map(|sample| sample.at_ms));
     let scale = Scale { end: last.max().unwrap_or(0).max(receipt.elapsed_ms).max(1) };
@@ -108,10 +108,10 @@ impl Scale {
 
 fn head(receipt: &Receipt, out: &mut String) {
     let title = format!("window {} on {}: {}", receipt.id, receipt.databases.join(", "), receipt.outcome);
-    text(out, (LEFT, 30.0), "font-size=\"18\" font-weight=\"bold\"", &cut(&title, 90));
+    text(out, (LEFT, 30.0), "class=\"ink\" font-size=\"18\" font-weight=\"bold\"", &cut(&title, 90));
     let about = format!("{} by {}, started {}", receipt.form, receipt.owner, receipt.started_at);
-    text(out, (LEFT, 52.0), "fill=\"#444444\"", &cut(&about, 130));
-    text(out, (LEFT, 72.0), "fill=\"#b23a48\"", &cut(&receipt.reason, 130));
+    text(out, (LEFT, 52.0), "class=\"faint\" fill=\"#444444\"", &cut(&about, 130));
+    text(out, (LEFT, 72.0), "class=\"bad\" fill=\"#b23a48\"", &cut(&receipt.reason, 130));
 }
 
 fn phases(receipt: &Receipt, scale: &Scale, out: &mut String) {
@@ -130,25 +130,25 @@ fn phases(receipt: &Receipt, scale: &Scale, out: &mut String) {
         );
         // Where there is room for it.
         if to - from > 7.0 * edge.phase.chars().count() as f64 {
-            text(out, (from + 4.0, top + 19.0), "", &edge.phase);
+            text(out, (from + 4.0, top + 19.0), "class=\"on\"", &edge.phase);
         }
     }
     let (top, bottom) = (BAND.1, HELD.1);
     for part in 0..=4_u64 {
         let at = scale.end / 4 * part + scale.end % 4 * part / 4;
         let x = scale.x(at);
-        let _ = writeln!(out, "<line x1=\"{x:.1}\" y1=\"{top}\" x2=\"{x:.1}\" y2=\"{bottom}\" stroke=\"#e5e5e5\"/>");
-        text(out, (x, bottom + 16.0), "text-anchor=\"middle\" fill=\"#444444\"", &format!("{at} ms"));
+        let _ = writeln!(out, "<line x1=\"{x:.1}\" y1=\"{top}\" x2=\"{x:.1}\" y2=\"{bottom}\" class=\"grid\" stroke=\"#e5e5e5\"/>");
+        text(out, (x, bottom + 16.0), "class=\"faint\" text-anchor=\"middle\" fill=\"#444444\"", &format!("{at} ms"));
     }
 }
 
 fn held(receipt: &Receipt, scale: &Scale, out: &mut String) {
     let (top, bottom) = HELD;
     let label = format!("clients held: {} at most, {} in all", receipt.held_peak, receipt.held_total);
-    text(out, (LEFT, top - 8.0), "", &label);
+    text(out, (LEFT, top - 8.0), "class=\"ink\"", &label);
     axis(out, bottom);
     let most = receipt.samples.iter().map(|sample| sample.held).max().unwrap_or(0).max(receipt.held_peak).max(1);
-    text(out, (LEFT - 6.0, top + 10.0), "text-anchor=\"end\" fill=\"#444444\"", &most.to_string());
+    text(out, (LEFT - 6.0, top + 10.0), "class=\"faint\" text-anchor=\"end\" fill=\"#444444\"", &most.to_string());
     let mut path = format!("M{:.1} {bottom:.1}", scale.x(receipt.samples.first().map_or(0, |sample| sample.at_ms)));
     for sample in &receipt.samples {
         let y = bottom - (bottom - top) * (sample.held as f64) / (most as f64);
@@ -164,7 +164,7 @@ fn stalls(receipt: &Receipt, out: &mut String) {
         "stalls: {} ms median, {} ms p99, {} ms longest",
         receipt.stall_p50_ms, receipt.stall_p99_ms, receipt.stall_max_ms
     );
-    text(out, (LEFT, top - 12.0), "", &label);
+    text(out, (LEFT, top - 12.0), "class=\"ink\"", &label);
     axis(out, bottom);
     let most = receipt.stalls.iter().map(|bucket| bucket.count).max().unwrap_or(0).max(1);
     let width = (RIGHT - LEFT) / (receipt.stalls.len().max(1) as f64);
@@ -183,13 +183,13 @@ fn stalls(receipt: &Receipt, out: &mut String) {
         );
         if receipt.stalls.len() <= 20 || at % 4 == 0 {
             let place = (x + width.min(80.0) / 2.0, bottom + 16.0);
-            text(out, place, "text-anchor=\"middle\" fill=\"#444444\"", &format!("\u{2264}{}", bucket.up_to_ms));
+            text(out, place, "class=\"faint\" text-anchor=\"middle\" fill=\"#444444\"", &format!("\u{2264}{}", bucket.up_to_ms));
         }
     }
 }
 
 fn axis(out: &mut String, y: f64) {
-    let _ = writeln!(out, "<line x1=\"{LEFT}\" y1=\"{y}\" x2=\"{RIGHT}\" y2=\"{y}\" stroke=\"#444444\"/>");
+    let _ = writeln!(out, "<line x1=\"{LEFT}\" y1=\"{y}\" x2=\"{RIGHT}\" y2=\"{y}\" class=\"axis\" stroke=\"#444444\"/>");
 }
 
 fn text(out: &mut String, (x, y): (f64, f64), attributes: &str, content: &str) {
