@@ -12,7 +12,7 @@ BENCH ?=
 DRIVERS ?= all
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build deb test-deb test-deploy deny demo test test-drivers test-versions check lint doc bench bench-quick clean
+.PHONY: help deps build deb test-deb test-deploy deny demo test test-drivers test-versions screenshots check lint doc bench bench-quick clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-13s %s\n", $$1, $$2 }'
@@ -58,6 +58,10 @@ test-drivers: deps ## Real drivers of other languages, directly and through pglu
 
 test-versions: deps ## The integration tests against Postgres 14 to 18 (V='15 18' picks, T='differential' filters)
 	./tests/postgres-versions.sh $(V) -- $(T)
+
+screenshots: deps ## Pictures of the status page in headless Chromium, to be looked at: target/screenshots
+	$(CARGO) build --locked
+	PGLULL=$(TARGET)/debug/pglull ./tests/screenshots.sh $(TARGET)/screenshots
 
 bench: deps ## pglull beside PgBouncer and a blind forwarder, as ratios; at most 25 minutes (ONLY='null window', SAVE=1)
 	@./benches/install-pgbouncer.sh || true

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use pglull::app::Outside;
 use pglull::cli::args::{Cli, Command};
+use pglull::cli::manual;
 use pglull::cli::pgbouncer::{self, Classic};
 use pglull::config::{self, Config, LogFormat};
 use pglull::process::{background, handed, identity, notify::Notify, pidfile};
@@ -28,7 +29,7 @@ fn main() -> ExitCode {
         };
     }
     match Cli::parse().command {
-        Command::Check(args) => load(&args.file, false).map_or(ExitCode::from(cli::USAGE), |_| ExitCode::SUCCESS),
+        Command::Check(args) => check(&args.file, args.json),
         Command::Convert(args) => convert(&args.file),
         Command::Run(args) => match load(&args.file, false) {
             None => ExitCode::from(cli::USAGE),
@@ -37,6 +38,12 @@ fn main() -> ExitCode {
         Command::Demo(args) => block_on(1, demo::demo(args)),
         Command::Probe(args) => block_on(1, cli::probe(args)),
         Command::Admin(args) => block_on(1, cli::admin(args)),
+        Command::Top(args) => block_on(1, cli::top(args)),
+        Command::Completions(args) => print(&manual::completions(args.shell)),
+        Command::Man => match manual::page() {
+            Ok(page) => print(&page),
+            Err(error) => failed(&error.to_string()),
+        },
         Command::Window(command) => block_on(1, cli::window(*command)),
     }
 }
@@ -54,6 +61,24 @@ fn load(file: &Path, quiet: bool) -> Option<Config> {
             None
         }
     }
+}
+
+/// Writes to standard output; who closes it (`| head`) wants no more of it.
+fn print(text: &str) -> ExitCode {
+    let _ = io::stdout().write_all(text.as_bytes());
+    ExitCode::SUCCESS
+}
+
+/// Mistakes are exit code 2. What is in order is said too, on standard output.
+fn check(file: &Path, json: bool) -> ExitCode {
+    if json {
+        let loaded = config::load(file);
+        print(&format!("{}\n", cli::checked(file, &loaded)));
+        return if loaded.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(cli::USAGE) };
+    }
+    let Some(config) = load(file, false) else { return ExitCode::from(cli::USAGE) };
+    let (databases, warnings) = (config.databases.len(), config.warnings.len());
+    print(&format!("{}: no mistakes ({databases} databases, {warnings} warnings)\n", file.display()))
 }
 
 /// Nothing is written if there is any mistake.

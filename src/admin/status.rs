@@ -7,6 +7,7 @@ use super::console::{Answer, Env};
 use super::show;
 use super::table::Table;
 use crate::clock::rfc3339;
+use crate::ids::millis;
 use crate::page::{self, Facts, Grid, Overview};
 use crate::telemetry::http::Page;
 
@@ -50,6 +51,7 @@ fn overview(refresh: bool, env: &Env) -> Overview {
         now: rfc3339(SystemTime::now()),
         closing: env.front.is_closing(),
         clients: env.front.clients.count(),
+        period_ms: millis(env.front.clock.now().since(env.periods.older())),
         pools: grid(&Show::Pools, env),
         stats: grid(&Show::Stats, env),
         windows,

@@ -161,12 +161,16 @@ pub(super) fn refused(refusal: &Refusal) -> Problem {
 }
 
 fn denied(denied: Denied) -> Problem {
-    let code = match &denied {
-        Denied::Unknown(_) => sqlstate::UNDEFINED_OBJECT,
-        Denied::WrongToken(_) => sqlstate::INSUFFICIENT_PRIVILEGE,
-        Denied::Over { .. } | Denied::NotNow { .. } => sqlstate::NOT_IN_PREREQUISITE_STATE,
+    let (code, hint) = match &denied {
+        Denied::Unknown(_) => (sqlstate::UNDEFINED_OBJECT, "SHOW WINDOWS lists them.".to_owned()),
+        Denied::WrongToken(id) => {
+            let hint = format!("WINDOW OPEN answered the token, once. Without it, WINDOW ABORT {id} ends the window.");
+            (sqlstate::INSUFFICIENT_PRIVILEGE, hint)
+        }
+        Denied::Over { id, .. } => (sqlstate::NOT_IN_PREREQUISITE_STATE, format!("SHOW WINDOW {id} has its receipt.")),
+        Denied::NotNow { id, .. } => (sqlstate::NOT_IN_PREREQUISITE_STATE, format!("SHOW WINDOW {id} tells more.")),
     };
-    Report::new(code, denied.to_string()).hint("SHOW WINDOWS lists them.").into()
+    Report::new(code, denied.to_string()).hint(hint).into()
 }
 
 /// Follows a window until `enough`, telling the operator each phase. While the operator is there, the tenure is renewed;

@@ -8,9 +8,15 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+/// What the program's exit codes mean; `pgbouncer`'s command line has PgBouncer's own.
+pub(super) const EXIT_CODES: &str = "Exit codes:\n  \
+    0  done; of a window: the change is committed, or was before\n  \
+    1  failed, refused or aborted; of a window: the change is not made\n  \
+    2  asked for in a wrong way, or the configuration has mistakes; nothing was started";
+
 /// A connection pooler for PostgreSQL that turns a schema change from an outage into one slow query.
 #[derive(Debug, Parser)]
-#[command(name = "pglull", version, about, propagate_version = true, max_term_width = 100)]
+#[command(name = "pglull", version, about, propagate_version = true, max_term_width = 100, after_help = EXIT_CODES)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -23,7 +29,7 @@ pub enum Command {
     /// Run the proxy with this configuration
     Run(FileArgs),
     /// Check a configuration, report every mistake at once, start nothing
-    Check(FileArgs),
+    Check(CheckArgs),
     /// Write a pgbouncer.ini as our TOML, to standard output
     Convert(FileArgs),
     /// Show a schema change under live load, on a throwaway Postgres; leaves nothing behind
@@ -32,12 +38,87 @@ pub enum Command {
     Probe(super::probe::ProbeArgs),
     /// Send one command to the console of a running proxy
     Admin(AdminArgs),
+    /// Watch pools, clients, servers and windows live
+    Top(TopArgs),
     /// Change a schema while the clients wait, and look at such windows
     #[command(subcommand)]
     Window(Box<WindowCommand>),
+    /// Write what a shell needs to complete this command line, to standard output
+    Completions(CompletionsArgs),
+    /// Write the manual page, to standard output: pglull man | man -l -
+    Man,
 }
 
-/// The configuration file of `run` and `check`.
+/// The shells that completions are made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Shell {
+    /// bash: pglull completions bash > /etc/bash_completion.d/pglull
+    Bash,
+    /// zsh: pglull completions zsh > /usr/local/share/zsh/site-functions/_pglull
+    Zsh,
+    /// fish: pglull completions fish > ~/.config/fish/completions/pglull.fish
+    Fish,
+}
+
+/// Options of `pglull completions`.
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// Which shell
+    #[arg(value_enum, value_name = "SHELL")]
+    pub shell: Shell,
+}
+
+/// What `pglull top` begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TopView {
+    /// One line a pool
+    Pools,
+    /// One line a client
+    Clients,
+    /// One line a server
+    Servers,
+    /// The windows, the last first
+    Windows,
+}
+
+/// Options of `pglull top`.
+#[derive(Debug, Args)]
+pub struct TopArgs {
+    /// What to begin with; the keys 1 to 4 change it
+    #[arg(value_enum, value_name = "VIEW", default_value = "pools")]
+    pub view: TopView,
+    /// Show only lines with this text
+    #[arg(long, value_name = "TEXT")]
+    pub filter: Option<String>,
+    /// Sort by this column of the table; twice the same key of the keyboard turns the order
+    #[arg(long, value_name = "COLUMN")]
+    pub sort: Option<String>,
+    /// How often to look
+    #[arg(long, value_name = "SECONDS", default_value_t = 1.0, value_parser = period)]
+    pub every: f64,
+    /// Print one frame and end; no terminal is needed
+    #[arg(long)]
+    pub once: bool,
+    /// Everything as one JSON object, once
+    #[arg(long)]
+    pub json: bool,
+    /// Where the console is.
+    #[command(flatten)]
+    pub console: ConsoleArgs,
+}
+
+/// Options of `pglull check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Our TOML, or a pgbouncer.ini
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// The mistakes and warnings as one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The configuration file of `run` and `convert`.
 #[derive(Debug, Args)]
 pub struct FileArgs {
     /// Our TOML, or a pgbouncer.ini
@@ -62,8 +143,9 @@ pub struct DemoArgs {
 /// Where the console is.
 #[derive(Debug, Clone, Default, Args)]
 pub struct ConsoleArgs {
-    /// The console's own socket [default: /run/pglull/admin.sock, else ./pglull-admin.sock]
-    #[arg(long, env = "PGLULL_ADMIN_SOCKET", value_name = "PATH", global = true)]
+    /// The console's own socket [env: PGLULL_ADMIN_SOCKET] [default: /run/pglull/admin.sock, else ./pglull-admin.sock]
+    // Not clap's `env`: what stands in the environment must not speak against --url.
+    #[arg(long, value_name = "PATH", global = true)]
     pub socket: Option<PathBuf>,
     /// The console over a TCP listener instead; the password is taken from PGPASSWORD
     #[arg(long, value_name = "HOST:PORT", conflicts_with = "socket", global = true)]
@@ -346,6 +428,12 @@ fn time(text: &str) -> Result<String, String> {
     }
 }
 
+/// Accepts a number of seconds between looks.
+fn period(text: &str) -> Result<f64, String> {
+    let seconds = text.trim_end_matches('s').parse().ok().filter(|seconds| (0.1..=3600.0).contains(seconds));
+    seconds.ok_or_else(|| "expected seconds from 0.1 to 3600".to_owned())
+}
+
 /// Accepts names of checks; which there are is the proxy's to know.
 fn checks(text: &str) -> Result<String, String> {
     let fits = |c: char| c.is_ascii_lowercase() || matches!(c, ',' | '_');
@@ -358,11 +446,11 @@ fn checks(text: &str) -> Result<String, String> {
 
 /// Accepts a window's id: it must stand in a command without quotes, and in a file's name.
 fn window_id(text: &str) -> Result<String, String> {
-    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | ':');
     if (1..=64).contains(&text.len()) && text.chars().all(fits) && !text.starts_with(['-', '.']) {
         Ok(text.to_owned())
     } else {
-        Err("expected 1 to 64 letters, digits, - _ or ., not starting with - or .".to_owned())
+        Err("expected 1 to 64 letters, digits, - _ . or :, not starting with - or .".to_owned())
     }
 }
 
@@ -409,6 +497,12 @@ mod tests {
             "pglull window show w-1",
             "pglull window blockers",
             "pglull window blockers bench --json",
+            "pglull window show w:1",
+            "pglull check a.toml --json",
+            "pglull completions fish",
+            "pglull man",
+            "pglull top",
+            "pglull top clients --filter web --sort state --every 0.5 --once --json --socket /x",
         ] {
             assert!(parse(line).is_ok(), "{line}: {:?}", parse(line));
         }
@@ -435,6 +529,9 @@ mod tests {
             "pglull window apply bench a.sql --force a'b",
             "pglull demo --seconds 3",
             "pglull admin --socket /x --url h:1 SHOW POOLS",
+            "pglull completions tcsh",
+            "pglull top nothing",
+            "pglull top --every 0",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

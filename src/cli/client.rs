@@ -124,6 +124,12 @@ impl Rows {
         let at = self.columns.iter().position(|c| c == column)?;
         self.rows.first()?.get(at)?.as_deref()
     }
+
+    /// The value of one of its rows under this name; empty for NULL and for what is not there.
+    pub(crate) fn value<'a>(&self, row: &'a [Option<String>], column: &str) -> &'a str {
+        let at = self.columns.iter().position(|c| c == column);
+        at.and_then(|at| row.get(at)).and_then(Option::as_deref).unwrap_or_default()
+    }
 }
 
 trait Wire: AsyncRead + AsyncWrite + Unpin + Send {}

@@ -5,6 +5,7 @@
 
 pub mod args;
 pub mod client;
+pub mod manual;
 pub mod pgbouncer;
 pub mod probe;
 
@@ -19,6 +20,7 @@ mod reply;
 mod statement;
 mod table;
 mod term;
+mod top;
 mod window;
 
 use std::path::{Path, PathBuf};
@@ -27,12 +29,15 @@ use std::process::ExitCode;
 use args::{AdminArgs, ConsoleArgs};
 use client::{ClientError, Console, Endpoint, Login};
 
+use crate::config::{Config, Mistake};
+
 pub(crate) use apply::{Change, Ended, Interrupts, apply};
 pub(crate) use live::{receipt, seconds};
 pub use probe::probe;
 pub use reply::Report;
 pub(crate) use table::{pairs, render};
 pub(crate) use term::{View, err, out};
+pub use top::top;
 pub(crate) use window::new_id;
 pub use window::window;
 
@@ -51,10 +56,11 @@ pub(crate) struct Site {
 impl Site {
     /// From the options, the environment and what is there.
     pub(crate) fn find(args: &ConsoleArgs) -> Self {
+        let named = || std::env::var_os("PGLULL_ADMIN_SOCKET").filter(|path| !path.is_empty()).map(PathBuf::from);
         let endpoint = match (&args.url, &args.socket) {
             (Some(url), _) => Endpoint::Tcp(url.clone()),
             (None, Some(path)) => Endpoint::Unix(path.clone()),
-            (None, None) => Endpoint::Unix(default_socket(Path::exists)),
+            (None, None) => Endpoint::Unix(named().unwrap_or_else(|| default_socket(Path::exists))),
         };
         let password = std::env::var("PGPASSWORD").ok();
         Self { endpoint, login: Login { user: args.user.clone().unwrap_or_else(os_user), password } }
@@ -95,6 +101,23 @@ pub async fn admin(args: AdminArgs) -> ExitCode {
         }
         Err(error) => complain(&error),
     }
+}
+
+/// What a check of a configuration has come to, as JSON.
+#[must_use]
+pub fn checked(file: &Path, loaded: &Result<Config, Vec<Mistake>>) -> serde_json::Value {
+    let mistake = |mistake: &Mistake| {
+        serde_json::json!({
+            "file": mistake.file.display().to_string(), "line": mistake.line, "key": mistake.key,
+            "expected": mistake.expected, "got": mistake.got,
+        })
+    };
+    let (mistakes, warnings) = match loaded {
+        Ok(config) => (Vec::new(), config.warnings.clone()),
+        Err(mistakes) => (mistakes.iter().map(mistake).collect(), Vec::new()),
+    };
+    let file = file.display().to_string();
+    serde_json::json!({"file": file, "ok": loaded.is_ok(), "mistakes": mistakes, "warnings": warnings})
 }
 
 /// Says what went wrong and what can be done about it.

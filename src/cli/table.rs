@@ -104,21 +104,20 @@ pub(crate) fn pairs(list: &[(String, String)], width: usize) -> String {
     out
 }
 
-/// One JSON object a row. Numbers stay numbers, so that a reader need not convert them.
+/// One JSON object a row, a line each. Numbers stay numbers, so that a reader need not convert them.
 #[must_use]
 pub(crate) fn json(rows: &Rows) -> String {
-    let mut out = String::new();
-    for row in &rows.rows {
-        let object: serde_json::Map<String, serde_json::Value> = rows
-            .columns
-            .iter()
-            .zip(row)
-            .map(|(column, value)| (column.clone(), json_value(value.as_deref())))
-            .collect();
-        out.push_str(&serde_json::Value::Object(object).to_string());
-        out.push('\n');
-    }
-    out
+    objects(rows).iter().map(|object| format!("{object}\n")).collect()
+}
+
+/// One JSON object a row.
+#[must_use]
+pub(crate) fn objects(rows: &Rows) -> Vec<serde_json::Value> {
+    let object = |row: &Vec<Option<String>>| {
+        let pairs = rows.columns.iter().zip(row);
+        pairs.map(|(column, value)| (column.clone(), json_value(value.as_deref()))).collect()
+    };
+    rows.rows.iter().map(object).map(serde_json::Value::Object).collect()
 }
 
 /// A number, a nested document, or a string.

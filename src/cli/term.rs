@@ -3,7 +3,6 @@
 //! Writing never fails loudly: who closes our output (`| head`) wants no more of it, and the work goes on.
 
 use std::io::{IsTerminal, Write};
-use std::process::{Command, Stdio};
 
 use super::live::Style;
 use super::table::UNLIMITED;
@@ -28,16 +27,16 @@ pub(crate) fn width_out() -> usize {
     if std::io::stdout().is_terminal() { width() } else { UNLIMITED }
 }
 
-/// Characters a line of the terminal: what `COLUMNS` says, or what `stty` finds out.
+/// Characters a line of the terminal: what `COLUMNS` says, or what the terminal says.
 pub(crate) fn width() -> usize {
     let said = std::env::var("COLUMNS").ok().and_then(|c| c.parse().ok());
+    let asked = || crossterm::terminal::size().ok().map(|(columns, _)| usize::from(columns));
     said.or_else(asked).filter(|w| (20..10_000).contains(w)).unwrap_or(USUAL)
 }
 
-fn asked() -> Option<usize> {
-    let tty = std::fs::File::open("/dev/tty").ok()?;
-    let answer = Command::new("stty").arg("size").stdin(tty).stderr(Stdio::null()).output().ok()?;
-    String::from_utf8_lossy(&answer.stdout).split_whitespace().nth(1)?.parse().ok()
+/// Whether bold, dim and colours are wanted: `NO_COLOR` is the usual way to say no.
+pub(crate) fn colours() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
 }
 
 /// How progress is shown.
@@ -56,9 +55,8 @@ impl View {
         if plain || dumb || !std::io::stderr().is_terminal() {
             return Self::Lines;
         }
-        let colours = std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
         // One less than there is: a full last column makes some terminals wrap.
-        Self::Drawn(width() - 1, if colours { Style::Ansi } else { Style::Plain })
+        Self::Drawn(width() - 1, if colours() { Style::Ansi } else { Style::Plain })
     }
 }
 

@@ -1,6 +1,6 @@
 //! A window that runs: its phase, a clock against each bound, who is held, who blocks.
 
-use super::format::{count, time};
+use super::format::{count, counted, time};
 use super::html::{Html, Sheet, Side, cell};
 use super::{Facts, field};
 
@@ -21,10 +21,10 @@ pub(super) fn card(facts: &Facts) -> Html {
     way(facts.text("phase"), &mut html);
     clocks(facts, &mut html);
     let held = format!(
-        "{} clients held now, {} at most; {} transactions open",
-        count(facts.number("held_now")),
+        "{} held now, {} at most; {} open",
+        counted(facts.number("held_now"), "client"),
         count(facts.number("held_peak")),
-        count(facts.number("open_transactions"))
+        counted(facts.number("open_transactions"), "transaction")
     );
     html.element("p", "", &held);
     let found = facts.list("blockers");

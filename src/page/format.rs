@@ -34,6 +34,11 @@ pub(super) fn count(number: u64) -> String {
     out
 }
 
+/// So many of something.
+pub(super) fn counted(number: u64, what: &str) -> String {
+    format!("{} {what}{}", count(number), if number == 1 { "" } else { "s" })
+}
+
 /// Bytes in a second.
 pub(super) fn rate(bytes: u64) -> String {
     match bytes {
@@ -68,7 +73,11 @@ mod tests {
         }
         assert_eq!((micros(7).as_str(), micros(1_234).as_str(), micros(12_345).as_str()), ("7 µs", "1.2 ms", "12 ms"));
         assert_eq!((count(0).as_str(), count(1_234_567).as_str()), ("0", "1\u{202f}234\u{202f}567"));
-        assert_eq!((rate(9).as_str(), rate(1_500).as_str(), rate(2_500_000).as_str()), ("9 B/s", "1.5 kB/s", "2.5 MB/s"));
+        assert_eq!((counted(1, "client").as_str(), counted(0, "client").as_str()), ("1 client", "0 clients"));
+        assert_eq!(
+            (rate(9).as_str(), rate(1_500).as_str(), rate(2_500_000).as_str()),
+            ("9 B/s", "1.5 kB/s", "2.5 MB/s")
+        );
         assert_eq!(moment("2026-05-04T03:02:01.123Z"), "2026-05-04 03:02:01");
     }
 }

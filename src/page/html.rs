@@ -63,7 +63,9 @@ fn escape(text: &str, out: &mut String) {
             '\'' => out.push_str("&#39;"),
             '\n' => out.push('\n'),
             // Nothing that steers: control characters, and those that turn the direction of what follows.
-            c if c.is_control() || matches!(c, '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') => {
+            c if c.is_control()
+                || matches!(c, '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') =>
+            {
                 out.push('\u{fffd}');
             }
             c => out.push(c),

@@ -21,6 +21,8 @@ pub struct Overview {
     pub closing: bool,
     /// Everybody who is logged in.
     pub clients: usize,
+    /// What the averages of the traffic are of, in milliseconds.
+    pub period_ms: u64,
     /// `SHOW POOLS`
     pub pools: Grid,
     /// `SHOW STATS`
@@ -46,7 +48,8 @@ pub fn overview(about: &Overview) -> String {
         }
     }
     body.raw("<h2>Pools</h2>\n").add(&pools(&about.pools));
-    body.raw("<h2>Traffic <small>the last minute or two</small></h2>\n").add(&traffic(&about.stats));
+    body.raw("<h2>Traffic ").element("small", "", &format!("averages of the last {}", time(about.period_ms)));
+    body.raw("</h2>\n").add(&traffic(&about.stats));
     body.raw("<h2>Past windows</h2>\n").add(&past(&about.windows));
     foot(&mut body);
     // While clients wait, whoever looks wants to see it.
@@ -81,7 +84,7 @@ fn tiles(about: &Overview, html: &mut Html) {
     for (name, value) in [
         ("clients", count(about.clients as u64)),
         ("held", count(sum(&["cl_held"]))),
-        ("waiting for a server", count(sum(&["cl_waiting"]))),
+        ("waiting for a server", count(sum(&["cl_waiting"]).saturating_sub(sum(&["cl_held"])))),
         ("servers in use", format!("{} of {}", count(sum(&["sv_active"])), count(servers))),
         ("transactions/s", count(of("avg_xact_count"))),
         ("queries/s", count(of("avg_query_count"))),
@@ -134,7 +137,8 @@ fn pools(grid: &Grid) -> Html {
             cell(grid.at(row, "user")),
             state,
             number("cl_active"),
-            number("cl_waiting"),
+            // In PgBouncer's words, who is held waits too.
+            cell(&count(grid.number(row, "cl_waiting").saturating_sub(grid.number(row, "cl_held")))),
             number("cl_held"),
             cell(&micros(wait)),
             number("sv_active"),
@@ -191,7 +195,7 @@ fn past(grid: &Grid) -> Html {
         let mut link = Html::new();
         link.link(("/window/", grid.at(row, "id"), ""), grid.at(row, "id"));
         let mut reason = Html::new();
-        reason.element("span", "wide", grid.at(row, "reason"));
+        reason.element("span", "wide short", grid.at(row, "reason"));
         let took = |column: &str| cell(&time(grid.number(row, column)));
         vec![
             link,
@@ -210,6 +214,8 @@ fn past(grid: &Grid) -> Html {
 }
 
 pub(super) fn foot(html: &mut Html) {
-    html.raw("<footer>Read-only. Figures for machines: <a href=\"/metrics\">/metrics</a>. To do something: the console, or ");
+    html.raw(
+        "<footer>Read-only. Figures for machines: <a href=\"/metrics\">/metrics</a>. To do something: the console, or ",
+    );
     html.raw("<code>pglull window</code>.</footer>\n");
 }

@@ -138,7 +138,9 @@ fn listed(receipt: &serde_json::Value, html: &mut Html) {
 #[must_use]
 pub fn unknown(id: &str) -> String {
     let mut body = Html::new();
-    body.raw("<header><h1>No such window</h1><nav><a href=\"/\">all windows</a></nav></header>\n<p>There is no window ");
+    body.raw(
+        "<header><h1>No such window</h1><nav><a href=\"/\">all windows</a></nav></header>\n<p>There is no window ",
+    );
     body.element("code", "", id).raw(". The last 200 are kept, for 90 days; without <code>state_dir</code> ");
     body.raw("they are forgotten when pglull ends.</p>\n");
     page("no such window - pglull", None, &body)

@@ -96,7 +96,9 @@ fn whatever_stands_in_a_page_is_text() {
 #[test]
 fn an_overview_shows_what_it_was_given() {
     let page = overview(&evil());
-    for part in ["A window is running", "1.90 s of 2.00 s", "9.00 s left of 25.00 s", "12 clients held now", "content=\"1\""] {
+    for part in
+        ["A window is running", "1.90 s of 2.00 s", "9.00 s left of 25.00 s", "12 clients held now", "content=\"1\""]
+    {
         assert!(page.contains(part), "{part}: {page}");
     }
     // Nine tenths of the drain are over.

@@ -137,7 +137,10 @@ fn phases(receipt: &Receipt, scale: &Scale, out: &mut String) {
     for part in 0..=4_u64 {
         let at = scale.end / 4 * part + scale.end % 4 * part / 4;
         let x = scale.x(at);
-        let _ = writeln!(out, "<line x1=\"{x:.1}\" y1=\"{top}\" x2=\"{x:.1}\" y2=\"{bottom}\" class=\"grid\" stroke=\"#e5e5e5\"/>");
+        let _ = writeln!(
+            out,
+            "<line x1=\"{x:.1}\" y1=\"{top}\" x2=\"{x:.1}\" y2=\"{bottom}\" class=\"grid\" stroke=\"#e5e5e5\"/>"
+        );
         text(out, (x, bottom + 16.0), "class=\"faint\" text-anchor=\"middle\" fill=\"#444444\"", &format!("{at} ms"));
     }
 }
@@ -183,13 +186,19 @@ fn stalls(receipt: &Receipt, out: &mut String) {
         );
         if receipt.stalls.len() <= 20 || at % 4 == 0 {
             let place = (x + width.min(80.0) / 2.0, bottom + 16.0);
-            text(out, place, "class=\"faint\" text-anchor=\"middle\" fill=\"#444444\"", &format!("\u{2264}{}", bucket.up_to_ms));
+            text(
+                out,
+                place,
+                "class=\"faint\" text-anchor=\"middle\" fill=\"#444444\"",
+                &format!("\u{2264}{}", bucket.up_to_ms),
+            );
         }
     }
 }
 
 fn axis(out: &mut String, y: f64) {
-    let _ = writeln!(out, "<line x1=\"{LEFT}\" y1=\"{y}\" x2=\"{RIGHT}\" y2=\"{y}\" class=\"axis\" stroke=\"#444444\"/>");
+    let _ =
+        writeln!(out, "<line x1=\"{LEFT}\" y1=\"{y}\" x2=\"{RIGHT}\" y2=\"{y}\" class=\"axis\" stroke=\"#444444\"/>");
 }
 
 fn text(out: &mut String, (x, y): (f64, f64), attributes: &str, content: &str) {

@@ -61,8 +61,11 @@ pub struct Sources {
     /// Asked for each `/readyz`, on the event loop: must answer at once.
     pub readiness: Arc<dyn Fn() -> Readiness + Send + Sync>,
     /// Asked for every other path and its query, on a blocking thread: the page there, if there is one.
-    pub page: Arc<dyn Fn(&str, &str) -> Option<Page> + Send + Sync>,
+    pub page: Arc<Pages>,
 }
+
+/// From a path and a query to a page.
+pub type Pages = dyn Fn(&str, &str) -> Option<Page> + Send + Sync;
 
 /// Connections that are served at the same time.
 const CONNECTIONS_MAX: usize = 8;

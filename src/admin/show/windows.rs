@@ -7,7 +7,7 @@ use crate::admin::table::{Table, row};
 use crate::ids::millis;
 use crate::window::people;
 use crate::window::receipt::Blocker;
-use crate::window::registry::Handle;
+use crate::window::registry::{Denied, Handle};
 use crate::wire::reply::{Report, sqlstate};
 
 pub(super) fn windows(env: &Env) -> Table {
@@ -36,7 +36,9 @@ pub(super) fn windows(env: &Env) -> Table {
 
 pub(super) fn window(id: &str, env: &Env) -> Result<Table, Problem> {
     let found = env.registry.show(id);
-    let (receipt, handle) = found.map_err(|denied| Report::new(sqlstate::UNDEFINED_OBJECT, denied.to_string()))?;
+    let unknown =
+        |denied: Denied| Report::new(sqlstate::UNDEFINED_OBJECT, denied.to_string()).hint("SHOW WINDOWS lists them.");
+    let (receipt, handle) = found.map_err(unknown)?;
     let json = |value: Result<String, serde_json::Error>| value.unwrap_or_default();
     let closed = receipt.phase == "closed";
     let handle = handle.filter(|_| !closed);

@@ -207,6 +207,7 @@ async fn an_answer_that_nobody_takes_is_given_up() {
             String::new()
         }),
         readiness: Arc::new(|| Readiness::Ready(String::new())),
+        page: Arc::new(|_, _| None),
     };
     let within = Deadlines { render: PATIENCE, ..SHORT };
     let (stop, stopped) = oneshot::channel::<()>();
