@@ -2,7 +2,7 @@
 //! nothing to be clicked but links.
 //!
 //! Pure: tables of text go in, a page comes out; [`timeline`] draws receipts for the command line too. Whatever stands in
-//! those tables came from outside (names, addresses, SQL), so it reaches a page through [`html`] alone, which escapes it.
+//! those tables came from outside (names, addresses, SQL), so it reaches a page through `html` alone, which escapes it.
 
 mod card;
 mod format;
