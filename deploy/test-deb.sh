@@ -40,11 +40,11 @@ finish() {
 }
 trap finish EXIT
 in_tree() { chroot "$tree" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C HOME=/root DEBIAN_FRONTEND=noninteractive "$@"; }
-files() { (cd "$tree" && find . -xdev \( -path ./proc -o -path ./pg -o -path ./tmp -o -path ./var/log -o -path ./var/cache -o -path ./var/lib/dpkg \) -prune -o -print | LC_ALL=C sort); }
+files() { (cd "$tree" && find . -xdev \( -path ./proc -o -path ./run -o -path ./pg -o -path ./tmp -o -path ./var/log -o -path ./var/cache -o -path ./var/lib/dpkg \) -prune -o -print | LC_ALL=C sort); }
 
 step "a clean Debian 12"
 # shellcheck disable=SC2016  # the hook's own $1
-mmdebstrap --quiet --variant=minbase --include=adduser,systemd,postgresql-15,postgresql-client-15 \
+mmdebstrap --quiet --variant=minbase --include=adduser,procps,systemd,postgresql-15,postgresql-client-15 \
     --setup-hook='mkdir -p "$1/etc/postgresql-common"; echo "create_main_cluster = false" >"$1/etc/postgresql-common/createcluster.conf"' \
     bookworm "$tree" >"$work/mmdebstrap.log" 2>&1 || { tail -5 "$work/mmdebstrap.log"; cannot "mmdebstrap failed"; }
 mount -t proc proc "$tree/proc"
@@ -140,7 +140,9 @@ app -f - <"$work/talk" >"$work/answers" &
 client=$!
 exec 9>"$work/talk"
 echo "BEGIN; INSERT INTO notes VALUES ('across'); SELECT 'open';" >&9
-for _ in $(seq 100); do grep -q open "$work/answers" && break; sleep 0.1; done
+waiting() { [ "$(sql -c "SELECT count(*) FROM pg_stat_activity WHERE datname = 'shop' AND state = 'idle in transaction'")" = 1 ]; }
+for _ in $(seq 100); do waiting && break; sleep 0.1; done
+waiting || die "the client has no open transaction"
 before=${pids[-1]}
 in_tree dpkg -i /tmp/next.deb
 kill -0 "$before" || die "the upgrade has ended the process"
@@ -171,6 +173,7 @@ in_tree dpkg -r pglull
 files >"$work/after"
 left=$(comm -13 "$work/before" "$work/after" | grep -vE '^\./(etc/pglull(/|$)|var/lib/pglull(/|$)|etc/(passwd|group|shadow|gshadow|subuid|subgid)-)' || true)
 [ -z "$left" ] || die "left after the removal: $left"
+[ ! -e "$tree/run/pglull" ] || die "left after the removal: /run/pglull"
 in_tree test -e /etc/pglull/pglull.toml || die "the configuration is gone"
 
 step "purge"

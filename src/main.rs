@@ -189,6 +189,7 @@ fn log(config: &Config, quiet: bool) -> io::Result<Logs> {
     let format = match config.log_format {
         LogFormat::Text => Format::Text,
         LogFormat::Json => Format::Json,
+        LogFormat::Pgbouncer => Format::Bouncer,
     };
     let sink = Sink::new(quiet, config.logfile.as_deref())?;
     trace::install(format, config.level(), sink).map_err(io::Error::other)

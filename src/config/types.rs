@@ -217,7 +217,7 @@ section!(
         tcp_keepcnt: usize = Count("3");
         /// How long sent data may stay without an acknowledgement before the connection ends; a bare number is milliseconds, 0 is the kernel's choice.
         tcp_user_timeout: Option<Duration> = Millis("0");
-        /// Shape of log lines: text or json.
+        /// Shape of log lines: text, json, or pgbouncer for tools that read its log.
         log_format: LogFormat = Choice("text");
         /// Least important log lines that are written: error, warn, info, debug or trace.
         log_level: String = Level("info");

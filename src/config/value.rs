@@ -171,12 +171,14 @@ choice!(
 );
 choice!(
     /// The shape of log lines.
-    LogFormat, "text or json" {
+    LogFormat, "text, json or pgbouncer" {
         /// For people.
         #[default]
         Text = "text",
         /// One JSON object a line.
         Json = "json",
+        /// As PgBouncer writes it, for tools that read its log.
+        Pgbouncer = "pgbouncer",
     }
 );
 choice!(

@@ -249,7 +249,8 @@ impl Guest {
         let Asked { user, database, replication } = asked;
         let tls = self.stream.tls().map_or_else(|| "no".to_owned(), ToString::to_string);
         let replication = if *replication { "yes" } else { "no" };
-        tracing::info!(peer = %self.peer, "login attempt: db={database} user={user} tls={tls} replication={replication}");
+        let text = format!("login attempt: db={database} user={user} tls={tls} replication={replication}");
+        tracing::info!(peer = %self.peer, %database, %user, "{text}");
     }
 
     /// Whether the client may go on without TLS, if it does.

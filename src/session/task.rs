@@ -112,7 +112,8 @@ impl Session {
         if self.front.config().log_disconnections {
             let client = self.presence.client();
             let age = self.front.clock.now().since(client.connected_at).as_secs();
-            tracing::info!(client = client.id.0, database = %client.database, user = %client.user, "closing because: {reason} (age={age}s)");
+            let peer = &client.peer;
+            tracing::info!(client = client.id.0, database = %client.database, user = %client.user, %peer, "closing because: {reason} (age={age}s)");
         }
         if let Some(lease) = self.kept.take() {
             self.give_up(lease, true);

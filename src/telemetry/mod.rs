@@ -8,5 +8,6 @@
 pub mod http;
 pub mod metrics;
 pub mod seldom;
+mod shape;
 pub mod sink;
 pub mod trace;

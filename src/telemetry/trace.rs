@@ -1,4 +1,4 @@
-//! Logs: text or JSON lines.
+//! Logs: lines of text, of JSON, or in PgBouncer's shape.
 //!
 //! Whatever a client sends can end up in a field of a log line (its user name, application name, a
 //! statement), so every line passes `Visible`: one event is one line, and no control character reaches a
@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::path::Path;
 
+use super::shape::Bouncer;
 use super::sink::Sink;
 use tracing::Subscriber;
 use tracing_subscriber::EnvFilter;
@@ -22,6 +23,8 @@ pub enum Format {
     Text,
     /// One JSON object.
     Json,
+    /// `2026-01-01 00:00:00.000 UTC [pid] LOG C-0x1: database/user@address message field=value`
+    Bouncer,
 }
 
 /// Why the logs could not be set up.
@@ -107,6 +110,12 @@ where
             let handle = lines.reload_handle();
             (Box::new(lines.finish()), Box::new(move |filter| drop(handle.reload(filter))))
         }
+        Format::Bouncer => {
+            let lines = lines.event_format(Bouncer).with_writer(Visible { inner: writer, format });
+            let lines = lines.with_filter_reloading();
+            let handle = lines.reload_handle();
+            (Box::new(lines.finish()), Box::new(move |filter| drop(handle.reload(filter))))
+        }
         Format::Json => {
             let lines = lines.json().flatten_event(true).with_writer(Visible { inner: writer, format });
             let lines = lines.with_filter_reloading();
@@ -160,7 +169,7 @@ fn visible(line: &str, format: Format) -> String {
             (c, _) if !is_hidden(c) => out.write_char(c),
             // All of them are in the Basic Multilingual Plane, so one escape is enough for JSON.
             (c, Format::Json) => write!(out, "\\u{:04x}", u32::from(c)),
-            (c, Format::Text) => write!(out, "{}", c.escape_default()),
+            (c, _) => write!(out, "{}", c.escape_default()),
         };
     }
     out.push_str(end);
@@ -207,7 +216,7 @@ mod tests {
 
     #[test]
     fn hostile_fields_and_messages_stay_visible_on_one_line() {
-        for format in [Format::Text, Format::Json] {
+        for format in [Format::Text, Format::Json, Format::Bouncer] {
             let out = logged(format, "info", None, || {
                 tracing::info!(application_name = HOSTILE, "field");
                 tracing::info!(application_name = %HOSTILE, "display field");

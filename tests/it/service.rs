@@ -1,6 +1,7 @@
 //! As a service: sockets that systemd has opened, its watchdog, probes, and what tools ask that only want to know who is there.
 
 use std::fs;
+use std::io::Write as _;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt as _;
@@ -212,4 +213,41 @@ fn pg_isready_and_conninfo_of_psql() {
     proxy.signal(Signal::SIGTERM);
     eventually("it takes nobody any more", secs(10), || ready(&db.user, &db.name).0 != Some(0));
     client.close();
+}
+
+/// What pgbadger takes from PgBouncer's log: attempts, ends, errors. It is asked itself where it is installed.
+#[test]
+fn the_log_in_pgbouncers_shape_is_read_by_pgbadger() {
+    let db = Db::new();
+    let mut proxy = Spec::of(&db).text("log_format", "pgbouncer").text("auth_type", "scram-sha-256").start();
+    for _ in 0..5 {
+        proxy.client().login().close();
+    }
+    let mut liar = proxy.client();
+    liar.password = "wrong".to_owned();
+    liar.connect().err().unwrap();
+    proxy.signal(Signal::SIGTERM);
+    assert!(proxy.ended(secs(15)).success());
+    let (log, user) = (proxy.log(), format!("{}/{}@127.0.0.1:", db.name, db.user));
+    for line in log.lines().filter(|line| !line.starts_with("warning: ")) {
+        let (head, rest) = line.split_once(" UTC [").unwrap_or_else(|| panic!("{line}"));
+        assert!(head.len() == 23 && head.as_bytes()[10] == b' ' && head.as_bytes()[19] == b'.', "{line}");
+        let level = rest.split_whitespace().nth(1).unwrap();
+        assert!(["LOG", "WARNING", "ERROR"].contains(&level), "{line}");
+    }
+    let lines = |text: &str| log.lines().filter(|line| line.contains(text) && line.contains(&user)).count();
+    assert_eq!((lines(" login attempt: db="), lines(" closing because: client close request (age=")), (6, 5), "{log}");
+
+    let Ok(version) = Command::new("pgbadger").arg("--version").output() else {
+        let _ = writeln!(std::io::stderr(), "SKIPPED: pgbadger is not here");
+        return;
+    };
+    assert!(version.status.success());
+    let report = proxy.dir().join("report.json");
+    let mut pgbadger = Command::new("pgbadger");
+    pgbadger.args(["-q", "-f", "pgbouncer3", "-x", "json", "-o"]).arg(&report).arg(proxy.dir().join("log"));
+    let output = pgbadger.current_dir(proxy.dir()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report = fs::read_to_string(report).unwrap();
+    assert!(report.contains(&db.name) && report.contains(&db.user), "{report}");
 }
