@@ -133,7 +133,7 @@ step "upgrade: nobody is cut"
 mkdir "$work/next"
 dpkg-deb -R "$DEB" "$work/next"
 sed -i 's/^Version: .*/&+next/' "$work/next/DEBIAN/control"
-dpkg-deb --root-owner-group -b "$work/next" "$tree/tmp/next.deb" >/dev/null
+dpkg-deb --root-owner-group -Zgzip -z1 -b "$work/next" "$tree/tmp/next.deb" >/dev/null
 # A client with an open transaction across the upgrade.
 mkfifo "$work/talk"
 app -f - <"$work/talk" >"$work/answers" &
