@@ -24,7 +24,7 @@ build: deps ## The program, as it is shipped: target/release/pglull
 	$(CARGO) build --release --locked
 
 deb: deps ## The Debian package: target/debian (needs cargo-deb: cargo install --locked cargo-deb)
-	$(CARGO) deb --locked
+	./deploy/build-deb.sh
 
 test-deb: deps ## The package in a clean Debian 12 tree: install, run, upgrade, remove, purge (needs root, mmdebstrap, cargo-deb)
 	./deploy/test-deb.sh

@@ -8,7 +8,6 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 here=$PWD
-profile=${PROFILE:-release}
 step() { printf '\n== %s\n' "$*"; }
 cannot() { echo "cannot be tried here: $*" >&2; exit 3; }
 die() { echo "FAILED: $*" >&2; exit 1; }
@@ -21,9 +20,7 @@ done
 if [ -z "${DEB:-}" ]; then
     cargo deb --version >/dev/null 2>&1 || cannot "there is no cargo-deb (cargo install --locked cargo-deb)"
     step "cargo deb"
-    cargo deb --locked --profile "$profile" >/tmp/pglull-deb.$$
-    DEB=$(tail -1 /tmp/pglull-deb.$$)
-    rm -f /tmp/pglull-deb.$$
+    DEB=$(./deploy/build-deb.sh | tail -1)
 fi
 [ -r "$DEB" ] || die "no package $DEB"
 DEB=$(readlink -f "$DEB")
@@ -69,6 +66,9 @@ done
 [ "$(in_tree stat -c %U:%G /etc/pglull/users.txt)" = root:pglull ] || die "owner of users.txt"
 [ "$(in_tree stat -c %U:%G /var/lib/pglull)" = pglull:pglull ] || die "owner of /var/lib/pglull"
 [ ! -e "$tree/etc/systemd/system/multi-user.target.wants/pglull.service" ] || die "it is enabled without being asked"
+for path in man/man1/pglull.1.gz bash-completion/completions/pglull pglull/grafana/pglull.json doc/pglull/docs/changes.md; do
+    [ -s "$tree/usr/share/$path" ] || die "no /usr/share/$path"
+done
 in_tree pglull check /etc/pglull/pglull.toml
 
 step "systemd-analyze"

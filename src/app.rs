@@ -320,6 +320,8 @@ async fn signals(env: &Env, mut ending: watch::Receiver<Ending>, mut heard: Sign
 
 /// Waits until the process is asked to end, ends windows first, then waits for clients or servers.
 async fn close(env: &Env, mut ending: watch::Receiver<Ending>) {
+    /// How long connections that were accepted just before have to say who they are.
+    const GREETING: Duration = Duration::from_secs(1);
     let _ = ending.wait_for(|ending| *ending > Ending::Run).await;
     tracing::info!(how = ?*ending.borrow(), "shutting down");
     let since = env.front.clock.now();
@@ -331,10 +333,11 @@ async fn close(env: &Env, mut ending: watch::Receiver<Ending>) {
         period.tick().await;
         let how = *ending.borrow();
         let left = env.front.clients.count();
-        if left == 0 {
+        let waited = env.front.clock.now().since(since);
+        // Whoever is logging in is told; one that says nothing is not waited for.
+        if left == 0 && (env.front.logging_in() == 0 || waited >= GREETING) {
             return;
         }
-        let waited = env.front.clock.now().since(since);
         if env.front.config().shutdown_timeout.is_some_and(|bound| waited >= bound) {
             tracing::warn!(clients = left, "shutdown_timeout: ending although clients are connected");
             env.shutdown.send_replace(Ending::Now);

@@ -81,6 +81,12 @@ impl Front {
         }
     }
 
+    /// How many connections are logging in now, or have said nothing yet.
+    #[must_use]
+    pub fn logging_in(&self) -> usize {
+        guest_places(self.config().max_client_conn).saturating_sub(self.guests.available_permits())
+    }
+
     /// The configuration as it is now. Taken for one use, not kept: a reload puts another one in its place.
     #[must_use]
     pub fn config(&self) -> Arc<Config> {

@@ -12,10 +12,11 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
+use crate::bad_input::raw;
 use crate::support::postgres::{Db, cluster, tool};
 use crate::support::proxy::{Spec, binary, free_port};
 use crate::support::wait::{eventually, secs, until};
-use crate::support::wire::{Addr, Target};
+use crate::support::wire::{Addr, Target, ssl_request, startup};
 
 /// A folder with a configuration, as a package lays it out.
 struct Site {
@@ -213,6 +214,25 @@ fn pg_isready_and_conninfo_of_psql() {
     proxy.signal(Signal::SIGTERM);
     eventually("it takes nobody any more", secs(10), || ready(&db.user, &db.name).0 != Some(0));
     client.close();
+}
+
+/// Accepted just before the end: it gets a word that it can act on, not a connection that breaks.
+#[test]
+fn whoever_logs_in_while_it_ends_is_told() {
+    let db = Db::new();
+    let mut proxy = Spec::of(&db).start();
+    let (mut early, silent) = (raw(&proxy), raw(&proxy));
+    early.send(&ssl_request()).unwrap();
+    early.byte().unwrap();
+    proxy.signal(Signal::SIGINT);
+    eventually("it is not ready", secs(10), || !proxy.http("/readyz").0.contains("200"));
+    early.send(&startup(&[("user", &db.user), ("database", &db.name)])).unwrap();
+    let error =
+        until("an error", secs(5), || Some(early.recv().unwrap()).filter(|message| message.tag == b'E')).error();
+    assert_eq!((error.code.as_str(), error.message.as_str()), ("57P03", "pooler is shutting down"));
+    // One that says nothing does not keep the process.
+    assert!(proxy.ended(secs(15)).success());
+    drop(silent);
 }
 
 /// What pgbadger takes from PgBouncer's log: attempts, ends, errors. It is asked itself where it is installed.

@@ -9,7 +9,6 @@ use crate::clients::Client;
 use crate::config::PoolMode;
 use crate::pool::database::{Database, Pool};
 use crate::server::conn::Server;
-use crate::session::front::guest_places;
 
 /// Servers of these pools, those that are being opened not counted.
 fn servers<'a>(pools: impl Iterator<Item = &'a std::sync::Arc<Pool>>) -> usize {
@@ -80,8 +79,6 @@ pub(super) fn users(env: &Env) -> Table {
 
 pub(super) fn lists(env: &Env) -> Table {
     let mut table = of(&Show::Lists);
-    let places = guest_places(env.front.config().max_client_conn);
-    let logging_in = places.saturating_sub(env.front.guests.available_permits());
     let pools = all_pools(env);
     for (name, count) in [
         ("databases", env.front.databases.list().len()),
@@ -91,7 +88,7 @@ pub(super) fn lists(env: &Env) -> Table {
         ("peer_pools", 0),
         ("free_clients", 0),
         ("used_clients", env.front.clients.count()),
-        ("login_clients", logging_in),
+        ("login_clients", env.front.logging_in()),
         ("free_servers", 0),
         ("used_servers", servers(pools.iter())),
         ("dns_names", 0),

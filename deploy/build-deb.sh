@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# The Debian package: the program, completions for shells as the program itself writes them, and all of it packed by cargo-deb
+# (cargo install --locked cargo-deb). Prints the package's path. PROFILE=dev is faster to build. Called by `make deb`.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+profile=${PROFILE:-release}
+folder=$profile
+[ "$profile" != dev ] || folder=debug
+cargo build --locked --profile "$profile" >&2
+program=${CARGO_TARGET_DIR:-target}/$folder/pglull
+mkdir -p target/completions
+"$program" completions bash >target/completions/pglull.bash
+"$program" completions zsh >target/completions/_pglull
+"$program" completions fish >target/completions/pglull.fish
+cargo deb --locked --no-build --profile "$profile" "$@"
