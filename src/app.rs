@@ -58,6 +58,26 @@ pub enum StartError {
     State(#[from] BadStore),
 }
 
+impl StartError {
+    /// What the operator can do about it; empty where the error says so itself.
+    #[must_use]
+    pub fn advice(&self) -> &'static str {
+        let Self::Listen(error) = self else { return "" };
+        match error.kind() {
+            io::ErrorKind::AddrInUse => {
+                "another process listens there, perhaps another pglull (ss -ltnp names it): end it, or choose another port"
+            }
+            io::ErrorKind::AddrNotAvailable => "this machine has no such address (ip addr lists those it has)",
+            io::ErrorKind::PermissionDenied => {
+                "a port below 1024 needs the capability CAP_NET_BIND_SERVICE; a socket's folder must be writable for the user \
+                 that runs pglull"
+            }
+            io::ErrorKind::NotFound => "the folder of a socket must be there before",
+            _ => "",
+        }
+    }
+}
+
 /// What the process brings along from before there was a runtime.
 pub struct Outside {
     /// Its logs.

@@ -178,8 +178,12 @@ fn run(config: Config, quiet: bool) -> ExitCode {
         match app::run(config, outside).await {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                tracing::error!(%error, "cannot start");
-                if quiet { failed(&format!("cannot start: {error}")) } else { ExitCode::from(cli::FAILED) }
+                let why = match error.advice() {
+                    "" => error.to_string(),
+                    advice => format!("{error}: {advice}"),
+                };
+                tracing::error!("cannot start: {why}");
+                if quiet { failed(&format!("cannot start: {why}")) } else { ExitCode::from(cli::FAILED) }
             }
         }
     })

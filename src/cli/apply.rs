@@ -116,9 +116,8 @@ impl<'a> Show<'a> {
     /// Looks how it has ended, after this answer to what was sent and answered at these times.
     pub(super) async fn end(mut self, answer: Answer, (sent, answered): (SystemTime, SystemTime)) -> Ended {
         let status = final_status(self.site, self.id, &answer).await.or_else(|| self.watcher.last());
-        if let Some(status) = &status {
-            self.display.status(status);
-        }
+        // Its receipt says what was drawn, and more.
+        self.display.screen.clear();
         let answer = answer.map(|mut results| results.pop().unwrap_or_default());
         Ended { answer, status, sent, answered }
     }

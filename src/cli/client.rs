@@ -87,19 +87,27 @@ impl ClientError {
     #[must_use]
     pub fn advice(&self) -> String {
         match self {
-            Self::Connect { source, .. } => match source.kind() {
+            Self::Connect { source, endpoint } => match source.kind() {
                 std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => {
                     "is pglull running? name its socket with --socket PATH or PGLULL_ADMIN_SOCKET \
                      (the setting is admin_socket)"
                         .to_owned()
                 }
                 std::io::ErrorKind::PermissionDenied => "run this as the user that runs pglull, or as root".to_owned(),
+                // What resolving a name and reading an address come to.
+                _ if matches!(endpoint, Endpoint::Tcp(_)) => "--url takes HOST:PORT, such as 127.0.0.1:6432".to_owned(),
                 _ => String::new(),
             },
             Self::Silent { .. } => "look at the log of pglull; is it stopped or overloaded?".to_owned(),
             Self::Closed | Self::Io(_) => "`pglull window list` tells what has become of a window".to_owned(),
             Self::Protocol(_) => "check the path or the address".to_owned(),
             Self::Login(_) => "give the name with --user and the password in PGPASSWORD".to_owned(),
+            // Class 28: who we are is not believed, or not enough.
+            Self::Server(report) if report.hint.is_empty() && report.code.starts_with("28") => {
+                "give a name of admin_users or stats_users with --user, and its password in PGPASSWORD; \
+                 the console's own socket (--socket) asks for none"
+                    .to_owned()
+            }
             Self::Server(report) => report.hint.clone(),
             Self::Busy => "connect again".to_owned(),
         }

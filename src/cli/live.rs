@@ -76,17 +76,18 @@ pub(crate) enum Style {
 #[must_use]
 pub(crate) fn frame(status: &Status, width: usize, style: Style) -> Vec<String> {
     let mut lines = vec![
-        cut(&visible(&format!("window {} on {}", status.text("id"), status.text("database"))), width),
+        cut(&visible(&title(status)), width),
         way(status.text("phase"), width, style),
-        clock("drain", status.number("drain_ms"), status.number("drain_limit_ms"), width),
-        clock("apply", status.number("apply_ms"), status.number("apply_limit_ms"), width),
-        clock("hold", status.number("hold_ms"), status.number("hold_limit_ms"), width),
+        clock("drain", (status.number("drain_ms"), status.number("drain_limit_ms")), width, style),
+        clock("apply", (status.number("apply_ms"), status.number("apply_limit_ms")), width, style),
+        clock("hold", (status.number("hold_ms"), status.number("hold_limit_ms")), width, style),
+        clock("tenure", tenure(status), width, style),
         cut(&counts(status), width),
     ];
     let blockers = status.blockers();
     lines.extend(blockers.iter().take(BLOCKERS_SHOWN).map(|b| cut(&blocker(b), width)));
     // As many lines in every frame: what is drawn in place must not jump.
-    lines.resize(6 + BLOCKERS_SHOWN, String::new());
+    lines.resize(7 + BLOCKERS_SHOWN, String::new());
     let more = blockers.len().saturating_sub(BLOCKERS_SHOWN);
     lines.push(if more > 0 { cut(&format!("  and {more} more"), width) } else { String::new() });
     lines
@@ -114,19 +115,39 @@ fn way(current: &str, width: usize, style: Style) -> String {
     format!("  {}", drawn.join(" > "))
 }
 
-fn clock(name: &str, spent: Option<u64>, limit: Option<u64>, width: usize) -> String {
+fn title(status: &Status) -> String {
+    let elapsed = status.number("elapsed_ms").map(|ms| format!(", {}", seconds(ms))).unwrap_or_default();
+    format!("window {} on {}{elapsed}", status.text("id"), status.text("database"))
+}
+
+/// What is spent of the tenure, and all of it.
+fn tenure(status: &Status) -> (Option<u64>, Option<u64>) {
+    let limit = status.number("tenure_limit_ms");
+    let left = status.number("tenure_left_ms").filter(|_| limit.is_some_and(|limit| limit > 0));
+    (left.map(|left| limit.unwrap_or_default().saturating_sub(left)), limit)
+}
+
+fn clock(name: &str, (spent, limit): (Option<u64>, Option<u64>), width: usize, style: Style) -> String {
     let (spent, limit) = (spent.unwrap_or(0), limit.unwrap_or(0));
     let full = if limit == 0 { 0 } else { (spent.min(limit) as usize * BAR).div_ceil(limit as usize).min(BAR) };
     let bar = format!("{}{}", "█".repeat(full), "░".repeat(BAR - full));
     let bound = if limit == 0 { "no bound".to_owned() } else { format!("of {}", seconds(limit)) };
     let over = if limit > 0 && spent > limit { "  over" } else { "" };
-    cut(&format!("  {name:<6}{bar}  {} {bound}{over}", seconds(spent)), width)
+    let line = cut(&format!("  {name:<6} {bar}  {} {bound}{over}", seconds(spent)), width);
+    // What has not begun steps back, what is nearly over comes forward.
+    match style {
+        Style::Ansi if spent == 0 => format!("\x1b[2m{line}\x1b[0m"),
+        Style::Ansi if limit > 0 && spent.saturating_mul(10) >= limit.saturating_mul(9) => {
+            format!("\x1b[1m{line}\x1b[0m")
+        }
+        _ => line,
+    }
 }
 
 fn counts(status: &Status) -> String {
     let number = |key| status.number(key).unwrap_or(0);
     format!(
-        "  held   {} now, {} at most    open transactions {}",
+        "  held    {} now, {} at most    open transactions {}",
         number("held_now"),
         number("held_peak"),
         number("open_transactions")
@@ -153,15 +174,40 @@ pub(crate) fn seconds(ms: u64) -> String {
     if ms < 10_000 { format!("{:.2} s", ms as f64 / 1000.0) } else { format!("{:.1} s", ms as f64 / 1000.0) }
 }
 
+/// Milliseconds as they are while they are few: what a window costs is measured in them.
+fn exact(ms: u64) -> String {
+    if ms < 1_000 { format!("{ms} ms") } else { seconds(ms) }
+}
+
+/// One sentence for a change that was made: what it has cost whom.
+#[must_use]
+pub(crate) fn verdict(status: &Status) -> String {
+    let number = |key| status.number(key).unwrap_or(0);
+    let held = match number("held_total") {
+        0 => "nobody had to wait".to_owned(),
+        1 => format!("one client was held, for {}", exact(number("stall_max_ms"))),
+        all => format!("{all} requests were held, the longest for {}", exact(number("stall_max_ms"))),
+    };
+    let cut = match number("cut") {
+        0 => "nobody was disconnected".to_owned(),
+        cut => format!("{cut} cut, as the policy says"),
+    };
+    let took = exact(number("elapsed_ms"));
+    match status.text("outcome") {
+        "already_applied" => format!("already applied, in an earlier window: nothing was done, {held}"),
+        outcome => format!("{outcome} in {took}: {held}, {cut}"),
+    }
+}
+
 /// The receipt for the eye: what it was, how it ended, how long it took, who noticed.
 #[must_use]
 pub(crate) fn receipt(status: &Status) -> Vec<(String, String)> {
-    let time = |key: &str| status.number(key).map(seconds).unwrap_or_default();
+    let time = |key: &str| status.number(key).map(exact).unwrap_or_default();
     let of = |key: &str, limit: &str| match (status.number(key), status.number(limit)) {
         (Some(spent), Some(limit)) if limit > 0 => {
-            format!("{} of {}", seconds(spent), seconds(limit))
+            format!("{} of {}", exact(spent), exact(limit))
         }
-        (Some(spent), _) => seconds(spent),
+        (Some(spent), _) => exact(spent),
         (None, _) => String::new(),
     };
     let number = |key| status.number(key).unwrap_or(0);

@@ -39,6 +39,14 @@ pub(crate) fn colours() -> bool {
     std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
 }
 
+/// Told apart on standard error, where that can be.
+pub(crate) fn bold(text: &str) -> String {
+    match View::choose(false) {
+        View::Drawn(_, Style::Ansi) => format!("\x1b[1m{text}\x1b[0m"),
+        _ => text.to_owned(),
+    }
+}
+
 /// How progress is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum View {
@@ -71,6 +79,11 @@ impl Screen {
     pub(crate) fn draw(&mut self, lines: &[String]) {
         err(&redraw(self.drawn, lines));
         self.drawn = lines.len();
+    }
+
+    /// Takes away what is drawn.
+    pub(crate) fn clear(&mut self) {
+        self.draw(&[]);
     }
 
     /// Writes a line that stays, above what is drawn.

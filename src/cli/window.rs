@@ -11,8 +11,8 @@ use super::args::{ApplyArgs, ConsoleArgs, OpenArgs, RehearseArgs, ShowArgs, Wind
 use super::by_command::Unfit;
 use super::client::{ClientError, Rows};
 use super::files::{self, Script};
-use super::live::{receipt, receipt_json};
-use super::term::{View, err, out, width_out};
+use super::live::{receipt, receipt_json, verdict};
+use super::term::{View, bold, err, out, width_out};
 use super::{FAILED, Site, USAGE, by_command, complain, statement, table};
 use crate::page::timeline;
 
@@ -190,7 +190,12 @@ fn conclude(ended: &Ended, id: &str, json: bool) -> ExitCode {
         None => ended.answer.as_ref().map_or((), |rows| show_rows(rows, false)),
     }
     match &ended.answer {
-        _ if ended.applied() => ExitCode::SUCCESS,
+        _ if ended.applied() => {
+            if let Some(status) = &ended.status {
+                err(&format!("{}\n", bold(&verdict(status))));
+            }
+            ExitCode::SUCCESS
+        }
         Ok(_) => ExitCode::from(FAILED),
         Err(error) => {
             if !matches!(error, ClientError::Server(_)) && ended.status.is_none() {

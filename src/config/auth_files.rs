@@ -5,7 +5,7 @@
 use super::build::{Draft, Reader};
 use super::hba::{self, Method};
 use super::ident;
-use super::mistake::quoted;
+use super::mistake::{quoted, unread};
 use super::text::Place;
 use super::types::UserSecret;
 use super::userlist;
@@ -49,7 +49,7 @@ fn auth_file(draft: &mut Draft<'_>, read: Reader<'_>) {
 fn content(draft: &mut Draft<'_>, read: Reader<'_>, key: &str, path: &Path, secret: bool) -> Option<String> {
     match read(path) {
         Err(error) => {
-            let got = format!("{} ({})", quoted(&path.display().to_string()), error.to_string().escape_debug());
+            let got = format!("{} ({})", quoted(&path.display().to_string()), unread(&error));
             draft.mistake(&Place::Main, key, "a file that can be read", got);
             None
         }

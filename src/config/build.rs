@@ -181,7 +181,10 @@ impl<'a> Draft<'a> {
     fn unknown(&mut self, place: &Place, (key, value): (&str, &str), line: usize) {
         let path = place.path(key);
         let Some(why) = pgbouncer::why_ignored(place, key) else {
-            let expected = suggestion("a known key", key, keys_of(place).into_iter());
+            let mut expected = suggestion("a known key", key, keys_of(place).into_iter());
+            if expected == "a known key" {
+                expected.push_str(" (reference.toml lists them all)");
+            }
             return self.mistakes.add(line, &path, expected, quoted(key));
         };
         if self.format == Format::Toml {

@@ -5,7 +5,7 @@
 //! in the folder that the process was started in.
 
 use super::build::{Content, Reader};
-use super::mistake::{Mistakes, Origins, quoted};
+use super::mistake::{Mistakes, Origins, quoted, unread};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -77,7 +77,7 @@ impl Work<'_> {
             return Err((expected, quoted(name)));
         }
         let (path, content) = self.find(from, Path::new(name)).map_err(|error| {
-            let got = format!("{} ({})", quoted(name), error.to_string().escape_debug());
+            let got = format!("{} ({})", quoted(name), unread(&error));
             ("a file that can be read".to_owned(), got)
         })?;
         if content.world_readable {

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -44,6 +45,20 @@ pub(crate) fn one_line(text: &str) -> String {
         }
     }
     line
+}
+
+/// Why a file cannot be read, and what to do about it.
+pub(crate) fn unread(error: &io::Error) -> String {
+    let remedy = match error.kind() {
+        io::ErrorKind::NotFound => ": is the path right?",
+        io::ErrorKind::PermissionDenied => {
+            ": it must be readable for the user that runs pglull (chgrp, then chmod 640)"
+        }
+        io::ErrorKind::IsADirectory => ": name a file in it",
+        io::ErrorKind::InvalidData => ": save it as UTF-8 text",
+        _ => "",
+    };
+    format!("{}{remedy}", one_line(&error.to_string()))
 }
 
 /// Where the lines of a text come from that was put together from several files.

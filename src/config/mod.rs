@@ -78,7 +78,7 @@ fn unreadable(path: &Path, error: &io::Error) -> Vec<Mistake> {
         line: 1,
         key: "file".to_owned(),
         expected: "a file that can be read".to_owned(),
-        got: error.to_string(),
+        got: mistake::unread(error),
     }]
 }
 

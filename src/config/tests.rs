@@ -197,7 +197,7 @@ fn the_file_of_users() {
     let found = build(Path::new("pglull.toml"), GOOD, &gone).expect_err("mistakes");
     assert_eq!(
         found[0].to_string(),
-        "pglull.toml:2: auth_file: expected a file that can be read, got `users` (entity not found)"
+        "pglull.toml:2: auth_file: expected a file that can be read, got `users` (entity not found: is the path right?)"
     );
 
     let found = check_with(&with("listen_port = 0"), "nonsense\n").expect_err("mistakes");
@@ -307,10 +307,10 @@ x = y
             "5: databases.b: expected key=value pairs with blanks between, a value with blanks in 'single quotes', got something else after character 7 of the value",
             "6: databases.c.pasword: expected a known key, perhaps `password`, got `pasword`",
             "7: line: expected name = value, got something else",
-            "9: %include: expected a file that can be read, got `other.ini` (entity not found)",
+            "9: %include: expected a file that can be read, got `other.ini` (entity not found: is the path right?)",
             "10: listen_port: expected a port from 1 to 65535, got `6432 ; no comment here`",
             "13: server_tls_sslmode: expected disable, allow, prefer, require, verify-ca or verify-full, got `required`",
-            "14: colour: expected a known key, got `colour`",
+            "14: colour: expected a known key (reference.toml lists them all), got `colour`",
             "15: section: expected one of the sections [databases], [users], [pgbouncer], [pglull.window], perhaps `pgbouncer`, got `[pgbouncers]`",
         ]
     );
@@ -355,7 +355,7 @@ fn included_lines_stand_where_the_directive_stood() {
     assert_eq!(
         found(text),
         [
-            "/c/a.ini:3: colour: expected a known key, got `colour`",
+            "/c/a.ini:3: colour: expected a known key (reference.toml lists them all), got `colour`",
             "/c/p.ini:4: pool_mode: expected transaction, session or statement, got `fast`",
             "/c/sub/b.ini:1: max_client_conn: expected a whole number from 1 to 1000000, got `many`",
             "from-where-we-started.ini:1: databases.e.port: expected a port from 1 to 65535, got `x`",

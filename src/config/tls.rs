@@ -15,7 +15,7 @@ use rustls::sign::CertifiedKey;
 
 use super::auth_files::beside;
 use super::build::{Draft, Reader};
-use super::mistake::quoted;
+use super::mistake::{quoted, unread};
 use super::text::Place;
 use super::value::SslMode;
 
@@ -193,7 +193,7 @@ impl Keys {
 fn text(draft: &mut Draft<'_>, read: Reader<'_>, (name, path): (&str, &Path)) -> Option<super::build::Content> {
     read(path)
         .map_err(|error| {
-            let got = format!("{} ({})", quoted(&path.display().to_string()), error.to_string().escape_debug());
+            let got = format!("{} ({})", quoted(&path.display().to_string()), unread(&error));
             draft.mistake(&Place::Main, name, "a file that can be read", got);
         })
         .ok()

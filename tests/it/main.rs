@@ -16,6 +16,7 @@ mod bad_input;
 mod bad_input_login;
 mod cancel;
 mod cancel_race;
+mod cli;
 mod command_line;
 mod config_files;
 mod console;

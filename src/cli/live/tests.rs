@@ -16,6 +16,9 @@ const DRAINING: &[(&str, &str)] = &[
     ("hold_limit_ms", "10000"),
     ("drain_ms", "500"),
     ("hold_ms", "500"),
+    ("elapsed_ms", "520"),
+    ("tenure_limit_ms", "25000"),
+    ("tenure_left_ms", "20000"),
     ("held_now", "31"),
     ("held_peak", "32"),
     ("open_transactions", "2"),
@@ -29,12 +32,13 @@ const DRAINING: &[(&str, &str)] = &[
 #[test]
 fn a_frame_as_it_is_seen() {
     let expect = [
-        "window w-1 on bench",
+        "window w-1 on bench, 0.52 s",
         "  preflight > [draining] > holding > applying > healing > releasing",
-        "  drain ██████░░░░░░░░░░░░░░░░░░  0.50 s of 2.00 s",
-        "  apply ░░░░░░░░░░░░░░░░░░░░░░░░  0.00 s of 4.00 s",
-        "  hold  ██░░░░░░░░░░░░░░░░░░░░░░  0.50 s of 10.0 s",
-        "  held   31 now, 32 at most    open transactions 2",
+        "  drain  ██████░░░░░░░░░░░░░░░░░░  0.50 s of 2.00 s",
+        "  apply  ░░░░░░░░░░░░░░░░░░░░░░░░  0.00 s of 4.00 s",
+        "  hold   ██░░░░░░░░░░░░░░░░░░░░░░  0.50 s of 10.0 s",
+        "  tenure █████░░░░░░░░░░░░░░░░░░░  5.00 s of 25.0 s",
+        "  held    31 now, 32 at most    open transactions 2",
         "  waits for app · pg\\u{1b}[2J · 127.0.0.1:4711 · active · 0.48 s · UPDATE a",
         "  waits for b",
         "  waits for c",
@@ -50,7 +54,7 @@ fn every_frame_has_as_many_lines_and_none_is_too_wide() {
     for state in [&full, &aborting, &Status::default()] {
         for width in [10, 40, 79, 200] {
             let lines = frame(state, width, Style::Plain);
-            assert_eq!(lines.len(), 10);
+            assert_eq!(lines.len(), 11);
             assert!(lines.iter().all(|l| l.chars().count() <= width), "{width}: {lines:#?}");
         }
     }
@@ -71,7 +75,28 @@ fn ansi_adds_only_bold_and_dim() {
 fn nonsense_in_the_answer_is_shown_as_nothing() {
     let odd = status(&[("drain_ms", "soon"), ("blockers", "{"), ("apply_ms", "-3"), ("hold_ms", "NaN")]);
     assert_eq!((odd.number("drain_ms"), odd.number("apply_ms"), odd.number("hold_ms")), (None, None, None));
-    assert_eq!(frame(&odd, 80, Style::Plain).len(), 10);
+    assert_eq!(frame(&odd, 80, Style::Plain).len(), 11);
+}
+
+#[test]
+fn a_verdict_is_one_sentence() {
+    let of = |pairs: &[(&str, &str)]| verdict(&status(pairs));
+    assert_eq!(
+        of(&[
+            ("outcome", "applied"),
+            ("elapsed_ms", "140"),
+            ("held_total", "24"),
+            ("stall_max_ms", "50"),
+            ("cut", "0")
+        ]),
+        "applied in 140 ms: 24 requests were held, the longest for 50 ms, nobody was disconnected"
+    );
+    assert_eq!(
+        of(&[("outcome", "applied"), ("elapsed_ms", "9")]),
+        "applied in 9 ms: nobody had to wait, nobody was disconnected"
+    );
+    assert!(of(&[("outcome", "applied"), ("held_total", "1"), ("cut", "2")]).ends_with("2 cut, as the policy says"));
+    assert!(of(&[("outcome", "already_applied")]).contains("nothing was done"));
 }
 
 #[test]
