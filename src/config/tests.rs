@@ -369,7 +369,9 @@ fn included_lines_stand_where_the_directive_stood() {
     assert_eq!(found("[pgbouncer]\n%include\n%included x\n")[..2].len(), 2);
     let good =
         "[pgbouncer]\nauth_file = users\n[databases]\nd = host=h password=x\n%include sub/../from-where-we-started.ini";
-    assert!(found(good).iter().any(|m| m.contains("from-where-we-started.ini` (entity not found: is the path right?)")));
+    assert!(
+        found(good).iter().any(|m| m.contains("from-where-we-started.ini` (entity not found: is the path right?)"))
+    );
 }
 
 /// Everything that a configuration says, secrets included.
