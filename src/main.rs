@@ -199,11 +199,12 @@ fn log(config: &Config, quiet: bool) -> io::Result<Logs> {
     trace::install(format, config.level(), sink).map_err(io::Error::other)
 }
 
-/// Runs a future on a runtime with this many worker threads; 0 is one for each core. A single one is this thread itself: it
-/// waits for its sockets without anybody to wake.
+/// Runs a future on a runtime with this many worker threads; 0 is one for every four cores. A single one is this thread itself:
+/// it waits for its sockets without anybody to wake (`benches/NOTES.md` has the figures). The database needs the other cores
+/// where it is on the same machine, and one thread is as much as PgBouncer has.
 fn block_on(workers: usize, future: impl Future<Output = ExitCode>) -> ExitCode {
     let cores = || std::thread::available_parallelism().map_or(1, NonZero::get);
-    let workers = if workers == 0 { cores() } else { workers };
+    let workers = if workers == 0 { (cores() / 4).max(1) } else { workers };
     let mut builder = if workers == 1 {
         tokio::runtime::Builder::new_current_thread()
     } else {

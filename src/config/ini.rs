@@ -56,7 +56,7 @@ fn section(line: &str, number: usize, parsed: &mut Parsed) -> Header {
         Some("databases") => Header::Databases,
         Some("users") => Header::Users,
         Some("peers") => {
-            let why = "there are no peers: one process uses all processors (worker_threads)";
+            let why = "there are no peers: one process uses as many processors as worker_threads says";
             parsed.warnings.push((number, format!("[peers]: ignored: {why}")));
             Header::Idle
         }

@@ -94,6 +94,7 @@ impl Spec {
             .num("listen_port", u32::from(port))
             .text("unix_socket_dir", &dir.path().to_string_lossy())
             .text("admin_socket", &admin.to_string_lossy())
+            .workers()
             .text("metrics_addr", &format!("127.0.0.1:{metrics}"))
             .text("state_dir", &dir.path().join("state").to_string_lossy())
             .write(dir.path());

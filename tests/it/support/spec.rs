@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use super::postgres::{Db, cluster};
 use super::tls::{authority, postgres_with_tls};
@@ -86,6 +87,17 @@ impl Spec {
     pub(crate) fn num(mut self, key: &str, value: u32) -> Self {
         self.main.insert(key.to_owned(), value.to_string());
         self
+    }
+
+    /// One worker thread or two where the test does not say, by its name: one is what most installations run, and two find what
+    /// only threads do. `IT_WORKERS` is for all tests.
+    pub(crate) fn workers(self) -> Self {
+        if self.main.contains_key("worker_threads") {
+            return self;
+        }
+        let of_name = || thread::current().name().map_or(0, str::len) % 2 + 1;
+        let count = std::env::var("IT_WORKERS").map_or_else(|_| of_name(), |text| text.parse().unwrap());
+        self.num("worker_threads", u32::try_from(count).unwrap())
     }
 
     pub(crate) fn pool(self, size: u32) -> Self {
