@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
@@ -121,7 +121,12 @@ pub async fn run(config: Config, outside: Outside) -> Result<(), StartError> {
         catalog: Arc::new(Catalog::new(config.prepared_statement_memory)),
         metrics: Arc::new(ProxyMetrics::new(&recorder)),
         guests: Arc::new(Semaphore::new(guest_places(config.max_client_conn))),
-        door: Arc::new(Door { acceptor, closing: AtomicBool::new(false), crowd: Seldom::default() }),
+        door: Arc::new(Door {
+            acceptor,
+            closing: AtomicBool::new(false),
+            way: ArcSwapOption::empty(),
+            crowd: Seldom::default(),
+        }),
     };
     let registry = Registry::new(databases, clients, users, clock, left);
     let (shutdown, ending) = watch::channel(Ending::Run);

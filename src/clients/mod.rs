@@ -92,6 +92,7 @@ const UNKNOWN: u32 = u32::MAX;
 const CANCEL: u8 = 1;
 const LEAVE: u8 = 2;
 const LEAVE_AT_REST: u8 = 4;
+const MOVE: u8 = 8;
 
 /// Something that a client's task is told from outside.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -279,6 +280,22 @@ impl Client {
         lock(&self.farewell).get_or_insert(why);
         self.told.fetch_or(LEAVE_AT_REST, Ordering::AcqRel);
         self.waker.wake();
+    }
+
+    /// Asks it to go on in another process as soon as it is between transactions, or not to any more.
+    pub fn ask_to_move(&self, wanted: bool) {
+        if wanted {
+            self.told.fetch_or(MOVE, Ordering::AcqRel);
+            self.waker.wake();
+        } else {
+            self.told.fetch_and(!MOVE, Ordering::AcqRel);
+        }
+    }
+
+    /// Whether it is asked to go on in another process. Its task is woken if [`poll_told`](Self::poll_told) was asked before.
+    #[must_use]
+    pub fn is_to_move(&self) -> bool {
+        self.told.load(Ordering::Acquire) & MOVE != 0
     }
 
     /// For its own task: what it is told, once, as far as it counts for what the task does.

@@ -151,6 +151,21 @@ impl Clients {
         }
     }
 
+    /// Takes a client in that has logged in to another process of ours and was given this key there, without a limit. If its
+    /// number is somebody else's here, nobody can cancel its requests any more.
+    #[must_use]
+    pub fn take_over(self: &Arc<Self>, who: Entry, key: CancelKey) -> Presence {
+        self.count.fetch_add(1, Ordering::AcqRel);
+        let _ = take(&self.of_database, &who.database, None) && take(&self.of_user, &who.user, None);
+        if let dashmap::Entry::Vacant(place) = self.by_pid.entry(key.pid) {
+            let id = SessionId(self.last_id.fetch_add(1, Ordering::AcqRel) + 1);
+            let client = Arc::new(who.into_client(id, key));
+            place.insert(Arc::clone(&client));
+            return Presence { client, clients: Arc::clone(self) };
+        }
+        self.place(who)
+    }
+
     /// The client that was given this key; compared in constant time.
     #[must_use]
     pub fn by_key(&self, key: &CancelKey) -> Option<Arc<Client>> {

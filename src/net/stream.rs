@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -103,6 +104,19 @@ impl Stream {
             socket.set_tcp_user_timeout(Some(bound.min(USER_TIMEOUT_MAX)))?;
         }
         Ok(Self::Tcp(stream))
+    }
+
+    /// A connected socket, without TLS, that another process has accepted.
+    ///
+    /// # Errors
+    /// The kernel's; it is no stream socket.
+    pub fn adopt(socket: OwnedFd, watch: &TcpWatch) -> io::Result<Self> {
+        let socket = socket2::Socket::from(socket);
+        socket.set_nonblocking(true)?;
+        if socket.domain()? == socket2::Domain::UNIX {
+            return UnixStream::from_std(socket.into()).map(Self::Unix);
+        }
+        Self::tcp(TcpStream::from_std(socket.into())?, watch)
     }
 
     /// What is known of its TLS; `None` if it has none.

@@ -17,7 +17,7 @@ pub mod unnamed;
 use std::hash::{DefaultHasher, Hasher as _};
 
 /// What a Describe has told: of a statement its parameter types and result columns, of a portal the columns alone.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Digest {
     parameters: Option<u64>,
     columns: u64,

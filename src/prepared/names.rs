@@ -162,6 +162,19 @@ impl Names {
         });
     }
 
+    /// All names, and what they stand for; `None` while that depends on a batch that is on its way.
+    #[must_use]
+    pub fn settled(&self) -> Option<Vec<&Arc<Bound>>> {
+        self.named.values().map(|entry| entry.settled.as_ref().filter(|_| entry.pending.is_none())).collect()
+    }
+
+    /// A name that the client has given to another process of ours, and what it was told there of its shape.
+    pub fn restore(&mut self, name: &[u8], statement: Arc<Statement>, told: Option<Digest>) {
+        let bound = Bound { name: cut(name).into(), statement, told: Mutex::new(told) };
+        let entry = Entry { settled: Some(Arc::new(bound)), pending: None };
+        self.named.insert(cut(name).into(), entry);
+    }
+
     /// How many names there are.
     #[must_use]
     pub fn len(&self) -> usize {

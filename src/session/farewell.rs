@@ -25,6 +25,7 @@ pub(super) fn farewell(end: &End) -> (Option<Report>, String, &'static str) {
             (Some(Report::new(sqlstate::PROTOCOL_VIOLATION, text.clone())), text, "protocol_error")
         }
         End::Dismissed(report) => (Some(report.clone()), report.message.clone(), "dismissed"),
+        End::Moves => (None, "client goes on in another process".to_owned(), "moved"),
         End::Boundary(_) | End::Wants | End::Errand => (None, "internal".to_owned(), "internal"),
     }
 }

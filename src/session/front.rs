@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::Semaphore;
 
+use super::journey::Way;
 use super::lookup::Lookups;
 use crate::auth::users::Users;
 use crate::clients::Clients;
@@ -49,6 +50,8 @@ pub struct Door {
     pub acceptor: ArcSwap<Acceptor>,
     /// Set when nobody may log in any more.
     pub closing: AtomicBool,
+    /// Where clients go that are to go on in another process; `None` while none are.
+    pub way: ArcSwapOption<Way>,
     /// For the log: connections for which there was no place.
     pub crowd: Seldom,
 }

@@ -70,6 +70,8 @@ pub(super) enum End {
     Violation(u8),
     /// Somebody told the client to leave.
     Dismissed(Report),
+    /// The client goes on in another process.
+    Moves,
 }
 
 impl From<BadLength> for End {

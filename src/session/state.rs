@@ -1,6 +1,8 @@
 //! What of a client's session follows it from server to server: the names of its statements, its settings; and the traces of
 //! what does not.
 
+mod luggage;
+
 use std::sync::Arc;
 
 use bytes::BytesMut;

@@ -42,12 +42,12 @@ const DEAD_SERVERS: usize = 100;
 
 /// A client that is logged in. See the module's text.
 pub struct Session {
-    front: Front,
-    presence: Presence,
+    pub(super) front: Front,
+    pub(super) presence: Presence,
     pool: Arc<Pool>,
-    stream: Stream,
+    pub(super) stream: Stream,
     input: Flow,
-    state: Box<State>,
+    pub(super) state: Box<State>,
     /// For how long it keeps a server; as configured when it logged in.
     mode: PoolMode,
     /// The server that the client keeps: in session mode, or because of what is on it.
@@ -68,9 +68,20 @@ impl Session {
         pool: Arc<Pool>,
         (stream, input, asked): (Stream, Flow, Asked),
     ) -> Self {
+        let state = State::new(Arc::clone(&front.catalog), &pool, asked);
+        Self { input, ..Self::with_state(front, presence, pool, (stream, state)) }
+    }
+
+    pub(super) fn with_state(
+        front: Front,
+        presence: Presence,
+        pool: Arc<Pool>,
+        (stream, state): (Stream, State),
+    ) -> Self {
         let client = presence.client();
+        client.statements.store(state.names.len() as u64, Ordering::Relaxed);
         let mode = front.config().client_limits(&client.database, &client.user).pool_mode;
-        let state = Box::new(State::new(Arc::clone(&front.catalog), &pool, asked));
+        let (state, input) = (Box::new(state), Flow::default());
         Self { front, presence, pool, stream, input, state, mode, kept: None, timer: None, mid_answer: false }
     }
 
@@ -86,6 +97,9 @@ impl Session {
                 if self.kept.is_none()
                     && let Err(end) = std::future::poll_fn(|cx| self.poll_request(cx)).await
                 {
+                    if matches!(end, End::Moves) && !Box::pin(self.departs()).await {
+                        continue;
+                    }
                     break end;
                 }
                 if let Err(end) = Box::pin(self.transaction()).await {
@@ -118,7 +132,9 @@ impl Session {
         if let Some(lease) = self.kept.take() {
             self.give_up(lease, true);
         }
-        self.stream.close().await;
+        if !matches!(end, End::Moves) {
+            self.stream.close().await;
+        }
     }
 
     /// One turn: gets leave and a server, and serves until the transaction is over.
@@ -288,6 +304,8 @@ impl Session {
     fn poll_dismissed(&self, cx: &mut Context<'_>) -> Poll<Life<()>> {
         match self.presence.client().poll_told(cx, Doing::Resting) {
             Poll::Ready(Told::Leave(why)) => Poll::Ready(Err(End::Dismissed(why))),
+            // With half a message read it would have to be told too; it comes to its end first.
+            _ if self.presence.client().is_to_move() && self.input.is_empty() => Poll::Ready(Err(End::Moves)),
             Poll::Ready(Told::Cancel) | Poll::Pending => Poll::Pending,
         }
     }

@@ -120,6 +120,12 @@ impl Flow {
         self.rest == 0 && self.pending().is_empty()
     }
 
+    /// Whether nothing is in it, and no message is half through.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.buf.is_empty() && self.staged.is_empty() && self.rest == 0
+    }
+
     /// Whether a message has been let through of which bytes are still to come.
     #[must_use]
     pub const fn mid_message(&self) -> bool {
