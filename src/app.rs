@@ -1,45 +1,48 @@
 //! Wiring: builds every handle once, owns the order of start and shutdown. Nothing is decided here.
 
 mod doors;
+mod ending;
 
+use std::fs::File;
 use std::io;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinHandle;
 
+use self::ending::{Signals, answered, signals};
 use crate::admin::averages;
 use crate::admin::console::{self, Ending, Env};
 use crate::admin::exporter;
-use crate::admin::reload;
 use crate::admin::status;
 use crate::auth::users::Users;
 use crate::clients::{Clients, State};
 use crate::clock::Clock;
 use crate::config::{Config, Running};
-use crate::net::listen::Listener;
+use crate::net::listen::{Listener, Share};
 use crate::net::tls::accept::Acceptor;
 use crate::net::tls::connect::Connector;
 use crate::pool::databases::Databases;
 use crate::prepared::catalog::Catalog;
 use crate::process::handed::Handed;
 use crate::process::notify::{self, Notify};
+use crate::process::pidfile;
 use crate::session::front::{Door, Front, Via, guest_places};
 use crate::session::greet::{Greeted, greet};
 use crate::session::lookup::Lookups;
 use crate::session::overdue;
 use crate::telemetry::http::{self, Readiness, Sources};
 use crate::telemetry::metrics::{self, ProxyMetrics, Recorder, Totals, publish};
-use crate::telemetry::seldom::Seldom;
 use crate::telemetry::trace::Logs;
+use crate::upgrade::STATE;
+use crate::upgrade::taking::{self, Inheritance};
 use crate::window::registry::Registry;
 use crate::window::store::{BadStore, Store};
 use crate::window::watchdog::Watchdog;
-use crate::wire::reply::{Report, sqlstate};
 
 /// Why the proxy could not start, in words for the operator.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +56,9 @@ pub enum StartError {
     /// The metrics could not be set up.
     #[error("cannot set up metrics: {0}")]
     Metrics(String),
+    /// The process before this one has not said what it should.
+    #[error("cannot take over: {0}")]
+    Elder(io::Error),
     /// The records of windows cannot be read or written.
     #[error("{0}")]
     State(#[from] BadStore),
@@ -86,6 +92,8 @@ pub struct Outside {
     pub notify: Notify,
     /// Sockets that listen already.
     pub handed: Vec<Handed>,
+    /// The process to take over from.
+    pub elder: Option<UnixStream>,
     /// Called once, when clients are served.
     pub serving: Box<dyn FnOnce() + Send>,
 }
@@ -94,7 +102,43 @@ pub struct Outside {
 ///
 /// # Errors
 /// [`StartError`], before any client was served.
-pub async fn run(config: Config, outside: Outside) -> Result<(), StartError> {
+pub async fn run(config: Config, mut outside: Outside) -> Result<(), StartError> {
+    let mut inheritance = match outside.elder.take() {
+        None => None,
+        Some(elder) => Some(taking::inherit(elder).await.map_err(StartError::Elder)?),
+    };
+    let serving = match start(config, outside, inheritance.as_mut()).await {
+        Ok(serving) => serving,
+        Err(error) => {
+            if let Some(inheritance) = inheritance {
+                inheritance.fail(error.to_string()).await;
+            }
+            return Err(error);
+        }
+    };
+    let Serving { env, ending, heard, scraping, _watchdog } = serving;
+    match inheritance {
+        None => env.notify.ready(),
+        Some(inheritance) => take_over(inheritance, &env).await?,
+    }
+    signals(&env, ending, heard).await;
+    answered(&env).await;
+    scraping.abort();
+    tracing::info!("ended");
+    Ok(())
+}
+
+/// What runs from the start to the end.
+struct Serving {
+    env: Env,
+    ending: watch::Receiver<Ending>,
+    heard: Signals,
+    scraping: JoinHandle<()>,
+    _watchdog: Watchdog,
+}
+
+/// Builds everything, and begins to accept.
+async fn start(config: Config, outside: Outside, inheritance: Option<&mut Inheritance>) -> Result<Serving, StartError> {
     raise_descriptor_limit(&config);
     let running = Running::new(config);
     let config = running.get();
@@ -103,14 +147,21 @@ pub async fn run(config: Config, outside: Outside) -> Result<(), StartError> {
     let clients: Arc<Clients> = Arc::default();
     let users = Users::new(&config);
     users.warm_up();
-    let Outside { logs, notify, serving, handed } = outside;
-    let doors = doors::open(&config, handed)?;
-    let left = config.state_dir.as_deref().map(Store::open).transpose()?;
+    let Outside { logs, notify, serving, mut handed, .. } = outside;
+    let (inherited, lock) = inheritance
+        .map(|inheritance| (std::mem::take(&mut inheritance.doors), inheritance.state.take()))
+        .unwrap_or_default();
+    handed.extend(inherited);
+    let mut doors = doors::open(&config, handed)?;
+    let left = config.state_dir.as_deref().map(|dir| Store::open(dir, lock.map(File::from))).transpose()?;
+    if let Some((store, _)) = &left {
+        doors.shares.push(Share::of_file(STATE, store.share()?));
+    }
     let acceptor = ArcSwap::from_pointee(Acceptor::new(&config)?);
     let connector = Connector::new(&config)?;
     let databases = Databases::new(Arc::clone(&running), clock, recorder.clone(), connector);
     databases.warm(|role| users.credential(role));
-    let _watchdog = Watchdog::start(Arc::clone(&databases), clock)?;
+    let watchdog = Watchdog::start(Arc::clone(&databases), clock)?;
     let front = Front {
         running,
         clock,
@@ -121,21 +172,22 @@ pub async fn run(config: Config, outside: Outside) -> Result<(), StartError> {
         catalog: Arc::new(Catalog::new(config.prepared_statement_memory)),
         metrics: Arc::new(ProxyMetrics::new(&recorder)),
         guests: Arc::new(Semaphore::new(guest_places(config.max_client_conn))),
-        door: Arc::new(Door {
-            acceptor,
-            closing: AtomicBool::new(false),
-            way: ArcSwapOption::empty(),
-            crowd: Seldom::default(),
-        }),
+        door: Arc::new(Door::new(acceptor)),
     };
     let registry = Registry::new(databases, clients, users, clock, left);
     let (shutdown, ending) = watch::channel(Ending::Run);
-    let periods = Arc::default();
     // Before anybody can know that we are here: a signal without a handler ends the process.
     let heard = Signals::install()?;
-    let (logs, notify) = (Arc::new(logs), Arc::new(notify));
-    let answering = watch::Sender::default();
-    let env = Env { front: front.clone(), registry, periods, shutdown, answering, logs, notify };
+    let env = Env {
+        front: front.clone(),
+        registry,
+        periods: Arc::default(),
+        shutdown,
+        answering: watch::Sender::default(),
+        logs: Arc::new(logs),
+        notify: Arc::new(notify),
+        shares: Arc::new(doors.shares),
+    };
     tokio::spawn(averages::keep(env.clone()));
     for (listener, via) in doors.clients {
         tracing::info!(on = %listener.describe(), console_only = via == Via::AdminSocket, "listening");
@@ -148,15 +200,23 @@ pub async fn run(config: Config, outside: Outside) -> Result<(), StartError> {
     tokio::spawn(overdue::run(front));
     serving();
     env.registry.recover();
-    env.notify.ready();
     if let Some(within) = notify::watchdog() {
         tokio::spawn(show_life(within, env.clone()));
     }
-    signals(&env, ending, heard).await;
-    answered(&env).await;
-    scraping.abort();
-    tracing::info!("ended");
-    Ok(())
+    Ok(Serving { env, ending, heard, scraping, _watchdog: watchdog })
+}
+
+/// Takes clients over, and, when the process before this one lets nobody in any more, what the operating system knows it by.
+async fn take_over(inheritance: Inheritance, env: &Env) -> Result<(), StartError> {
+    let (owned, heir) = (inheritance.owned(), env.clone());
+    let yours = move || {
+        heir.shares.iter().zip(owned).for_each(|(share, ours)| share.set_ours(ours));
+        if let Some(Err(error)) = heir.front.config().pidfile.as_deref().map(pidfile::replace) {
+            tracing::warn!(%error, "the pidfile holds another process");
+        }
+        heir.notify.ready();
+    };
+    inheritance.serve(env.front.clone(), yours).await.map_err(StartError::Elder)
 }
 
 /// Shows systemd's watchdog that tasks are run and that no lock of a database is stuck; whoever hangs there is started anew.
@@ -179,12 +239,17 @@ async fn accept(listener: Listener, via: Via, env: Env, mut ending: watch::Recei
         let stop = async {
             match via {
                 Via::Listener => drop(ending.wait_for(|ending| *ending > Ending::Run).await),
-                Via::AdminSocket => drop(ending.wait_for(|ending| *ending == Ending::Now).await),
+                Via::AdminSocket => drop(ending.wait_for(|ending| ending.leaves_all_to_others()).await),
             }
         };
         tokio::select! {
             biased;
-            () = stop => return,
+            () = stop => {
+                // Another process accepts instead; if it dies, we go on.
+                if ending.wait_for(|ending| *ending != Ending::Moved).await.is_err() || *ending.borrow() > Ending::Run {
+                    return;
+                }
+            }
             accepted = listener.accept(|| env.front.config().tcp_watch()) => match accepted {
                 Ok(stream) => drop(tokio::spawn(serve(stream, via, env.clone()))),
                 Err(error) => {
@@ -224,7 +289,22 @@ fn turned_away(front: &Front) {
     }
 }
 
-async fn serve_http(listener: TcpListener, recorder: Recorder, env: Env) {
+async fn serve_http(listener: Listener, recorder: Recorder, env: Env) {
+    let mut ending = env.shutdown.subscribe();
+    // Scrapes go to the process that has taken over; if it dies, they come here again.
+    loop {
+        match listener.again() {
+            Ok(listener) => answer_http(listener, recorder.clone(), &env).await,
+            Err(error) => tracing::warn!(%error, "metrics are not served"),
+        }
+        let _ = ending.wait_for(|ending| *ending != Ending::Moved).await;
+        if *ending.borrow() > Ending::Run {
+            return;
+        }
+    }
+}
+
+async fn answer_http(listener: TcpListener, recorder: Recorder, env: &Env) {
     let mut ending = env.shutdown.subscribe();
     let (scraped, asked, looked) = (env.clone(), env.clone(), env.clone());
     let sources = Sources {
@@ -244,7 +324,7 @@ async fn serve_http(listener: TcpListener, recorder: Recorder, env: Env) {
         page: Arc::new(move |path, query| status::page(path, query, &looked)),
     };
     http::serve(listener, sources, async move {
-        let _ = ending.wait_for(|ending| *ending == Ending::Now).await;
+        let _ = ending.wait_for(|ending| ending.leaves_all_to_others()).await;
     })
     .await;
 }
@@ -291,112 +371,6 @@ fn publish_all(env: &Env) {
         }
     }
     env.front.metrics.publish_process();
-}
-
-/// The signals that mean something; none of them has its default effect any more.
-struct Signals {
-    hangup: Signal,
-    terminate: Signal,
-    interrupt: Signal,
-    quit: Signal,
-    user1: Signal,
-    user2: Signal,
-}
-
-impl Signals {
-    fn install() -> io::Result<Self> {
-        Ok(Self {
-            hangup: signal(SignalKind::hangup())?,
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            quit: signal(SignalKind::quit())?,
-            user1: signal(SignalKind::user_defined1())?,
-            user2: signal(SignalKind::user_defined2())?,
-        })
-    }
-}
-
-/// Takes signals and the console's `SHUTDOWN` until the process is to end. As PgBouncer 1.23 and later: TERM waits for
-/// clients, INT for servers, QUIT is at once; a second one of the first two is harder.
-async fn signals(env: &Env, mut ending: watch::Receiver<Ending>, mut heard: Signals) {
-    let wish = |wish: Ending| {
-        env.shutdown.send_modify(|now| *now = if *now >= wish { Ending::Now } else { wish });
-    };
-    let mut closing = Box::pin(close(env, env.shutdown.subscribe()));
-    loop {
-        tokio::select! {
-            biased;
-            () = &mut closing => return,
-            _ = ending.wait_for(|ending| *ending == Ending::Now) => {
-                env.notify.stopping();
-                env.front.door.closing.store(true, Ordering::Release);
-                dismiss_all(env).await;
-                return;
-            }
-            _ = heard.terminate.recv() => wish(Ending::WaitForClients),
-            _ = heard.interrupt.recv() => wish(Ending::WaitForServers),
-            _ = heard.quit.recv() => wish(Ending::Now),
-            _ = heard.hangup.recv() => drop(tokio::spawn(reload::signalled(env.clone()))),
-            _ = heard.user1.recv() => drop(tokio::spawn(console::pause_all(env.clone()))),
-            _ = heard.user2.recv() => drop(tokio::spawn(console::resume_all(env.clone()))),
-        }
-    }
-}
-
-/// Waits until the process is asked to end, ends windows first, then waits for clients or servers.
-async fn close(env: &Env, mut ending: watch::Receiver<Ending>) {
-    /// How long connections that were accepted just before have to say who they are.
-    const GREETING: Duration = Duration::from_secs(1);
-    let _ = ending.wait_for(|ending| *ending > Ending::Run).await;
-    tracing::info!(how = ?*ending.borrow(), "shutting down");
-    let since = env.front.clock.now();
-    env.notify.stopping();
-    env.front.door.closing.store(true, Ordering::Release);
-    env.registry.shut_down().await;
-    let mut period = tokio::time::interval(Duration::from_millis(20));
-    loop {
-        period.tick().await;
-        let how = *ending.borrow();
-        let left = env.front.clients.count();
-        let waited = env.front.clock.now().since(since);
-        // Whoever is logging in is told; one that says nothing is not waited for.
-        if left == 0 && (env.front.logging_in() == 0 || waited >= GREETING) {
-            return;
-        }
-        if env.front.config().shutdown_timeout.is_some_and(|bound| waited >= bound) {
-            tracing::warn!(clients = left, "shutdown_timeout: ending although clients are connected");
-            env.shutdown.send_replace(Ending::Now);
-            // What that means is seen to elsewhere.
-            return std::future::pending().await;
-        }
-        if how == Ending::WaitForServers {
-            // Those between transactions go now; the others at their next boundary.
-            env.front.clients.list().iter().for_each(|client| client.dismiss_at_rest(farewell()));
-        }
-    }
-}
-
-fn farewell() -> Report {
-    Report::new(sqlstate::ADMIN_SHUTDOWN, "pooler is shutting down")
-}
-
-async fn dismiss_all(env: &Env) {
-    env.registry.shut_down().await;
-    env.front.clients.list().iter().for_each(|client| client.dismiss(farewell()));
-    // Farewells are short; whoever does not read his does not keep the process.
-    let gone = async {
-        while env.front.clients.count() > 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    let _ = tokio::time::timeout(Duration::from_secs(1), gone).await;
-}
-
-/// Waits until the console has answered its commands: whoever runs a window is told how it ended.
-async fn answered(env: &Env) {
-    let mut answering = env.answering.subscribe();
-    let quiet = answering.wait_for(|count| *count == 0);
-    let _ = tokio::time::timeout(Duration::from_secs(1), quiet).await;
 }
 
 /// Every client and every server needs a descriptor; takes what the kernel allows and says if that is too little.

@@ -17,6 +17,7 @@ pub mod pool;
 pub mod process;
 pub mod server;
 pub mod session;
+pub mod upgrade;
 pub mod window;
 
 pub mod admin;

@@ -8,13 +8,14 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use pglull::app::Outside;
-use pglull::cli::args::{Cli, Command};
+use pglull::cli::args::{AdminArgs, Cli, Command, UpgradeArgs};
 use pglull::cli::manual;
 use pglull::cli::pgbouncer::{self, Classic};
 use pglull::config::{self, Config, LogFormat};
 use pglull::process::{background, handed, identity, notify::Notify, pidfile};
 use pglull::telemetry::sink::Sink;
 use pglull::telemetry::trace::{self, Format, Logs};
+use pglull::upgrade::taking;
 use pglull::{app, cli, demo};
 
 fn main() -> ExitCode {
@@ -38,6 +39,10 @@ fn main() -> ExitCode {
         Command::Demo(args) => block_on(1, demo::demo(args)),
         Command::Probe(args) => block_on(1, cli::probe(args)),
         Command::Admin(args) => block_on(1, cli::admin(args)),
+        Command::Upgrade(UpgradeArgs { console, json }) => {
+            let command = vec!["UPGRADE".to_owned()];
+            block_on(1, cli::admin(AdminArgs { console, json, command }))
+        }
         Command::Top(args) => block_on(1, cli::top(args)),
         Command::Completions(args) => print(&manual::completions(args.shell)),
         Command::Man => match manual::page() {
@@ -143,6 +148,10 @@ fn run(config: Config, quiet: bool) -> ExitCode {
         Ok(handed) => handed,
         Err(error) => return failed(&error.to_string()),
     };
+    let elder = match taking::elder() {
+        Ok(elder) => elder,
+        Err(error) => return failed(&format!("cannot take over: {error}")),
+    };
     if let Some(user) = &config.user
         && let Err(why) = identity::become_user(user)
     {
@@ -162,7 +171,11 @@ fn run(config: Config, quiet: bool) -> ExitCode {
     if identity::is_root() {
         tracing::warn!("running as root: give it a user of its own (user = NAME)");
     }
-    let _pidfile = match config.pidfile.as_deref().map(pidfile::Pidfile::take).transpose() {
+    let take = |path: &Path| match &elder {
+        None => pidfile::Pidfile::take(path),
+        Some(_) => Ok(pidfile::Pidfile::inherit(path)),
+    };
+    let _pidfile = match config.pidfile.as_deref().map(take).transpose() {
         Ok(taken) => taken,
         Err(error) => return failed(&error.to_string()),
     };
@@ -173,7 +186,7 @@ fn run(config: Config, quiet: bool) -> ExitCode {
             tracing::warn!(%error, "cannot let go of the terminal");
         }
     });
-    let outside = Outside { logs, notify: Notify::from_env(), handed, serving };
+    let outside = Outside { logs, notify: Notify::from_env(), handed, elder, serving };
     block_on(config.worker_threads, async {
         match app::run(config, outside).await {
             Ok(()) => ExitCode::SUCCESS,

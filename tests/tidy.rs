@@ -41,10 +41,12 @@ const ROOMS: &[(&str, &[&str])] = &[
     // A pool keeps what its servers log in with; it authenticates nobody.
     ("pool", &["ids", "error", "clock", "config", "telemetry", "wire", "prepared", "auth", "server", "clients"]),
     ("session", &["ids", "error", "clock", "config", "telemetry", "wire", "prepared", "auth", "net", "server", "clients", "pool"]),
+    // One process takes over from another.
+    ("upgrade", &["ids", "error", "clock", "config", "telemetry", "process", "wire", "prepared", "auth", "net", "server", "clients", "pool", "session"]),
     // A window moves pools, never sessions: whom a gate holds is the ledger's business.
     ("window", &["ids", "error", "clock", "config", "telemetry", "wire", "prepared", "auth", "net", "server", "clients", "pool"]),
-    ("admin", &["ids", "error", "clock", "config", "telemetry", "process", "wire", "prepared", "auth", "net", "server", "clients", "pool", "session", "window", "page"]),
-    ("app", &["ids", "error", "clock", "config", "telemetry", "process", "wire", "prepared", "auth", "net", "server", "clients", "pool", "session", "window", "page", "admin"]),
+    ("admin", &["ids", "error", "clock", "config", "telemetry", "process", "wire", "prepared", "auth", "net", "server", "clients", "pool", "session", "upgrade", "window", "page"]),
+    ("app", &["ids", "error", "clock", "config", "telemetry", "process", "wire", "prepared", "auth", "net", "server", "clients", "pool", "session", "upgrade", "window", "page", "admin"]),
     ("cli", &["ids", "error", "clock", "config", "telemetry", "wire", "page", "app"]),
     // The demo looks at the proxy from outside, as an operator and an application do.
     ("demo", &["ids", "error", "clock", "config", "telemetry", "wire", "app", "cli"]),
@@ -61,6 +63,8 @@ const PURE: &[(&str, &[&str])] = &[
     ("session/answers.rs", &["prepared", "server"]),
     ("session/messages.rs", &["prepared"]),
     ("session/probe.rs", &["prepared"]),
+    ("session/passport.rs", &["prepared"]),
+    ("upgrade/words.rs", &["auth", "config", "session"]),
     ("window/plan.rs", &[]),
     ("window/event.rs", &[]),
     ("window/machine.rs", &[]),

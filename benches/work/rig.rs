@@ -3,7 +3,6 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::task::{Context, Poll};
 
 use arc_swap::ArcSwap;
@@ -179,7 +178,7 @@ fn front(backend: u16, servers: usize) -> Result<Front> {
         catalog: Arc::new(Catalog::new(config.prepared_statement_memory)),
         metrics: Arc::new(ProxyMetrics::new(&recorder)),
         guests: Arc::new(Semaphore::new(guest_places(config.max_client_conn))),
-        door: Arc::new(Door { acceptor, closing: AtomicBool::new(false), crowd: Default::default() }),
+        door: Arc::new(Door::new(acceptor)),
     })
 }
 

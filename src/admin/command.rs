@@ -82,6 +82,8 @@ pub enum Command {
     Show(Show),
     /// `RELOAD`
     Reload,
+    /// `UPGRADE`
+    Upgrade,
     /// `SHUTDOWN [WAIT_FOR_SERVERS | WAIT_FOR_CLIENTS]`
     Shutdown(Shutdown),
     /// `KILL_CLIENT id`
@@ -325,7 +327,7 @@ Console usage
 	PAUSE [db] | RESUME [db] | RECONNECT [db] | WAIT_CLOSE [db] | KILL [db]
 	DISABLE db | ENABLE db | KILL_CLIENT id
 	SET key = value
-	RELOAD
+	RELOAD | UPGRADE
 	SHUTDOWN [WAIT_FOR_SERVERS|WAIT_FOR_CLIENTS]";
 
 /// Reads one command; a `;` may end it.

@@ -12,7 +12,9 @@ use super::command::{self, Command, CommandError, Role};
 use super::extended::Extended;
 use super::operator::Operator;
 use super::table::{Formats, Table, describe};
-use super::{reload, show, verbs, windows};
+use super::verbs::unless_interrupted;
+use super::{reload, show, upgrade, verbs, windows};
+use crate::net::listen::Share;
 use crate::pool::stats::Periods;
 use crate::process::notify::Notify;
 use crate::session::front::Front;
@@ -40,6 +42,8 @@ pub struct Env {
     pub logs: Arc<Logs>,
     /// The way to the service manager.
     pub notify: Arc<Notify>,
+    /// What listens, for a process that takes over.
+    pub shares: Arc<Vec<Share>>,
 }
 
 /// One command that is being carried out.
@@ -63,12 +67,22 @@ impl Drop for Answering {
 pub enum Ending {
     /// Not at all.
     Run,
+    /// Another process has taken over; this one ends when its last client has left or moved.
+    Moved,
     /// When all clients have left.
     WaitForClients,
     /// When all transactions have ended.
     WaitForServers,
     /// At once.
     Now,
+}
+
+impl Ending {
+    /// Whether not even the console takes anybody in any more.
+    #[must_use]
+    pub fn leaves_all_to_others(self) -> bool {
+        matches!(self, Self::Moved | Self::Now)
+    }
 }
 
 /// What a command comes to.
@@ -238,6 +252,7 @@ impl Console {
     }
 
     async fn carry_out(&mut self, command: Command, env: &Env) -> Result<Answer, Problem> {
+        unless_interrupted(upgrade::barred(&command, env), &mut self.operator).await??;
         match command {
             Command::Show(show) => show::show(&show, env),
             Command::Begin => {
@@ -258,6 +273,7 @@ impl Console {
             | Command::Disable { .. }
             | Command::Enable { .. }
             | Command::Shutdown(_) => verbs::run(command, &mut self.operator, env).await,
+            Command::Upgrade => upgrade::run(&mut self.operator, env).await,
             Command::Reload => reload::run(env).await,
             Command::Set { key, value } => reload::set_one(&key, &value, env).await,
             windows => windows::run(windows, &mut self.operator, env).await,

@@ -7,7 +7,7 @@ use super::command::{Command, WindowOptions};
 use super::console::{Answer, Env, Problem};
 use super::operator::{Interrupt, Operator};
 use super::table::{Column, Table, long, row, text};
-use super::{findings, rehearse, start, verbs};
+use super::{findings, rehearse, start, upgrade, verbs};
 use crate::config::WindowDefaults;
 use crate::pool::database::Database;
 use crate::pool::groups::Scope;
@@ -326,6 +326,7 @@ async fn pause(database: Option<String>, operator: &mut Operator, env: &Env) -> 
 
 /// `PAUSE` of everything, by a signal.
 pub(super) async fn pause_all(env: &Env) -> Result<Answer, Problem> {
+    upgrade::barred(&Command::Pause { database: None }, env).await?;
     drained(&begin_pauses(every_name(env), "SIGUSR1", env)?).await
 }
 

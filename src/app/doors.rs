@@ -7,19 +7,23 @@
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _};
 
-use tokio::net::TcpListener;
-
 use crate::config::Config;
-use crate::net::listen::Listener;
+use crate::net::listen::{Listener, Share};
 use crate::process::handed::Handed;
 use crate::session::front::Via;
+
+/// What the console's own socket is called among those that are handed over, and the one for scrapes.
+const ADMIN: &str = "admin";
+const METRICS: &str = "metrics";
 
 /// Everything that listens.
 pub(super) struct Doors {
     /// For clients, and for the console.
     pub(super) clients: Vec<(Listener, Via)>,
     /// For scrapes and probes.
-    pub(super) metrics: Option<TcpListener>,
+    pub(super) metrics: Option<Listener>,
+    /// All of them once more, for a process that takes over; those that were handed to us first, in their order.
+    pub(super) shares: Vec<Share>,
 }
 
 /// Opens everything first: an address in use is known before anybody is served.
@@ -27,9 +31,9 @@ pub(super) struct Doors {
 /// # Errors
 /// The kernel's, with the address or the name in the text.
 pub(super) fn open(config: &Config, handed: Vec<Handed>) -> io::Result<Doors> {
-    let mut doors = Doors { clients: Vec::new(), metrics: None };
-    for Handed { name, socket } in handed {
-        doors.take(&name, Listener::ready_made(socket).map_err(|error| named(&error, &name))?)?;
+    let mut doors = Doors { clients: Vec::new(), metrics: None, shares: Vec::new() };
+    for Handed { name, socket, path } in handed {
+        doors.take(&name, Listener::ready_made(socket, path).map_err(|error| named(&error, &name))?)?;
     }
     let has = |doors: &Doors, wanted: Via| doors.clients.iter().any(|(_, via)| *via == wanted);
     if has(&doors, Via::Listener) {
@@ -38,26 +42,26 @@ pub(super) fn open(config: &Config, handed: Vec<Handed>) -> io::Result<Doors> {
         doors.bind_clients(config)?;
     }
     if let Some(path) = config.admin_socket.as_deref().filter(|_| !has(&doors, Via::AdminSocket)) {
-        doors.clients.push((Listener::unix(path, 0o600, None)?, Via::AdminSocket));
+        doors.take(ADMIN, Listener::unix(path, 0o600, None)?)?;
     }
     if let Some(addr) = config.metrics_addr.filter(|_| doors.metrics.is_none()) {
         let bound = std::net::TcpListener::bind(addr)
-            .and_then(|listener| listener.set_nonblocking(true).and_then(|()| TcpListener::from_std(listener)));
-        let bound = bound
+            .and_then(|listener| Listener::ready_made(listener.into(), None))
             .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on metrics_addr {addr}: {error}")))?;
-        doors.metrics = Some(bound);
+        doors.take(METRICS, bound)?;
     }
     Ok(doors)
 }
 
 impl Doors {
     fn take(&mut self, name: &str, listener: Listener) -> io::Result<()> {
+        self.shares.push(listener.share(name)?);
         match (name, listener) {
-            ("metrics", Listener::Tcp(listener)) => self.metrics = Some(listener),
+            (METRICS, listener @ Listener::Tcp(_)) => self.metrics = Some(listener),
             // Its peers are known by their uid, which only a Unix socket tells.
-            ("admin", listener @ Listener::Unix(..)) => self.clients.push((listener, Via::AdminSocket)),
-            ("metrics", _) => return Err(named(&io::Error::other("expected a TCP socket"), name)),
-            ("admin", _) => return Err(named(&io::Error::other("expected a Unix socket"), name)),
+            (ADMIN, listener @ Listener::Unix(..)) => self.clients.push((listener, Via::AdminSocket)),
+            (METRICS, _) => return Err(named(&io::Error::other("expected a TCP socket"), name)),
+            (ADMIN, _) => return Err(named(&io::Error::other("expected a Unix socket"), name)),
             (_, listener) => self.clients.push((listener, Via::Listener)),
         }
         Ok(())
@@ -66,13 +70,12 @@ impl Doors {
     fn bind_clients(&mut self, config: &Config) -> io::Result<()> {
         for name in &config.listen_addr {
             for addr in resolve(name, config.listen_port)? {
-                self.clients.push((Listener::tcp(addr, config.listen_backlog)?, Via::Listener));
+                self.take("", Listener::tcp(addr, config.listen_backlog)?)?;
             }
         }
         if let Some(dir) = &config.unix_socket_dir {
             let path = dir.join(format!(".s.PGSQL.{}", config.listen_port));
-            let listener = Listener::unix(&path, config.unix_socket_mode, config.unix_socket_group.as_deref())?;
-            self.clients.push((listener, Via::Listener));
+            self.take("", Listener::unix(&path, config.unix_socket_mode, config.unix_socket_group.as_deref())?)?;
         }
         Ok(())
     }

@@ -45,6 +45,18 @@ impl fmt::Debug for Keys {
 }
 
 impl Keys {
+    /// Iterations, salt, ClientKey, ServerKey.
+    #[must_use]
+    pub fn parts(&self) -> (u32, &[u8], &[u8], &[u8]) {
+        (self.iterations, &self.salt, &self.client_key, &self.server_key)
+    }
+
+    /// From the same.
+    #[must_use]
+    pub fn of_parts(iterations: u32, salt: &[u8], client_key: &[u8], server_key: &[u8]) -> Self {
+        Self { iterations, salt: salt.into(), client_key: client_key.into(), server_key: server_key.into() }
+    }
+
     /// Are both the same?
     #[must_use]
     pub fn same(&self, other: &Self) -> bool {

@@ -38,6 +38,8 @@ pub enum Command {
     Probe(super::probe::ProbeArgs),
     /// Send one command to the console of a running proxy
     Admin(AdminArgs),
+    /// Have the program's new version take over from the running one; no client notices
+    Upgrade(UpgradeArgs),
     /// Watch pools, clients, servers and windows live
     Top(TopArgs),
     /// Change a schema while the clients wait, and look at such windows
@@ -167,6 +169,17 @@ pub struct AdminArgs {
     /// The console's command, such as 'SHOW POOLS' or 'PAUSE bench'
     #[arg(value_name = "COMMAND", required = true, num_args = 1..)]
     pub command: Vec<String>,
+}
+
+/// Options of `pglull upgrade`.
+#[derive(Debug, Args)]
+pub struct UpgradeArgs {
+    /// Where the console is.
+    #[command(flatten)]
+    pub console: ConsoleArgs,
+    /// The answer as a JSON object
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// The verbs of `pglull window`.

@@ -40,8 +40,8 @@ pub struct Classic {
 }
 
 /// What `-R` is answered.
-pub const NO_REBOOT: &str = "-R is not supported: there is no online restart. Start the new process when the old one has ended (SIGTERM waits for \
-     its clients); a changed configuration needs no restart, only RELOAD or SIGHUP";
+pub const NO_REBOOT: &str = "-R is not supported: 'pglull upgrade' has the program that is installed now take over from the running one, TLS or \
+     not; a changed configuration needs RELOAD or SIGHUP only";
 
 impl Classic {
     /// Reads a whole command line, the program's name first.

@@ -132,8 +132,7 @@ section!(
         max_user_client_connections: usize = Count("0");
         /// Lend the server that has rested longest instead of the one that was used last.
         server_round_robin: bool = Flag("false");
-        /// Threads that relay; 0 is one for every four cores, and one where there are fewer. One relays tens of thousands of
-        /// transactions a second, and each is the dearer the more threads there are.
+        /// Threads that relay; 0 is one for every four cores, and one where there are fewer. With more, each transaction costs more.
         worker_threads: usize = Count("0");
         /// How long a client waits for a server at most; 0 is for ever. Time held by a window does not count.
         query_wait_timeout: Option<Duration> = Timeout("120s");

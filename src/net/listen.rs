@@ -2,9 +2,11 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::unistd::Group;
 use tokio::net::{TcpListener, UnixListener};
@@ -25,12 +27,43 @@ pub enum Listener {
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
-    ours: bool,
+    ours: Arc<AtomicBool>,
+}
+
+/// A listening socket, as another process of ours gets it.
+#[derive(Debug)]
+pub struct Share {
+    /// What it is for: `admin`, `metrics`, or empty for clients. `state` does not listen: it is the lock of the state_dir.
+    pub name: String,
+    /// A copy of it.
+    pub socket: OwnedFd,
+    /// Its file, of a Unix socket: the name under which it was bound is another one.
+    pub path: Option<PathBuf>,
+    ours: Arc<AtomicBool>,
+}
+
+impl Share {
+    /// Another file of ours, by this name.
+    #[must_use]
+    pub fn of_file(name: &str, socket: OwnedFd) -> Self {
+        Self { name: name.to_owned(), socket, path: None, ours: Arc::default() }
+    }
+
+    /// Whether this process removes its file when it does not listen any more.
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
+        self.ours.load(Ordering::Acquire)
+    }
+
+    /// Makes its file this process's to remove, or another's.
+    pub fn set_ours(&self, ours: bool) {
+        self.ours.store(ours, Ordering::Release);
+    }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if self.ours {
+        if self.ours.load(Ordering::Acquire) {
             let _ = std::fs::remove_file(&self.path);
         }
     }
@@ -78,7 +111,7 @@ impl Listener {
             }
             std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(mode))?;
             std::fs::rename(&fresh, path)?;
-            Ok(Self::Unix(listener, SocketFile { path: path.to_owned(), ours: true }))
+            Ok(Self::Unix(listener, SocketFile { path: path.to_owned(), ours: Arc::new(true.into()) }))
         };
         bind().map_err(|error| named(&error, &format!("cannot listen on {}", path.display())))
     }
@@ -88,7 +121,7 @@ impl Listener {
     ///
     /// # Errors
     /// It is no listening TCP or Unix socket.
-    pub fn ready_made(socket: OwnedFd) -> io::Result<Self> {
+    pub fn ready_made(socket: OwnedFd, path: Option<PathBuf>) -> io::Result<Self> {
         let socket = socket2::Socket::from(socket);
         let stream = socket.r#type().is_ok_and(|kind| kind == socket2::Type::STREAM);
         if !stream || !socket.is_listener().unwrap_or(false) {
@@ -97,10 +130,35 @@ impl Listener {
         socket.set_nonblocking(true)?;
         let addr = socket.local_addr()?;
         if addr.is_unix() {
-            let path = addr.as_pathname().map(Path::to_owned).unwrap_or_default();
-            return Ok(Self::Unix(UnixListener::from_std(socket.into())?, SocketFile { path, ours: false }));
+            let path = path.or_else(|| addr.as_pathname().map(Path::to_owned)).unwrap_or_default();
+            return Ok(Self::Unix(UnixListener::from_std(socket.into())?, SocketFile { path, ours: Arc::default() }));
         }
         TcpListener::from_std(socket.into()).map(Self::Tcp)
+    }
+
+    /// The same socket, for another process; see [`Share`].
+    ///
+    /// # Errors
+    /// Out of descriptors.
+    pub fn share(&self, name: &str) -> io::Result<Share> {
+        let (socket, path, ours) = match self {
+            Self::Tcp(listener) => (listener.as_fd(), None, Arc::default()),
+            Self::Unix(listener, file) => (listener.as_fd(), Some(file.path.clone()), Arc::clone(&file.ours)),
+        };
+        Ok(Share { name: name.to_owned(), socket: socket.try_clone_to_owned()?, path, ours })
+    }
+
+    /// The same TCP socket once more, for whoever wants one of its own.
+    ///
+    /// # Errors
+    /// Out of descriptors; it is no TCP socket.
+    pub fn again(&self) -> io::Result<TcpListener> {
+        match self {
+            Self::Tcp(listener) => {
+                TcpListener::from_std(std::net::TcpListener::from(listener.as_fd().try_clone_to_owned()?))
+            }
+            Self::Unix(..) => Err(io::ErrorKind::Unsupported.into()),
+        }
     }
 
     /// Waits for the next connection, and then asks how it is to be watched. Cancel-safe.

@@ -4,6 +4,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
@@ -14,6 +15,8 @@ pub struct Handed {
     pub name: String,
     /// The socket.
     pub socket: OwnedFd,
+    /// The file of a Unix socket, where it is another than the socket's own name says.
+    pub path: Option<PathBuf>,
 }
 
 /// More than anybody means to hand over: a larger number is a mistake in the environment.
@@ -35,7 +38,7 @@ pub fn take() -> io::Result<Vec<Handed>> {
         fcntl(&socket, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).map_err(|error| {
             io::Error::new(io::Error::from(error).kind(), format!("handed socket {name:?}: {error}"))
         })?;
-        Ok(Handed { name, socket })
+        Ok(Handed { name, socket, path: None })
     };
     found.into_iter().map(own).collect()
 }

@@ -3,6 +3,7 @@
 //! Nothing here knows what the program does. All of it happens before the runtime and its threads exist, but for
 //! [`notify`], which only sends datagrams.
 
+pub mod again;
 pub mod background;
 pub mod handed;
 pub mod identity;

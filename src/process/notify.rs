@@ -48,6 +48,11 @@ impl Notify {
         self.send("WATCHDOG=1");
     }
 
+    /// From here on another process is the service; it says itself that it is ready.
+    pub fn main_pid(&self, pid: u32) {
+        self.send(&format!("MAINPID={pid}"));
+    }
+
     /// The end has begun.
     pub fn stopping(&self) {
         self.send("STOPPING=1\nSTATUS=waiting for clients to leave");

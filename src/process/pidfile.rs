@@ -51,6 +51,24 @@ impl Pidfile {
     }
 }
 
+impl Pidfile {
+    /// The file of a process that this one takes over from; it is that one's until it is [replaced](replace).
+    #[must_use]
+    pub fn inherit(path: &Path) -> Self {
+        Self(path.to_owned())
+    }
+}
+
+/// Puts this process into the file, whatever it holds: readers see the old number or the new one.
+///
+/// # Errors
+/// The kernel's.
+pub fn replace(path: &Path) -> io::Result<()> {
+    let fresh = path.with_extension(format!("{}.new", std::process::id()));
+    let replaced = fs::write(&fresh, format!("{}\n", std::process::id())).and_then(|()| fs::rename(&fresh, path));
+    replaced.map_err(|error| named(&error, "cannot write pidfile", path))
+}
+
 impl Drop for Pidfile {
     fn drop(&mut self) {
         let ours = fs::read_to_string(&self.0).is_ok_and(|text| text.trim() == std::process::id().to_string());

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::journey::Way;
 use super::lookup::Lookups;
@@ -17,6 +17,7 @@ use crate::pool::databases::Databases;
 use crate::prepared::catalog::Catalog;
 use crate::telemetry::metrics::ProxyMetrics;
 use crate::telemetry::seldom::Seldom;
+use crate::wire::startup::CancelKey;
 
 /// The process as a session sees it.
 #[derive(Clone)]
@@ -52,8 +53,34 @@ pub struct Door {
     pub closing: AtomicBool,
     /// Where clients go that are to go on in another process; `None` while none are.
     pub way: ArcSwapOption<Way>,
+    /// The process that came before this one, while it still serves clients.
+    pub elder: watch::Sender<Option<Elder>>,
+    /// An upgrade is under way: nothing may be held that the other process would not know of.
+    pub moving: AtomicBool,
     /// For the log: connections for which there was no place.
     pub crowd: Seldom,
+}
+
+impl Door {
+    /// Open, with these answers to those who ask for TLS.
+    #[must_use]
+    pub fn new(acceptor: ArcSwap<Acceptor>) -> Self {
+        Self {
+            acceptor,
+            closing: AtomicBool::new(false),
+            way: ArcSwapOption::empty(),
+            moving: AtomicBool::new(false),
+            elder: watch::Sender::default(),
+            crowd: Seldom::default(),
+        }
+    }
+}
+
+/// The process that came before this one.
+#[derive(Clone, Debug)]
+pub struct Elder {
+    /// Takes cancel requests for its clients.
+    pub cancels: mpsc::Sender<CancelKey>,
 }
 
 /// Connections that may be logging in besides as many as there may be clients: for cancel requests and probes.

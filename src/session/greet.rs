@@ -97,7 +97,7 @@ pub async fn greet(stream: Stream, front: &Front, via: Via) -> Greeted {
     match outcome {
         Ok(Step::Cancel(key)) => {
             // Outside of the log-in's bound: a cancel has its own.
-            cancel_request(&key, front).await;
+            cancel(&key, front).await;
             Greeted::Over
         }
         Err(Refusal::Gone) => Greeted::Over,
@@ -393,14 +393,18 @@ async fn negotiate(guest: &mut Guest, startup: &Startup) -> Result<(), Refusal> 
 }
 
 /// Passes a cancel request on to whoever it is for. Nothing is answered, whatever happens.
-async fn cancel_request(key: &CancelKey, front: &Front) {
+pub async fn cancel(key: &CancelKey, front: &Front) {
     if let Some(operator) = front.clients.operators().by_key(key) {
         // Its command is told, if one is waiting.
         let _ = operator.cancel();
         return;
     }
     let Some(client) = front.clients.by_key(key) else {
-        tracing::debug!(pid = key.pid, "cancel request with an unknown key");
+        // It may be for somebody whom the process before this one still serves.
+        let elder = front.door.elder.borrow().clone();
+        if elder.is_none_or(|elder| elder.cancels.try_send(key.clone()).is_err()) {
+            tracing::debug!(pid = key.pid, "cancel request with an unknown key");
+        }
         return;
     };
     let outcome = client.cancel();

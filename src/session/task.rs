@@ -20,7 +20,7 @@ use super::look::Look;
 use super::reject::reject;
 use super::relay::{End, Relay, check};
 use super::state::{State, forget_sequences};
-use super::wait::{Timer, Waited, Waiting, cancelled};
+use super::wait::{Timer, Waited, Waiting};
 use crate::clients::{Doing, Presence, Told};
 use crate::config::PoolMode;
 use crate::ids::Moment;
@@ -56,6 +56,15 @@ pub struct Session {
     timer: Timer,
     /// The client may have got half a message: what is written now would be taken for the rest of it.
     mid_answer: bool,
+}
+
+/// What an idle client is woken for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Wish {
+    /// It has begun to send a request.
+    Request,
+    /// It is to go on in another process.
+    Move,
 }
 
 /// What comes of a piece of a session's life.
@@ -94,15 +103,14 @@ impl Session {
             let connected = self.front.metrics.connected();
             let end = loop {
                 // A client that keeps its server may be sent something while it is idle: its turn listens to both.
-                if self.kept.is_none()
-                    && let Err(end) = std::future::poll_fn(|cx| self.poll_request(cx)).await
-                {
-                    if matches!(end, End::Moves) && !Box::pin(self.departs()).await {
-                        continue;
+                let mut wish = Wish::Request;
+                if self.kept.is_none() {
+                    match std::future::poll_fn(|cx| self.poll_wish(cx)).await {
+                        Ok(found) => wish = found,
+                        Err(end) => break end,
                     }
-                    break end;
                 }
-                if let Err(end) = Box::pin(self.transaction()).await {
+                if let Err(end) = Box::pin(self.turn(wish)).await {
                     break end;
                 }
             };
@@ -137,6 +145,14 @@ impl Session {
         }
     }
 
+    async fn turn(&mut self, wish: Wish) -> Life<()> {
+        match wish {
+            Wish::Request => self.transaction().await,
+            Wish::Move if self.departs().await => Err(End::Moves),
+            Wish::Move => Ok(()),
+        }
+    }
+
     /// One turn: gets leave and a server, and serves until the transaction is over.
     async fn transaction(&mut self) -> Life<()> {
         let kept = self.kept.is_some();
@@ -166,24 +182,6 @@ impl Session {
             }
         };
         self.after(lease, end, began).await
-    }
-
-    /// The request was cancelled while its server was made ready: nothing of it has reached that.
-    async fn cancelled(&mut self, mut lease: Lease) -> Life<()> {
-        let boundary = lease.server().and_then(|server| server.boundary());
-        match boundary {
-            Some(boundary) if self.mode == PoolMode::Session || !self.state.keeps.is_empty() => {
-                lease.rest(boundary);
-                self.kept = Some(lease);
-                self.reject_resting(&cancelled()).await
-            }
-            boundary => {
-                if let Some(boundary) = boundary {
-                    lease.release(boundary, false);
-                }
-                self.reject(&cancelled()).await
-            }
-        }
     }
 
     /// Books what a transaction took and decides where its server goes.
@@ -270,11 +268,11 @@ impl Session {
         }
     }
 
-    /// Ready when the client has begun to send a request. An idle client holds no buffer.
-    fn poll_request(&mut self, cx: &mut Context<'_>) -> Poll<Life<()>> {
+    /// Ready when the client has begun to send a request, or is to move. An idle client holds no buffer.
+    fn poll_wish(&mut self, cx: &mut Context<'_>) -> Poll<Life<Wish>> {
         loop {
             match self.look_for_request() {
-                Ok(true) => return Poll::Ready(Ok(())),
+                Ok(true) => return Poll::Ready(Ok(Wish::Request)),
                 Ok(false) => {}
                 Err(end) => return Poll::Ready(Err(end)),
             }
@@ -301,11 +299,11 @@ impl Session {
         }
     }
 
-    fn poll_dismissed(&self, cx: &mut Context<'_>) -> Poll<Life<()>> {
+    fn poll_dismissed(&self, cx: &mut Context<'_>) -> Poll<Life<Wish>> {
         match self.presence.client().poll_told(cx, Doing::Resting) {
             Poll::Ready(Told::Leave(why)) => Poll::Ready(Err(End::Dismissed(why))),
             // With half a message read it would have to be told too; it comes to its end first.
-            _ if self.presence.client().is_to_move() && self.input.is_empty() => Poll::Ready(Err(End::Moves)),
+            _ if self.presence.client().is_to_move() && self.input.is_empty() => Poll::Ready(Ok(Wish::Move)),
             Poll::Ready(Told::Cancel) | Poll::Pending => Poll::Pending,
         }
     }

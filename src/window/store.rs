@@ -4,7 +4,8 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -39,33 +40,49 @@ pub struct Store {
     dir: PathBuf,
     /// One record is written at a time.
     writing: Mutex<()>,
-    _lock: File,
+    lock: File,
 }
 
 impl Store {
     /// Takes the folder, makes it if it is not there, and reads what is in it. Records that cannot be read are given as
     /// far as their names tell, with the reason.
     ///
+    /// The lock may come from a process that this one takes over from; it is worth something if it is this folder's.
+    ///
     /// # Errors
     /// [`BadStore`].
-    pub fn open(dir: &Path) -> Result<(Self, Vec<Record>), BadStore> {
+    pub fn open(dir: &Path, inherited: Option<File>) -> Result<(Self, Vec<Record>), BadStore> {
         let unusable = |what| {
             let dir = dir.to_owned();
             move |error| BadStore::Unusable { dir, what, error }
         };
         DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(unusable("cannot make the folder"))?;
         let lock = writable(&dir.join(LOCK), false).map_err(unusable("cannot write to it"))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(BadStore::Taken(dir.to_owned())),
-            Err(TryLockError::Error(error)) => return Err(unusable("cannot lock it")(error)),
-        }
-        let store = Self { dir: dir.to_owned(), writing: Mutex::default(), _lock: lock };
+        let lock = match inherited.filter(|inherited| is_same(inherited, &lock)) {
+            Some(inherited) => inherited,
+            None => {
+                match lock.try_lock() {
+                    Ok(()) => {}
+                    Err(TryLockError::WouldBlock) => return Err(BadStore::Taken(dir.to_owned())),
+                    Err(TryLockError::Error(error)) => return Err(unusable("cannot lock it")(error)),
+                }
+                lock
+            }
+        };
+        let store = Self { dir: dir.to_owned(), writing: Mutex::default(), lock };
         // It is known now rather than at the first window.
         store.put(TEMPORARY, "").map_err(unusable("cannot write to it"))?;
         store.remove(&[TEMPORARY.to_owned()]);
         let records = store.read().map_err(unusable("cannot read it"))?;
         Ok((store, records))
+    }
+
+    /// The lock once more, for a process that takes over: it holds for as long as one of the two has it.
+    ///
+    /// # Errors
+    /// Out of descriptors.
+    pub fn share(&self) -> io::Result<OwnedFd> {
+        self.lock.try_clone().map(OwnedFd::from)
     }
 
     /// The records, the oldest first.
@@ -155,6 +172,12 @@ impl Store {
     }
 }
 
+/// Whether both are one file: the lock of an open file is each copy's, but no other opening's.
+fn is_same(one: &File, other: &File) -> bool {
+    let id = |file: &File| file.metadata().map(|data| (data.dev(), data.ino()));
+    matches!((id(one), id(other)), (Ok(one), Ok(other)) if one == other)
+}
+
 fn writable(path: &Path, empty: bool) -> io::Result<File> {
     OpenOptions::new().write(true).create(true).truncate(empty).mode(0o600).open(path)
 }
@@ -171,26 +194,26 @@ mod tests {
     fn what_is_written_is_found_again_and_replaced_whole() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a/b");
-        let (store, found) = Store::open(&path).unwrap();
+        let (store, found) = Store::open(&path, None).unwrap();
         assert_eq!(found, []);
         let (mut a, b) = (record("a"), record("b"));
         store.write(&a).unwrap();
         store.write(&b).unwrap();
         a.receipt.reason = "another".to_owned();
         store.write(&a).unwrap();
-        assert!(matches!(Store::open(&path), Err(BadStore::Taken(_))), "two processes have it");
+        assert!(matches!(Store::open(&path, None), Err(BadStore::Taken(_))), "two processes have it");
         drop(store);
-        let (store, found) = Store::open(&path).unwrap();
+        let (store, found) = Store::open(&path, None).unwrap();
         assert_eq!(found, [a, b.clone()]);
         store.remove(&[b.receipt.file_name()]);
         drop(store);
-        assert_eq!(Store::open(&path).unwrap().1.len(), 1);
+        assert_eq!(Store::open(&path, None).unwrap().1.len(), 1);
     }
 
     #[test]
     fn damaged_files_are_said_and_strange_ones_left_alone() {
         let dir = tempfile::tempdir().unwrap();
-        drop(Store::open(dir.path()).unwrap());
+        drop(Store::open(dir.path(), None).unwrap());
         for (name, bytes) in [
             ("20261122T081500.123Z-torn.record", &b"pglull record 1 sha256=00\n{}"[..]),
             ("20261122T081500.124Z-empty.record", b""),
@@ -201,7 +224,7 @@ mod tests {
             fs::write(dir.path().join(name), bytes).unwrap();
         }
         fs::create_dir(dir.path().join("20261122T081500.126Z-dir.record")).unwrap();
-        let found = Store::open(dir.path()).unwrap().1;
+        let found = Store::open(dir.path(), None).unwrap().1;
         let ids: Vec<_> = found.iter().map(|record| record.receipt.id.as_str()).collect();
         assert_eq!(ids, ["torn", "empty", "bytes", "dir"]);
         assert!(found.iter().all(|record| record.receipt.outcome == "unknown" && record.settled()));
@@ -211,12 +234,12 @@ mod tests {
     #[test]
     fn a_record_under_another_name_is_not_believed() {
         let dir = tempfile::tempdir().unwrap();
-        let (store, _) = Store::open(dir.path()).unwrap();
+        let (store, _) = Store::open(dir.path(), None).unwrap();
         store.write(&record("a")).unwrap();
         drop(store);
         fs::rename(dir.path().join(record("a").receipt.file_name()), dir.path().join(record("c").receipt.file_name()))
             .unwrap();
-        let found = Store::open(dir.path()).unwrap().1;
+        let found = Store::open(dir.path(), None).unwrap().1;
         assert!(found[0].receipt.reason.contains("another window"), "{found:?}");
     }
 }

@@ -189,7 +189,7 @@ fn what_goes_wrong_is_said_where_it_was_typed() {
     refused(&Site::new("colour = red"), &[], "pgbouncer.ini:14: colour: expected a known key");
     refused(&Site::new("disable_pqexec = 1"), &[], "0: simple queries cannot be refused here");
     let site = Site::new(FILES);
-    refused(&site, &["-R"], "there is no online restart");
+    refused(&site, &["-R"], "'pglull upgrade' has the program");
     refused(&site, &["-x"], "unexpected argument");
     refused(&site, &["-u", "no-such-user"], "");
     let _taken = std::net::TcpListener::bind(("127.0.0.1", site.port)).unwrap();

@@ -53,6 +53,7 @@ mod tls_servers;
 mod truth;
 mod truth_bank;
 mod truth_echo;
+mod upgrade;
 mod window;
 mod window_books;
 mod window_by_hand;

@@ -12,8 +12,7 @@ use crate::window::preflight::CHECKS;
 use std::time::Duration;
 
 /// What a command begins with.
-const COMMANDS: &str =
-    "SHOW, WINDOW, PAUSE, RESUME, RECONNECT, WAIT_CLOSE, KILL, KILL_CLIENT, DISABLE, ENABLE, SET, RELOAD or SHUTDOWN";
+const COMMANDS: &str = "SHOW, WINDOW, PAUSE, RESUME, RECONNECT, WAIT_CLOSE, KILL, KILL_CLIENT, DISABLE, ENABLE, SET, RELOAD, UPGRADE or SHUTDOWN";
 
 /// What `WITH (..)` takes.
 const OPTIONS: &str = "drain, apply, hold, tenure, stragglers, id, verify, force, also, users, applications, start_within, fire_drill or rollback";
@@ -95,6 +94,7 @@ impl Cursor<'_> {
             "select" => self.show("SELECT")?,
             "set" => self.set()?,
             "reload" => Command::Reload,
+            "upgrade" => Command::Upgrade,
             "shutdown" => self.shutdown()?,
             "suspend" => {
                 return Err(self.refuse("SUSPEND is not supported", "PAUSE holds clients, and so does WINDOW OPEN"));

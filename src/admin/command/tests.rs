@@ -31,6 +31,7 @@ fn commands() {
         ("RECONNECT/**/a", Reconnect { database: name("a") }),
         ("WAIT_CLOSE", WaitClose { database: None }),
         ("RELOAD;", Reload),
+        ("upgrade", Upgrade),
         ("SHUTDOWN", Shutdown(super::Shutdown::Now)),
         ("shutdown wait_for_servers", Shutdown(super::Shutdown::WaitForServers)),
         ("SHUTDOWN WAIT_FOR_CLIENTS", Shutdown(super::Shutdown::WaitForClients)),
@@ -183,7 +184,7 @@ fn shows() {
 
 #[test]
 fn mistakes_say_what_was_expected_and_where() {
-    const COMMANDS: &str = "expected SHOW, WINDOW, PAUSE, RESUME, RECONNECT, WAIT_CLOSE, KILL, KILL_CLIENT, DISABLE, ENABLE, SET, RELOAD or SHUTDOWN";
+    const COMMANDS: &str = "expected SHOW, WINDOW, PAUSE, RESUME, RECONNECT, WAIT_CLOSE, KILL, KILL_CLIENT, DISABLE, ENABLE, SET, RELOAD, UPGRADE or SHUTDOWN";
     for (text, position, message) in [
         ("hello", 1, format!("{COMMANDS}, got \"hello\"")),
         ("'hunter2'", 1, format!("{COMMANDS}, got a string")),

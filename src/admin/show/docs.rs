@@ -66,6 +66,11 @@ const COMMANDS: &[(&str, &str, &str)] = &[
     ("`ENABLE db`", "ENABLE db", "Undoes `DISABLE`."),
     ("`SET key = value`", "SET log_stats = 0", "Gives a setting another value until the next reload."),
     ("`RELOAD`", "RELOAD", "Reads the configuration again and puts it in force, whole or not at all."),
+    (
+        "`UPGRADE`",
+        "UPGRADE",
+        "Starts the program once more, from its file as it is now, and hands everything over: sockets that listen, and each client when it is between transactions. Nobody is refused or disconnected: `docs/upgrade.md`.",
+    ),
     ("`SHUTDOWN`", "SHUTDOWN", "Ends the process at once; windows are rolled back first."),
     (
         "`SHUTDOWN WAIT_FOR_SERVERS`",
@@ -96,7 +101,7 @@ const COMMANDS: &[(&str, &str, &str)] = &[
 ];
 
 const REFUSED: &str = "
-`SUSPEND` and `SHOW FDS` are refused: they served PgBouncer's online restart, which hands sockets to another process.
+`SUSPEND` and `SHOW FDS` are refused: they served PgBouncer's online restart; `UPGRADE` does all of it.
 
 ## Tables
 

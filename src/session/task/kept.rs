@@ -2,14 +2,33 @@
 
 use super::super::reject::reject;
 use super::super::relay::End;
-use super::super::wait::Waited;
+use super::super::wait::{Waited, cancelled};
 use super::{Life, Session};
+use crate::config::PoolMode;
 use crate::pool::lease::Lease;
 use crate::pool::ledger::Need;
 use crate::pool::wait::Begun;
 use crate::wire::reply::Report;
 
 impl Session {
+    /// The request was cancelled while its server was made ready: nothing of it has reached that.
+    pub(super) async fn cancelled(&mut self, mut lease: Lease) -> Life<()> {
+        let boundary = lease.server().and_then(|server| server.boundary());
+        match boundary {
+            Some(boundary) if self.mode == PoolMode::Session || !self.state.keeps.is_empty() => {
+                lease.rest(boundary);
+                self.kept = Some(lease);
+                self.reject_resting(&cancelled()).await
+            }
+            boundary => {
+                if let Some(boundary) = boundary {
+                    lease.release(boundary, false);
+                }
+                self.reject(&cancelled()).await
+            }
+        }
+    }
+
     /// A client that keeps its server: serves what comes between its transactions, and gets leave for the next.
     pub(super) async fn next_of_session(&mut self, mut lease: Lease) -> Life<Option<Lease>> {
         loop {

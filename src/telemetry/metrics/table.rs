@@ -128,7 +128,7 @@ metrics_table! {
     CLIENT_CONNECTIONS: Counter Count "pglull_client_connections_total" [] []
         "Clients that have logged in.";
     CLIENT_DISCONNECTIONS: Counter Count "pglull_client_disconnections_total" ["reason"]
-        ["client_close", "client_lost", "protocol_error", "server_error", "dismissed", "internal"]
+        ["client_close", "client_lost", "protocol_error", "server_error", "dismissed", "moved", "internal"]
         "Clients whose connections have ended, by reason; `dismissed` is an idle limit, a window's policy, the console or a shutdown.";
     LOGINS_FAILED: Counter Count "pglull_logins_failed_total" ["reason"]
         ["no_database", "bad_password", "not_allowed", "too_many_clients", "timeout", "protocol_error",

@@ -65,9 +65,10 @@ impl Spec {
         // Somebody else may take a port between our look and the proxy's.
         for _ in 0..5 {
             if let Some((child, dir, port, metrics, admin)) = self.clone().launch() {
-                let guard = guard(&child, dir.path());
+                let guard = guard(child.id(), dir.path());
                 return Proxy {
                     child,
+                    heir: None,
                     guard,
                     dir,
                     port,
@@ -136,9 +137,9 @@ kill -KILL "$1"
 rm -rf "$2"
 "#;
 
-fn guard(child: &Child, dir: &Path) -> Child {
+fn guard(pid: u32, dir: &Path) -> Child {
     Command::new("sh")
-        .args(["-c", GUARD, "it-guard", &child.id().to_string()])
+        .args(["-c", GUARD, "it-guard", &pid.to_string()])
         .arg(dir)
         .stdin(Stdio::piped())
         // Of its own, so that what ends a whole group does not end the guard first.
@@ -150,6 +151,8 @@ fn guard(child: &Child, dir: &Path) -> Child {
 /// A running proxy; dropping it kills it, and prints its log if the test fails.
 pub(crate) struct Proxy {
     child: Child,
+    /// The process that has taken over, if one has; it is no child of ours.
+    heir: Option<u32>,
     guard: Child,
     dir: TempDir,
     pub(crate) port: u16,
@@ -316,8 +319,37 @@ impl Proxy {
         body
     }
 
+    /// The process that serves.
+    pub(crate) fn pid(&self) -> u32 {
+        self.heir.unwrap_or(self.child.id())
+    }
+
+    fn raw_pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.pid()).unwrap())
+    }
+
+    /// `UPGRADE`, which must go well; from here on this is the process that has taken over. Returns the row of the answer, and
+    /// the process of before.
+    pub(crate) fn upgrade(&mut self) -> (BTreeMap<String, String>, u32) {
+        let row = self.admin("UPGRADE").maps().remove(0);
+        let before = self.pid();
+        self.heir = Some(row["pid"].parse().unwrap());
+        self.told = true;
+        let _ = self.guard.stdin.take().unwrap().write_all(b"done\n");
+        let _ = self.guard.wait();
+        self.guard = guard(self.pid(), self.dir.path());
+        (row, before)
+    }
+
+    /// Whether a process of before the last upgrade still runs.
+    pub(crate) fn lives(&mut self, pid: u32) -> bool {
+        // Ours is a zombie until we look.
+        let _ = self.child.try_wait();
+        Path::new(&format!("/proc/{pid}")).exists()
+    }
+
     fn proc_kib(&self, field: &str) -> u64 {
-        let text = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let text = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
         let line = text.lines().find(|line| line.starts_with(field)).unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
@@ -334,7 +366,7 @@ impl Proxy {
 
     /// CPU time used so far, in clock ticks (1/100 s).
     pub(crate) fn cpu_ticks(&self) -> u64 {
-        let text = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        let text = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
         let rest = text.rsplit_once(')').unwrap().1;
         let fields: Vec<&str> = rest.split_whitespace().collect();
         fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
@@ -342,7 +374,7 @@ impl Proxy {
 
     /// Open descriptors.
     pub(crate) fn descriptors(&self) -> usize {
-        fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
+        fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
     }
 
     pub(crate) fn log(&self) -> String {
@@ -359,13 +391,13 @@ impl Proxy {
 
     /// Sends a signal that does not end it.
     pub(crate) fn hangup(&self, signal: Signal) {
-        kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).unwrap();
+        kill(self.raw_pid(), signal).unwrap();
     }
 
     /// Sends a signal that ends it, now or later.
     pub(crate) fn signal(&mut self, signal: Signal) {
         self.told = true;
-        kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).unwrap();
+        kill(self.raw_pid(), signal).unwrap();
     }
 
     /// `kill -9`, and waits until it is gone.
@@ -383,7 +415,7 @@ impl Proxy {
         let mut command = binary();
         command.arg("run").arg(self.dir.path().join("pglull.toml")).stdin(Stdio::null());
         self.child = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
-        self.guard = guard(&self.child, self.dir.path());
+        self.guard = guard(self.child.id(), self.dir.path());
         self.told = false;
         let console = self.console();
         until("the console answers again", secs(15), || {
@@ -414,6 +446,9 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         let ended = self.child.try_wait();
+        if self.heir.is_some() {
+            let _ = kill(self.raw_pid(), Signal::SIGKILL);
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
         let _ = self.guard.stdin.take().unwrap().write_all(b"done\n");
