@@ -63,7 +63,12 @@ fn commands(of: &Command, text: &mut String) -> std::io::Result<()> {
         let name = command.get_bin_name().unwrap_or_else(|| command.get_name()).to_owned();
         text.push_str(&format!(".SS \"{}\"\n", name.replace('-', "\\-")));
         let mut out = Vec::new();
-        let man = Man::new(command.clone().disable_help_flag(true).disable_version_flag(true));
+        // Told once, at the top.
+        let usual = |argument: clap::Arg| {
+            let usual = matches!(argument.get_id().as_str(), "help" | "version");
+            argument.hide(usual)
+        };
+        let man = Man::new(command.clone().mut_args(usual));
         man.render_description_section(&mut out)?;
         man.render_synopsis_section(&mut out)?;
         man.render_options_section(&mut out)?;

@@ -7,12 +7,13 @@ use std::process::ExitCode;
 use std::time::SystemTime;
 
 use super::apply::{Change, Ended, apply, look};
-use super::args::{ApplyArgs, ConsoleArgs, OpenArgs, RehearseArgs, ShowArgs, WindowCommand};
+use super::args::{ApplyArgs, ConsoleArgs, ListArgs, OpenArgs, RehearseArgs, ShowArgs, WindowCommand};
 use super::by_command::Unfit;
 use super::client::{ClientError, Rows};
 use super::files::{self, Script};
 use super::live::{receipt, receipt_json, verdict};
 use super::term::{View, bold, err, out, width_out};
+use super::top::listing;
 use super::{FAILED, Site, USAGE, by_command, complain, statement, table};
 use crate::page::timeline;
 
@@ -31,7 +32,7 @@ pub async fn window(command: WindowCommand) -> ExitCode {
         WindowCommand::Abort(args) => {
             print(&args.console, &statement::steer("ABORT", &args.id, args.token.as_deref()), args.json).await
         }
-        WindowCommand::List(args) => print(&args.console, "SHOW WINDOWS", args.json).await,
+        WindowCommand::List(args) => list(args).await,
         WindowCommand::Show(args) => show(args).await,
         WindowCommand::Blockers(args) => {
             let database = args.database.as_deref().map(|d| format!(" {}", statement::name(d))).unwrap_or_default();
@@ -46,6 +47,25 @@ async fn print(console: &ConsoleArgs, command: &str, json: bool) -> ExitCode {
         Ok(results) => {
             for rows in &results {
                 show_rows(rows, json);
+            }
+            ExitCode::SUCCESS
+        }
+        Err(error) => complain(&error),
+    }
+}
+
+/// In a pipe everything; in a terminal what fits a line, the last window first, and the way to the rest.
+async fn list(args: ListArgs) -> ExitCode {
+    let width = width_out();
+    if args.json || width == table::UNLIMITED {
+        return print(&args.console, "SHOW WINDOWS", args.json).await;
+    }
+    match ask(&args.console, "SHOW WINDOWS").await {
+        Ok(results) => {
+            let rows = results.into_iter().next().unwrap_or_default();
+            out(&listing(&rows, width));
+            if !rows.rows.is_empty() {
+                err("pglull window show ID tells all of one\n");
             }
             ExitCode::SUCCESS
         }

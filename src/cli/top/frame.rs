@@ -27,6 +27,9 @@ impl Paper {
     }
 }
 
+/// The most lines that trouble takes.
+const TROUBLE_LINES: usize = 4;
+
 const BOLD: &str = "1";
 const DIM: &str = "2";
 const HEAD: &str = "7";
@@ -53,7 +56,8 @@ pub(super) fn frame(looked: &Looked, state: &State, place: &str, paper: Paper) -
     let mut lines = vec![paper.line(&head(looked, state, place), BOLD)];
     if let Some(trouble) = &looked.trouble {
         let since = if looked.data.is_some() { " (what follows is old)" } else { "" };
-        lines.push(paper.line(&format!("cannot connect, trying again{since}: {}", visible(trouble)), ALARM));
+        let told = format!("cannot connect, trying again{since}: {}", visible(trouble));
+        lines.extend(wrapped(&told, paper.width).iter().take(TROUBLE_LINES).map(|line| paper.line(line, ALARM)));
     }
     let endless = paper.height == usize::MAX;
     if state.help {
@@ -82,6 +86,23 @@ fn head(looked: &Looked, state: &State, place: &str) -> String {
     let ours = version.split_once('(').map_or("pglull", |(_, ours)| ours.trim_end_matches(')'));
     let still = if state.still { "  STANDS STILL" } else { "" };
     format!("{} at {place}, every {} s{still}", visible(ours), state.every.as_secs_f64())
+}
+
+/// Lines of whole words.
+fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let Some(line) = lines.last_mut() else { break };
+        if line.is_empty() {
+            line.push_str(word);
+        } else if line.chars().count() + 1 + word.chars().count() <= width {
+            line.push(' ');
+            line.push_str(word);
+        } else {
+            lines.push(word.to_owned());
+        }
+    }
+    lines
 }
 
 fn foot(state: &State) -> String {
@@ -210,6 +231,13 @@ fn chosen(rows: &Rows, state: &State) -> Vec<Vec<Value>> {
         values.reverse();
     }
     values
+}
+
+/// The windows in a terminal, the last first, without what there is no room for.
+pub(crate) fn listing(windows: &Rows, width: usize) -> String {
+    let state = State::new(TopView::Windows, None, std::time::Duration::ZERO);
+    let paper = Paper { width, height: usize::MAX, style: Style::Plain };
+    table(windows, &state, paper, usize::MAX).join("\n") + "\n"
 }
 
 fn table(rows: &Rows, state: &State, paper: Paper, room: usize) -> Vec<String> {

@@ -22,6 +22,7 @@ use super::live::Style;
 use super::term::{colours, out, width_out};
 use super::{FAILED, Interrupts, Site, USAGE, complain, err};
 use frame::Paper;
+pub(crate) use frame::listing;
 use look::{Looked, look_at, look_once};
 use screen::Screen;
 use state::{Next, State};

@@ -1,6 +1,8 @@
 //! The terminal while we have it: raw, its other screen, no cursor. Given back when this is dropped, and before a panic is told.
 
 use std::io::{self, Write as _};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossterm::event::{Event, KeyCode, KeyEventKind, KeyModifiers};
 use crossterm::terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode, size};
@@ -12,19 +14,23 @@ use super::state::Key;
 const USUAL: (usize, usize) = (80, 24);
 
 /// Ours, until it is dropped.
-pub(super) struct Screen;
+pub(super) struct Screen {
+    /// Whether it is given back: a second time would move the cursor over what has been told since.
+    back: Arc<AtomicBool>,
+}
 
 impl Screen {
     /// Takes the terminal.
     pub(super) fn take() -> io::Result<Self> {
-        let before = std::panic::take_hook();
+        let back = Arc::new(AtomicBool::new(false));
+        let (before, told) = (std::panic::take_hook(), Arc::clone(&back));
         std::panic::set_hook(Box::new(move |panic| {
-            give_back();
+            give_back(&told);
             before(panic);
         }));
         enable_raw_mode()?;
         // From here on it is given back, whatever fails.
-        let screen = Self;
+        let screen = Self { back };
         execute!(io::stdout(), EnterAlternateScreen, cursor::Hide)?;
         Ok(screen)
     }
@@ -52,7 +58,7 @@ impl Screen {
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        give_back();
+        give_back(&self.back);
         // Ours would do no harm, but it is not wanted any more.
         if !std::thread::panicking() {
             drop(std::panic::take_hook());
@@ -60,7 +66,10 @@ impl Drop for Screen {
     }
 }
 
-fn give_back() {
+fn give_back(done: &AtomicBool) {
+    if done.swap(true, Ordering::Relaxed) {
+        return;
+    }
     let _ = execute!(io::stdout(), cursor::Show, LeaveAlternateScreen);
     let _ = disable_raw_mode();
 }

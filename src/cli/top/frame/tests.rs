@@ -135,6 +135,12 @@ fn trouble_is_said() {
     let lost = Looked { data: Some(data()), trouble: Some("nobody there\x1b[2J".into()) };
     let text = drawn(&lost, &state(TopView::Pools), (80, 24)).join("\n");
     assert!(text.contains("cannot connect, trying again (what follows is old): nobody there"), "{text}");
+    let long = Looked {
+        data: None,
+        trouble: Some("no such file: is pglull running? name its socket with --socket PATH".into()),
+    };
+    let text = drawn(&long, &state(TopView::Pools), (40, 24)).join("\n");
+    assert!(text.contains("again: no such\nfile: is pglull") && text.contains("\nwith --socket PATH"), "{text}");
     let never = Looked { data: None, trouble: Some("nobody there".into()) };
     assert!(drawn(&never, &state(TopView::Pools), (80, 24))[1].starts_with("cannot connect, trying again: nobody"));
 }
