@@ -143,7 +143,7 @@ fn whatever_comes_from_outside_is_text() {
 #[test]
 fn the_page_is_read_only_and_says_so_to_browsers() {
     let db = Db::new();
-    let proxy = Spec::of(&db).start();
+    let mut proxy = Spec::of(&db).start();
     for path in ["/", "/status", "/window/none"] {
         let (head, _) = ask(&proxy, "GET", path);
         for header in [
@@ -176,7 +176,7 @@ fn the_page_is_read_only_and_says_so_to_browsers() {
     }
     // While it shuts down, too.
     let _client = proxy.client().login();
-    proxy.hangup(Signal::SIGTERM);
+    proxy.signal(Signal::SIGTERM);
     eventually("the page says that it ends", secs(10), || page(&proxy, "/").contains("Shutting down"));
 }
 
