@@ -248,6 +248,37 @@ pub(crate) fn receipt(status: &Status) -> Vec<(String, String)> {
     out.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
+/// Everything that is known of a window, for the eye: lists as lines, not as JSON.
+#[must_use]
+pub(crate) fn whole(status: &Status) -> Vec<(String, String)> {
+    let mut out = Vec::new();
+    for (key, value) in status.entries() {
+        let lines: Vec<String> = match key {
+            "receipt" => Vec::new(),
+            "preflight" => {
+                let found: Vec<serde_json::Value> = serde_json::from_str(value).unwrap_or_default();
+                found.iter().map(finding).collect()
+            }
+            "blockers" => status.blockers().iter().map(|value| blocker(value).trim_start().to_owned()).collect(),
+            _ => vec![value.to_owned()],
+        };
+        let mut name = key;
+        for line in lines {
+            out.push((name.to_owned(), line));
+            name = "";
+        }
+    }
+    out
+}
+
+/// One line of preflight.
+fn finding(value: &serde_json::Value) -> String {
+    let field = |key: &str| visible(value[key].as_str().unwrap_or_default());
+    let subject = field("subject");
+    let whom = if subject.is_empty() { String::new() } else { format!(" ({subject})") };
+    format!("{} {}{whom}: {}", field("verdict"), field("check"), field("reason"))
+}
+
 /// What preflight has found in the change table.
 fn noted(status: &Status) -> String {
     let lines: Vec<serde_json::Value> = serde_json::from_str(status.text("preflight")).unwrap_or_default();

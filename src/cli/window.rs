@@ -11,7 +11,7 @@ use super::args::{ApplyArgs, ConsoleArgs, ListArgs, OpenArgs, RehearseArgs, Show
 use super::by_command::Unfit;
 use super::client::{ClientError, Rows};
 use super::files::{self, Script};
-use super::live::{receipt, receipt_json, verdict};
+use super::live::{receipt, receipt_json, verdict, whole};
 use super::term::{View, bold, err, out, width_out};
 use super::top::listing;
 use super::{FAILED, Site, USAGE, by_command, complain, statement, table};
@@ -154,6 +154,8 @@ async fn show(args: ShowArgs) -> ExitCode {
             }
         },
         Ok(status) if args.json => out(&format!("{}\n", receipt_json(&status))),
+        Ok(status) if width_out() != table::UNLIMITED => out(&table::pairs(&whole(&status), width_out())),
+        // In a pipe each key has one line.
         Ok(status) => {
             let entries = status.entries().filter(|(key, _)| *key != "receipt");
             let entries: Vec<_> = entries.map(|(k, v)| (k.to_owned(), v.to_owned())).collect();

@@ -417,6 +417,9 @@ fn a_window_is_drawn_in_a_terminal_and_leaves_its_receipt() {
     let status = until("it has ended", secs(20), || apply.child.0.try_wait().unwrap());
     assert_eq!(status.code(), Some(0));
     assert!(apply.seen().contains("outcome       | applied"), "{}", apply.seen());
+    let show = Terminal::start(command(&proxy, &["window", "show", "seen"]));
+    show.shows("preflight         | ok script: ");
+    assert!(!show.seen().contains("[{"), "{}", show.seen());
     // And its line fits the terminal.
     let list = Terminal::start(command(&proxy, &["window", "list"]));
     list.shows("pglull window show ID");

@@ -79,6 +79,17 @@ fn nonsense_in_the_answer_is_shown_as_nothing() {
 }
 
 #[test]
+fn a_window_is_shown_whole_without_json() {
+    let preflight = r#"[{"check":"hours","verdict":"ok","subject":"","reason":"always"},
+        {"check":"sessions","verdict":"refuse","subject":"app\u001b","reason":"beside"}]"#;
+    let lines =
+        whole(&status(&[("id", "w"), ("preflight", preflight), ("blockers", r#"[{"user":"a"}]"#), ("receipt", "{}")]));
+    let lines: Vec<_> = lines.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+    let refused = ("", "refuse sessions (app\\u{1b}): beside");
+    assert_eq!(lines, [("id", "w"), ("preflight", "ok hours: always"), refused, ("blockers", "waits for a")]);
+}
+
+#[test]
 fn a_verdict_is_one_sentence() {
     let of = |pairs: &[(&str, &str)]| verdict(&status(pairs));
     assert_eq!(
