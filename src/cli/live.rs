@@ -175,7 +175,7 @@ pub(crate) fn seconds(ms: u64) -> String {
 }
 
 /// Milliseconds as they are while they are few: what a window costs is measured in them.
-fn exact(ms: u64) -> String {
+pub(crate) fn exact(ms: u64) -> String {
     if ms < 1_000 { format!("{ms} ms") } else { seconds(ms) }
 }
 

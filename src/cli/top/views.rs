@@ -2,7 +2,7 @@
 
 use crate::cli::args::TopView;
 use crate::cli::client::Rows;
-use crate::cli::live::seconds;
+use crate::cli::live::exact;
 
 /// How a value is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,8 +128,7 @@ impl Column {
         let text = |at: usize| self.keys.get(at).map_or("", |key| rows.value(row, key));
         let number = |at: usize| text(at).parse::<f64>().unwrap_or_default();
         let amount = |number: f64| Value { shown: number.to_string(), number };
-        let time =
-            |us: f64| Value { shown: if us == 0.0 { "-".into() } else { seconds((us / 1e3) as u64) }, number: us };
+        let time = |us: f64| Value { shown: if us == 0.0 { "-".into() } else { exact((us / 1e3) as u64) }, number: us };
         let words = |shown: String| Value { shown, number: 0.0 };
         match self.how {
             How::Text => Value { shown: text(0).to_owned(), number: number(0) },
