@@ -18,7 +18,7 @@ use self::ending::{Signals, answered, signals};
 use crate::admin::averages;
 use crate::admin::console::{self, Ending, Env};
 use crate::admin::exporter;
-use crate::admin::status;
+use crate::admin::{reload, status};
 use crate::auth::users::Users;
 use crate::clients::{Clients, State};
 use crate::clock::Clock;
@@ -198,6 +198,7 @@ async fn start(config: Config, outside: Outside, inheritance: Option<&mut Inheri
         tokio::spawn(serve_http(listener, recorder, env.clone()));
     }
     tokio::spawn(overdue::run(front));
+    tokio::spawn(reload::watch(env.clone()));
     serving();
     env.registry.recover();
     if let Some(within) = notify::watchdog() {

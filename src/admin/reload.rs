@@ -5,11 +5,12 @@
 //! fail. Whoever keeps something made from the configuration has its line in the last two.
 
 use crate::admin::console::{Answer, Env, Problem};
-use crate::config::{self, Config};
+use crate::config::{self, Config, changes};
 use crate::net::tls::accept::Acceptor;
 use crate::net::tls::connect::Connector;
 use crate::wire::reply::{Report, sqlstate};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// How many mistakes a client of the console is shown; all of them are in the log.
 const SHOWN: usize = 10;
@@ -18,12 +19,20 @@ const SHOWN: usize = 10;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Refused(pub Vec<String>);
 
-/// Reads the files again and puts what they say in force. Returns what should be known, one line each. Run it in a task of
-/// its own if the caller may go away.
+/// What a reload comes to, one line each.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Reloaded {
+    /// What is not as before.
+    pub changes: Vec<String>,
+    /// What should be known: what is odd, and what takes effect at the next start only.
+    pub warnings: Vec<String>,
+}
+
+/// Reads the files again and puts what they say in force. Run it in a task of its own if the caller may go away.
 ///
 /// # Errors
 /// [`Refused`]; nothing was changed then.
-pub async fn reload(env: &Env) -> Result<Vec<String>, Refused> {
+pub async fn reload(env: &Env) -> Result<Reloaded, Refused> {
     let _turn = env.front.running.turn().await;
     let running = env.front.config();
     let file = running.file.clone();
@@ -33,13 +42,14 @@ pub async fn reload(env: &Env) -> Result<Vec<String>, Refused> {
         Ok(Err(mistakes)) => return Err(Refused(mistakes.iter().map(ToString::to_string).collect())),
         Err(_) => return Err(Refused(vec!["the configuration could not be read".to_owned()])),
     };
-    let mut told = config.warnings.clone();
+    let mut warnings = config.warnings.clone();
     for key in config.keep_fixed(&running) {
-        told.push(format!("{}: {key} has changed: it takes effect at the next start", config.file.display()));
+        warnings.push(format!("{}: {key} has changed: it takes effect at the next start", config.file.display()));
     }
     let tls = agree(&config, env)?;
+    let changes = changes::between(&running, &config);
     change(config, Some(tls), env);
-    Ok(told)
+    Ok(Reloaded { changes, warnings })
 }
 
 /// Gives one key another value until the next reload.
@@ -102,8 +112,10 @@ pub(super) async fn run(env: &Env) -> Result<Answer, Problem> {
         async move { logged(&env, "RELOAD").await }
     });
     match task.await {
-        Ok(Ok(told)) if told.is_empty() => Ok(Answer::Done("RELOAD")),
-        Ok(Ok(told)) => Ok(Answer::Say(told.join("\n"), "RELOAD")),
+        Ok(Ok(Reloaded { changes, warnings })) => {
+            let told: Vec<_> = changes.into_iter().chain(warnings).collect();
+            Ok(if told.is_empty() { Answer::Done("RELOAD") } else { Answer::Say(told.join("\n"), "RELOAD") })
+        }
         Ok(Err(Refused(why))) => Err(failed(&why).into()),
         Err(_) => Err(failed(&[]).into()),
     }
@@ -125,14 +137,38 @@ pub async fn signalled(env: Env) {
     let _ = logged(&env, "SIGHUP").await;
 }
 
-async fn logged(env: &Env, by: &str) -> Result<Vec<String>, Refused> {
+/// Looks every `watch_config` whether the files have changed, and reloads when they are as they were at the look before: whoever
+/// writes several is done then. Files that were refused are not tried again.
+pub async fn watch(env: Env) {
+    /// How soon it is noticed that the watch itself was switched on.
+    const SWITCHED_OFF: Duration = Duration::from_secs(1);
+    let (mut last, mut refused) = (None, None);
+    loop {
+        let config = env.front.config();
+        if config.watch_config.is_zero() {
+            tokio::time::sleep(SWITCHED_OFF).await;
+            continue;
+        }
+        tokio::time::sleep(config.watch_config).await;
+        let file = config.file.clone();
+        let seen = tokio::task::spawn_blocking(move || config::fingerprint(&file)).await.ok();
+        let is_new = seen != Some(env.front.config().fingerprint) && seen != refused;
+        if is_new && seen == last && logged(&env, "watch_config").await.is_err() {
+            refused = seen;
+        }
+        last = seen;
+    }
+}
+
+async fn logged(env: &Env, by: &str) -> Result<Reloaded, Refused> {
     tracing::info!(by, "re-reading config");
     env.notify.reloading();
     let done = reload(env).await;
     env.notify.ready();
     match &done {
-        Ok(told) => {
-            told.iter().for_each(|line| tracing::warn!("{line}"));
+        Ok(Reloaded { changes, warnings }) => {
+            changes.iter().for_each(|line| tracing::info!(by, "changed: {line}"));
+            warnings.iter().for_each(|line| tracing::warn!("{line}"));
             tracing::info!(by, "configuration reloaded");
         }
         Err(Refused(why)) => {

@@ -11,14 +11,14 @@ use std::net::IpAddr;
 use std::path::Path;
 
 /// The rules, in the order of the file.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Debug, Default)]
 pub struct Hba {
     /// The first that fits decides.
     pub rules: Vec<Rule>,
 }
 
 /// One line.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct Rule {
     /// Where it stands, from 1.
     pub line: usize,

@@ -9,10 +9,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// All maps.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Debug, Default)]
 pub struct IdentMaps(BTreeMap<String, Vec<Line>>);
 
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 struct Line {
     system: String,
     /// `None` is every user.

@@ -5,6 +5,7 @@
 
 mod auth_files;
 mod build;
+pub(crate) mod changes;
 mod check;
 mod classes;
 mod convert;
@@ -30,6 +31,8 @@ mod value;
 mod tests;
 
 use build::Content;
+use std::cell::RefCell;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -53,13 +56,47 @@ pub use value::{AuthType, LogFormat, PoolMode, Secret, SslMode, Stragglers, pars
 /// # Errors
 /// Every mistake in both files, ordered by file and line; nothing has been started or changed.
 pub fn load(path: &Path) -> Result<Config, Vec<Mistake>> {
-    let content = read(path).map_err(|error| unreadable(path, &error))?;
-    let mut config = build::build(path, &content.text, &read)?;
+    let noted = Noted::default();
+    let content = noted.read(path).map_err(|error| unreadable(path, &error))?;
+    let mut config = build::build(path, &content.text, &|path| noted.read(path))?;
+    config.fingerprint = noted.fingerprint();
     let holds_password = config.databases.values().any(|database| database.password.is_some());
     if holds_password && content.world_readable {
         config.warnings.push(format!("{}: holds a password and can be read by everybody: chmod 600", path.display()));
     }
     Ok(config)
+}
+
+/// A number for what stands in a configuration file and in every file that it names: as [`Config::fingerprint`], right or
+/// not. Links are followed, so files that are replaced as a whole folder are seen too. Blocks.
+#[must_use]
+pub fn fingerprint(path: &Path) -> u64 {
+    let noted = Noted::default();
+    if let Ok(content) = noted.read(path) {
+        let _ = build::build(path, &content.text, &|path| noted.read(path));
+    }
+    noted.fingerprint()
+}
+
+/// Reads files, and notes what was in them.
+#[derive(Default)]
+struct Noted(RefCell<DefaultHasher>);
+
+impl Noted {
+    fn read(&self, path: &Path) -> io::Result<Content> {
+        let content = read(path);
+        let mut seen = self.0.borrow_mut();
+        path.hash(&mut *seen);
+        match &content {
+            Ok(content) => content.text.hash(&mut *seen),
+            Err(error) => error.kind().hash(&mut *seen),
+        }
+        content
+    }
+
+    fn fingerprint(&self) -> u64 {
+        self.0.borrow().finish()
+    }
 }
 
 /// Makes our TOML of a `pgbouncer.ini`; also returns what should be known of it, one line each. Blocks. The text holds the

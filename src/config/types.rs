@@ -42,7 +42,7 @@ macro_rules! section {
         $(also { $($(#[$also_doc:meta])* $also:ident: $also_type:ty,)+ })?
     ) => {
         $(#[$doc])*
-        #[derive(Clone, Debug)]
+        #[derive(Clone, PartialEq, Debug)]
         pub struct $name {
             $($(#[doc = $help])+ pub $key: $type,)+
             $($($(#[$also_doc])* pub $also: $also_type,)+)?
@@ -243,6 +243,8 @@ section!(
         stats_period: Duration = Bound("60s");
         /// Log the averages of each period.
         log_stats: bool = Flag("true");
+        /// How often to look whether this file, or one that it names, has changed, and to reload if so; 0 is never.
+        watch_config: Duration = Span("0s");
         /// Folder of the records and receipts of windows, for one process alone; a window whose record cannot be written does not
         /// start. "" is none: receipts end with the process, and a crash in a window leaves none.
         state_dir: Option<PathBuf> = Path("");
@@ -268,6 +270,8 @@ section!(
         hba: Hba,
         /// The maps of `auth_ident_file`.
         ident_maps: IdentMaps,
+        /// A number for what stood in all its files: with another one, something has changed.
+        fingerprint: u64,
         /// What is not wrong but should be known; one line each.
         warnings: Vec<String>,
     }
@@ -389,7 +393,7 @@ section!(
 );
 
 /// What `auth_file` says of a user.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum UserSecret {
     /// The password itself.
     Plain(Secret),

@@ -5,7 +5,9 @@ use nix::sys::signal::Signal;
 use crate::support::load::{ACCOUNTS, Load, short_work};
 use crate::support::postgres::Db;
 use crate::support::proxy::{Proxy, Spec};
+use crate::support::tls::{authority, client_config};
 use crate::support::wait::{eventually, secs};
+use crate::support::wire::Wire;
 
 /// A value of `SHOW CONFIG`.
 fn setting(proxy: &Proxy, key: &str) -> String {
@@ -21,7 +23,7 @@ fn entry(name: &str, db: &Db) -> String {
     )
 }
 
-fn backend(wire: &mut crate::support::wire::Wire) -> String {
+fn backend(wire: &mut Wire) -> String {
     wire.one("SELECT pg_backend_pid()")
 }
 
@@ -283,4 +285,87 @@ fn only_an_admin_may_reload() {
     for command in ["RELOAD", "SET default_pool_size = 1"] {
         assert_eq!(target.login().query(command).err().unwrap().db().message, "admin access needed");
     }
+}
+
+/// What a reload has changed is told to whoever asked for it, without secrets.
+#[test]
+fn a_reload_says_what_has_changed() {
+    let (db, other) = (Db::new(), Db::new());
+    let proxy = Spec::of(&db).pool(4).start();
+    assert!(proxy.admin("RELOAD").notices.is_empty());
+    proxy.edit(|text| {
+        let text = text.replace("default_pool_size = 4", "default_pool_size = 6");
+        let text = text.replace(&format!("listen_port = {}", proxy.port), "listen_port = 1");
+        format!("{text}{}", entry("more", &other))
+    });
+    let told = proxy.admin("RELOAD").notices.remove(0).message;
+    let (changed, file) = (["default_pool_size: 4 -> 6", "database more: new"], proxy.dir().join("pglull.toml"));
+    assert!(changed.iter().all(|line| told.lines().any(|told| told == *line)), "{told}");
+    let fixed = format!("{}: listen_port has changed: it takes effect at the next start", file.display());
+    assert!(told.lines().any(|line| line == fixed), "{told}");
+    proxy.edit(|text| text.replace(&other.password, "another-secret"));
+    let told = proxy.admin("RELOAD").notices.remove(0).message;
+    assert!(told.contains("database more: changed") && !told.contains("another-secret"), "{told}");
+}
+
+#[test]
+fn files_that_are_watched_are_put_in_force_by_themselves() {
+    let db = Db::new();
+    let proxy = Spec::of(&db).pool(7).text("watch_config", "50ms").start();
+    proxy.edit(|text| text.replace("default_pool_size = 7", "default_pool_size = 9"));
+    eventually("the change is in force", secs(10), || setting(&proxy, "default_pool_size") == "9");
+    // A mistake is in the log, once, and changes nothing.
+    let good = proxy.edit(|text| text.replace("default_pool_size = 9", "default_pool_size = -1"));
+    eventually("the mistake is in the log", secs(10), || proxy.log().contains("default_pool_size: expected"));
+    assert_eq!(setting(&proxy, "default_pool_size"), "9");
+    // A file that it names, put in the place of the old one as Kubernetes does it.
+    proxy.edit(|_| good);
+    let (users, fresh) = (proxy.dir().join("userlist.txt"), proxy.dir().join("userlist.new"));
+    let text = std::fs::read_to_string(&users).unwrap();
+    std::fs::write(&fresh, format!("{text}\"comer\" \"pw\"\n")).unwrap();
+    std::fs::rename(&fresh, &users).unwrap();
+    eventually("the new user is known", secs(10), || {
+        proxy.admin("SHOW USERS").maps().iter().any(|row| row["name"] == "comer")
+    });
+    assert_eq!(proxy.log().matches("default_pool_size: expected").count(), 1);
+}
+
+/// Pools shrink and grow, users come and go, certificates change: whoever is there does not notice.
+#[test]
+fn two_hundred_reloads_under_load_are_noticed_by_nobody() {
+    let db = Db::with(ACCOUNTS);
+    let proxy = Spec::of(&db).pool(4).client_tls("prefer").start();
+    let sealed = proxy.client().tls(&client_config(false, None), false);
+    let loads = [Load::start(&proxy.client(), 6, short_work), Load::start(&sealed, 3, short_work)];
+    let comers = {
+        let (plain, sealed) = (proxy.unix_client(), sealed);
+        let come = move |n: usize, _: &mut Wire, _: u64| {
+            let mut wire = if n == 0 { plain.connect()? } else { sealed.connect()? };
+            wire.query("SELECT 1")?;
+            wire.close();
+            Ok(())
+        };
+        Load::start(&proxy.unix_client(), 2, come)
+    };
+    let leaves = [authority().leaf("a", &["127.0.0.1"]), authority().leaf("b", &["127.0.0.1"])];
+    let (config, file) = (proxy.edit(str::to_owned), proxy.dir().join("userlist.txt"));
+    let users = std::fs::read_to_string(&file).unwrap();
+    let mut console = proxy.console().login();
+    for round in 0..200_usize {
+        let size = 1 + round % 6;
+        proxy.edit(|_| config.replace("default_pool_size = 4", &format!("default_pool_size = {size}")));
+        std::fs::write(&file, format!("{users}\"user{}\" \"pw\"\n", round % 7)).unwrap();
+        let leaf = &leaves[round / 2 % 2];
+        std::fs::write(proxy.dir().join("client.crt"), &leaf.cert).unwrap();
+        std::fs::write(proxy.dir().join("client.key"), &leaf.key).unwrap();
+        console.ok("RELOAD");
+        if round % 20 == 0 {
+            loads.iter().for_each(|load| load.progress(1));
+        }
+    }
+    comers.progress(1);
+    for load in loads.into_iter().chain([comers]) {
+        load.stop().assert_clean();
+    }
+    assert!(proxy.log().matches("configuration reloaded").count() >= 200);
 }
