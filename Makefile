@@ -12,7 +12,7 @@ BENCH ?=
 DRIVERS ?= all
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build deb test-deb test-deploy deny demo test test-drivers test-versions screenshots check lint doc bench bench-quick clean
+.PHONY: help deps build deb test-deb test-systemd test-deploy deny demo test test-drivers test-versions screenshots check lint doc bench bench-quick clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-13s %s\n", $$1, $$2 }'
@@ -28,6 +28,9 @@ deb: deps ## The Debian package: target/debian (needs cargo-deb: cargo install -
 
 test-deb: deps ## The package in a clean Debian 12 tree: install, run, upgrade, remove, purge (needs root, mmdebstrap, cargo-deb)
 	./deploy/test-deb.sh
+
+test-systemd: deps ## The package under a real systemd: watchdog, restarts that refuse nobody (needs root, systemd-container, mmdebstrap, cargo-deb)
+	./deploy/test-systemd.sh
 
 test-deploy: ## Manifests, rules, unit files and scripts, as their own tools read them; what is missing is said
 	./deploy/test-deploy.sh
