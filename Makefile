@@ -8,6 +8,8 @@ DEMO ?=
 # Figures of the benchmark, by the names of benches/README.md (none is all), and its options: BENCH='--also old=PATH'
 ONLY ?=
 BENCH ?=
+# What `make deny` looks at; advisories need the network.
+DENY ?= advisories bans licenses sources
 # Drivers for test-drivers, by the names of tests/drivers/README.md.
 DRIVERS ?= all
 
@@ -36,7 +38,7 @@ test-deploy: ## Manifests, rules, unit files and scripts, as their own tools rea
 	./deploy/test-deploy.sh
 
 deny: ## Licences, bans, sources and advisories of the dependencies (needs cargo-deny: cargo install --locked cargo-deny)
-	$(CARGO) deny --locked check
+	$(CARGO) deny --locked check $(DENY)
 
 demo: build ## A live load, a schema change in a window, nobody disconnected; about 30 seconds
 	$(TARGET)/release/pglull demo $(DEMO)

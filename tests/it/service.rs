@@ -216,6 +216,18 @@ fn pg_isready_and_conninfo_of_psql() {
     client.close();
 }
 
+/// Unit files, manifests, rules, snippets and scripts, as far as the tools that read them are installed.
+#[test]
+fn what_is_in_deploy_is_read_by_its_tools() {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/test-deploy.sh");
+    let output = Command::new("timeout").args(["120", script]).stdin(Stdio::null()).output().unwrap();
+    let said = [output.stdout.as_slice(), output.stderr.as_slice()].map(String::from_utf8_lossy).concat();
+    assert!(output.status.success(), "{said}");
+    for line in said.lines().filter(|line| line.starts_with("skipped ")) {
+        let _ = writeln!(std::io::stderr(), "SKIPPED: {}", &line["skipped ".len()..]);
+    }
+}
+
 /// Accepted just before the end: it gets a word that it can act on, not a connection that breaks.
 #[test]
 fn whoever_logs_in_while_it_ends_is_told() {
