@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The package under a real systemd, which systemd-nspawn boots in a tree that is thrown away: start, reload, a process that
-# hangs (the watchdog), restarts while clients connect without a pause (pglull.socket), a reboot of the service, removal.
+# hangs (the watchdog), restarts and an upgrade while clients connect without a pause, removal.
 # Run as root: `make test-systemd`. DEB=FILE tests a package that is there already. Exit code 3: it cannot be tried here.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -95,6 +95,27 @@ refused=$(grep -cE 'refused|No such file|closed the connection unexpectedly|time
 told=$(grep -c 'pooler is shutting down' "$work/errors" || true)
 echo "$(paste -sd+ "$work/served" | bc 2>/dev/null || paste -sd' ' "$work/served") served, $refused refused or broken, $told told 'pooler is shutting down'"
 [ "$refused" = 0 ] || { sort "$work/errors" | uniq -c; die "connections were refused or broken"; }
+
+step "an upgrade of the program while clients connect without a pause"
+mkdir "$work/next"
+dpkg-deb -R "$DEB" "$work/next"
+sed -i 's/^Version: .*/&+next/' "$work/next/DEBIAN/control"
+dpkg-deb --root-owner-group -Zgzip -z1 -b "$work/next" "$tree/opt/next.deb" >/dev/null
+: >"$work/errors"
+pid=$(property MainPID) restarts=$(property NRestarts)
+hammer & first=$!
+hammer & second=$!
+inside dpkg -i /opt/next.deb >/dev/null
+[ "$(property MainPID)" = "$pid" ] || die "the package's upgrade has ended the process"
+inside pglull upgrade || die "the upgrade of what runs failed"
+wait "$first" "$second"
+[ ! -s "$work/errors" ] || { sort "$work/errors" | uniq -c; die "somebody noticed the upgrade"; }
+[ "$(property MainPID)" != "$pid" ] || die "systemd does not know the new process"
+# Longer than WatchdogSec: the new process is the one that shows life.
+sleep 35
+[ "$(property ActiveState) $(property NRestarts)" = "active $restarts" ] || die "the new process does not live: $(property Result)"
+inside systemctl reload pglull || die "the reload after the upgrade failed"
+[ "$(app 'SELECT 41 + 1')" = 42 ] || die "no answer after the upgrade"
 
 step "stop, remove"
 inside systemctl stop pglull.socket pglull.service
