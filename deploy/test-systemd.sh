@@ -119,7 +119,10 @@ inside systemctl reload pglull || die "the reload after the upgrade failed"
 
 step "stop, remove"
 inside systemctl stop pglull.socket pglull.service
-[ "$(property Result)" = success ] || die "it ended with $(property Result)"
+[ "$(property MainPID)" = 0 ] || die "it does not end"
+# In a container with control groups of version 1, systemd waits for its own children alone, and kills at once what came by an
+# upgrade. Elsewhere it waits for the whole group.
+[ "$(property Result)" = success ] || [ -d /sys/fs/cgroup/systemd ] || die "it ended with $(property Result)"
 inside dpkg -P pglull >/dev/null 2>&1
 [ ! -e "$tree/etc/systemd/system/multi-user.target.wants/pglull.service" ] || die "it is still enabled"
 echo ok
