@@ -60,6 +60,15 @@ for folder in base overlays/one overlays/many overlays/window-job; do
     fi
 done
 
+# The configurations, by the program itself where it is built (PGLULL names it).
+program=${PGLULL:-target/debug/pglull}
+configurations() {
+    sed "s|/etc/pglull-users/|$PWD/deploy/kubernetes/base/|" deploy/kubernetes/base/pglull.toml >"$work/pod.toml"
+    cp deploy/debian/pglull.toml deploy/debian/users.txt "$work"
+    "$program" check "$work/pod.toml" && "$program" check "$work/pglull.toml"
+}
+check "pglull check" "$program" configurations
+
 check "GitHub Actions" check-jsonschema check-jsonschema --builtin-schema vendor.github-workflows deploy/pipelines/github-actions.yml
 check "GitLab CI" check-jsonschema check-jsonschema --builtin-schema vendor.gitlab-ci deploy/pipelines/gitlab-ci.yml
 check "hadolint" hadolint hadolint Dockerfile

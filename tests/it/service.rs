@@ -220,7 +220,12 @@ fn pg_isready_and_conninfo_of_psql() {
 #[test]
 fn what_is_in_deploy_is_read_by_its_tools() {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/test-deploy.sh");
-    let output = Command::new("timeout").args(["120", script]).stdin(Stdio::null()).output().unwrap();
+    let output = Command::new("timeout")
+        .args(["120", script])
+        .env("PGLULL", binary().get_program())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
     let said = [output.stdout.as_slice(), output.stderr.as_slice()].map(String::from_utf8_lossy).concat();
     assert!(output.status.success(), "{said}");
     for line in said.lines().filter(|line| line.starts_with("skipped ")) {

@@ -65,7 +65,11 @@ const COMMANDS: &[(&str, &str, &str)] = &[
     ("`DISABLE db`", "DISABLE db", "Refuses new log-ins: `database \"db\" is disabled`. Who is there stays."),
     ("`ENABLE db`", "ENABLE db", "Undoes `DISABLE`."),
     ("`SET key = value`", "SET log_stats = 0", "Gives a setting another value until the next reload."),
-    ("`RELOAD`", "RELOAD", "Reads the configuration again and puts it in force, whole or not at all; a notice says what has changed and what waits for a restart."),
+    (
+        "`RELOAD`",
+        "RELOAD",
+        "Reads the configuration again and puts it in force, whole or not at all; a notice says what has changed and what waits for a restart.",
+    ),
     (
         "`UPGRADE`",
         "UPGRADE",
