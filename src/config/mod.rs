@@ -28,6 +28,8 @@ mod userlist;
 mod value;
 
 #[cfg(test)]
+mod docs;
+#[cfg(test)]
 mod tests;
 
 use build::Content;

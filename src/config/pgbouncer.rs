@@ -102,12 +102,12 @@ pub(super) fn unsafe_to_ignore(place: &Place, key: &str, value: &str) -> Option<
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::super::types::{Config, Database, Section, UserOverride};
     use super::*;
 
     /// `bouncer_params` of PgBouncer 1.25's `src/main.c`, in its order; the last ones are unreleased, old, or of some builds.
-    const PARAMS: &str = "admin_users application_name_add_host auth_dbname auth_file auth_hba_file auth_ident_file \
+    pub(in super::super) const PARAMS: &str = "admin_users application_name_add_host auth_dbname auth_file auth_hba_file auth_ident_file \
         auth_ldap_options auth_query auth_type auth_user autodb_idle_timeout cancel_wait_timeout client_idle_timeout \
         client_login_timeout client_tls13_ciphers client_tls_ca_file client_tls_cert_file client_tls_ciphers \
         client_tls_dheparams client_tls_ecdhcurve client_tls_key_file client_tls_protocols client_tls_sslmode conffile \
@@ -125,11 +125,11 @@ mod tests {
         unix_socket_group unix_socket_mode user verbose \
         auth_pam_confdir load_balance_hosts login_notify_message pool_idle_timeout";
     /// What `parse_database` of `src/loader.c` takes.
-    const DATABASE_PARAMS: &str = "dbname host port user password auth_user auth_dbname auth_query client_encoding datestyle \
+    pub(in super::super) const DATABASE_PARAMS: &str = "dbname host port user password auth_user auth_dbname auth_query client_encoding datestyle \
         timezone pool_size min_pool_size reserve_pool reserve_pool_size max_db_connections max_db_client_connections pool_mode \
         connect_query application_name server_lifetime load_balance_hosts query_wait_timeout";
     /// What `parse_user` takes.
-    const USER_PARAMS: &str = "pool_mode pool_size reserve_pool_size max_user_connections max_user_client_connections \
+    pub(in super::super) const USER_PARAMS: &str = "pool_mode pool_size reserve_pool_size max_user_connections max_user_client_connections \
         client_idle_timeout idle_transaction_timeout query_timeout query_wait_timeout transaction_timeout";
 
     fn covers<T: Section>(params: &str, place: &Place) {

@@ -406,7 +406,7 @@ pub enum UserSecret {
 }
 
 /// Keys of `[pglull]` that only a restart changes: what is made once, at the start. All others follow a reload.
-const FIXED: &[&str] = &[
+pub(super) const FIXED: &[&str] = &[
     "listen_addr",
     "listen_port",
     "listen_backlog",
@@ -422,7 +422,7 @@ const FIXED: &[&str] = &[
     "state_dir",
 ];
 /// Keys that come with a file of their own: `RELOAD` changes them, `SET` does not.
-const BY_RELOAD: &[&str] = &[
+pub(super) const BY_RELOAD: &[&str] = &[
     "auth_type",
     "auth_file",
     "auth_hba_file",

@@ -25,6 +25,7 @@ mod console_tables;
 mod console_verbs;
 mod dashboards;
 mod differential;
+mod documents;
 mod figures;
 mod heal;
 mod leaks;
