@@ -14,6 +14,7 @@ use clap::Parser as _;
 use clap::error::ErrorKind;
 use pglull::cli::args::Cli;
 use pglull::demo::cluster::find_tool;
+use pglull::window::event::Reason;
 use tempfile::TempDir;
 
 use crate::support::postgres::{Db, cluster};
@@ -40,6 +41,7 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("pglull demo", "it takes half a minute; tests/it/cli.rs runs it"),
     ("pglull top", "it waits for keys; its arguments are read by the program's own parser"),
     ("pglull completions", "it writes into the system; tests/it/cli.rs runs it"),
+    ("curl ", "there may be no curl; tests/it/figures.rs asks for what it asks for"),
     ("man ", "there may be no man; tests/it/cli.rs compares the page"),
 ];
 
@@ -279,6 +281,71 @@ fn every_name_in_the_documents_exists() {
         wrong.extend(wrong_names(&page, &prose, &read(&page), &known, &options));
     }
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+/// Texts between backticks in the first column of the table below a heading.
+fn first_column(page: &str, heading: &str) -> Vec<String> {
+    let text = read(page);
+    let (_, below) = text.split_once(&format!("\n## {heading}\n")).unwrap();
+    let below = below.split("\n## ").next().unwrap();
+    let cells = below.lines().filter(|line| line.starts_with("| `")).filter_map(|line| line.split('|').nth(1));
+    cells.flat_map(|cell| spans(cell).collect::<Vec<_>>()).collect()
+}
+
+fn sources(folder: &Path, text: &mut String) {
+    for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+        if entry.is_dir() {
+            sources(&entry, text);
+        } else if entry.extension().is_some_and(|end| end == "rs") {
+            text.push_str(&fs::read_to_string(entry).unwrap());
+        }
+    }
+}
+
+#[test]
+fn the_runbook_knows_every_reason_alert_and_phase() {
+    let page = "docs/runbook.md";
+    let runbook = read(page);
+    let failed = Reason::ApplyFailed { sqlstate: "42601".into(), message: "syntax error".into() };
+    let reasons = [
+        Reason::DrainBound,
+        Reason::ApplyBound,
+        Reason::HoldBound,
+        Reason::TenureOver,
+        Reason::OwnerGone,
+        Reason::Operator,
+        Reason::TooManyHeld,
+        Reason::Shutdown,
+        Reason::Watchdog,
+        Reason::DriverDied,
+        failed,
+    ];
+    for reason in reasons {
+        let said = reason.to_string();
+        let said = said.split(": syntax").next().unwrap();
+        assert!(runbook.contains(&format!("`{said}`")), "the reason {said} is not in {page}");
+    }
+    let alerts = read("deploy/prometheus/alerts.yml");
+    for alert in alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")) {
+        assert!(runbook.contains(&format!("`{alert}`")), "the alert {alert} is not in {page}");
+    }
+    for alert in first_column(page, "Alerts") {
+        assert!(alerts.contains(&format!("alert: {alert}\n")), "{page}: no alert {alert}");
+    }
+    let metrics = read("docs/metrics.md");
+    for (metric, label) in
+        [("pglull_window_phase", "`phase` is one of "), ("pglull_windows_ended_total", "`outcome` is one of ")]
+    {
+        let row = metrics.lines().find(|line| line.starts_with(&format!("| `{metric}`"))).unwrap();
+        for word in spans(row.split_once(label).unwrap().1) {
+            assert!(runbook.contains(&format!("\n| `{word}` |")), "{word} has no row in {page}");
+        }
+    }
+    let mut code = String::new();
+    sources(&root().join("src"), &mut code);
+    for text in first_column(page, "What clients are told") {
+        assert!(code.contains(&text), "{page}: no client is told {text}");
+    }
 }
 
 #[test]
