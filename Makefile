@@ -14,10 +14,10 @@ DENY ?= advisories bans licenses sources
 DRIVERS ?= all
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build deb test-deb test-systemd test-deploy deny demo test test-drivers test-versions screenshots check lint doc bench bench-quick clean
+.PHONY: help deps build deb test-deb test-systemd test-deploy deny demo test test-drivers test-versions screenshots check lint doc bench bench-quick bench-micro instructions instructions-write clean
 
 help: ## Say what there is
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-13s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-18s %s\n", $$1, $$2 }'
 
 deps: ## Install what is missing (PostgreSQL's programs, a C compiler), or name it
 	@./deploy/install-deps.sh
@@ -74,6 +74,22 @@ bench: deps ## pglull beside PgBouncer and a blind forwarder, as ratios; at most
 
 bench-quick: BENCH += --quick
 bench-quick: bench ## The same with fewer, shorter rounds; at most 5 minutes
+
+bench-micro: deps ## The parts by the clock, with Criterion; about two minutes
+	$(CARGO) bench --locked --bench micro -- --quick
+
+# As the tests are built, so that little is built anew: what is counted is optimised, in one unit and without checks of its own, so that
+# the same source gives the same instructions.
+COUNTED := pglull tokio bytes aho-corasick crossbeam-epoch crossbeam-utils metrics-util
+COUNTED_AS := opt-level=2 codegen-units=1 debug-assertions=false debug=false
+COUNT = CARGO_INCREMENTAL=0 $(CARGO) bench --locked --bench instructions --profile dev \
+	$(foreach package,$(COUNTED),$(foreach as,$(COUNTED_AS),--config profile.dev.package.$(package).$(as))) --
+
+instructions: deps ## Instructions of the parts and of whole transactions beside what is expected: 3 % more is a failure
+	$(COUNT) --check
+
+instructions-write: deps ## Write what is counted into benches/expected-instructions.txt
+	$(COUNT) --write
 
 clean: ## Remove what was built
 	$(CARGO) clean

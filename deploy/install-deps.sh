@@ -66,12 +66,18 @@ apt_install() {
         -o Dpkg::Options::=--force-confold -o DPkg::Lock::Timeout=120 "$@" </dev/null
 }
 
-# One test moves the wall clock, and is skipped without this library. Where all tests are to run it is installed; that it cannot
-# be is no failure.
-want_faketime() {
+# One test moves the wall clock, and is skipped without this library; instructions are counted with valgrind, or not at all. Where
+# everything is to run they are installed; that they cannot be is no failure.
+want_the_rest() {
+    local wanted=()
     [ -n "${CI:-}" ] || return 0
-    compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' >/dev/null && return 0
-    ! may_install || apt_install faketime >/dev/null 2>&1 || true
+    compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' >/dev/null || wanted+=(faketime)
+    command -v valgrind >/dev/null || wanted+=(valgrind)
+    [ "${#wanted[@]}" -gt 0 ] && may_install || return 0
+    apt_install "${wanted[@]}" >/dev/null 2>&1 && return 0
+    # The lists may be missing or old.
+    as_root apt-get update -q -o DPkg::Lock::Timeout=120 </dev/null >/dev/null 2>&1 || true
+    apt_install "${wanted[@]}" >/dev/null 2>&1 || echo "cannot be installed, so something will be skipped: ${wanted[*]}"
 }
 
 main() {
@@ -80,7 +86,7 @@ main() {
         echo "missing: cargo. Install a Rust toolchain first: https://rustup.rs" >&2
         exit 1
     fi
-    want_faketime
+    want_the_rest
     absent=$(missing)
     [ -z "$absent" ] && exit 0
 
