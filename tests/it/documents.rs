@@ -274,6 +274,10 @@ fn every_name_in_the_documents_exists() {
     }
     let mut options = BTreeSet::new();
     long_options(&Cli::command(), &mut options);
+    let index = read("docs/README.md");
+    for page in pages().iter().filter_map(|page| page.strip_prefix("docs/")).filter(|page| *page != "README.md") {
+        assert!(index.contains(&format!("({page})")), "docs/README.md does not name {page}");
+    }
     let more = ["deploy/README.md", "proxy-config/README.md", "SECURITY.md"].map(str::to_owned);
     let mut wrong = Vec::new();
     for page in pages().into_iter().chain(more) {
