@@ -2,6 +2,7 @@
 
 mod doors;
 mod ending;
+mod heir;
 
 use std::fs::File;
 use std::io;
@@ -11,10 +12,11 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinHandle;
 
 use self::ending::{Signals, answered, signals};
+use self::heir::take_over;
 use crate::admin::averages;
 use crate::admin::console::{self, Ending, Env};
 use crate::admin::exporter;
@@ -30,7 +32,6 @@ use crate::pool::databases::Databases;
 use crate::prepared::catalog::Catalog;
 use crate::process::handed::Handed;
 use crate::process::notify::{self, Notify};
-use crate::process::pidfile;
 use crate::session::front::{Door, Front, Via, guest_places};
 use crate::session::greet::{Greeted, greet};
 use crate::session::lookup::Lookups;
@@ -117,11 +118,18 @@ pub async fn run(config: Config, mut outside: Outside) -> Result<(), StartError>
         }
     };
     let Serving { env, ending, heard, scraping, _watchdog } = serving;
-    match inheritance {
-        None => env.notify.ready(),
-        Some(inheritance) => take_over(inheritance, &env).await?,
-    }
+    let elder = match inheritance {
+        None => {
+            env.notify.ready();
+            None
+        }
+        Some(inheritance) => Some(take_over(inheritance, &env).await?),
+    };
     signals(&env, ending, heard).await;
+    if let Some(mut told) = elder {
+        // An elder that is gone needs no word, and one that hangs gets none.
+        let _ = tokio::time::timeout(Duration::from_secs(1), told.wait_for(|told| *told)).await;
+    }
     answered(&env).await;
     scraping.abort();
     tracing::info!("ended");
@@ -139,6 +147,7 @@ struct Serving {
 
 /// Builds everything, and begins to accept.
 async fn start(config: Config, outside: Outside, inheritance: Option<&mut Inheritance>) -> Result<Serving, StartError> {
+    let takes_over = inheritance.is_some();
     raise_descriptor_limit(&config);
     let running = Running::new(config);
     let config = running.get();
@@ -175,7 +184,8 @@ async fn start(config: Config, outside: Outside, inheritance: Option<&mut Inheri
         door: Arc::new(Door::new(acceptor)),
     };
     let registry = Registry::new(databases, clients, users, clock, left);
-    let (shutdown, ending) = watch::channel(Ending::Run);
+    // Whoever takes over begins when it is told to: nobody is lost if it never is.
+    let (shutdown, ending) = watch::channel(if takes_over { Ending::Moved } else { Ending::Run });
     // Before anybody can know that we are here: a signal without a handler ends the process.
     let heard = Signals::install()?;
     let env = Env {
@@ -186,7 +196,7 @@ async fn start(config: Config, outside: Outside, inheritance: Option<&mut Inheri
         answering: watch::Sender::default(),
         logs: Arc::new(logs),
         notify: Arc::new(notify),
-        shares: Arc::new(doors.shares),
+        shares: Arc::new(ArcSwap::from_pointee(doors.shares)),
     };
     tokio::spawn(averages::keep(env.clone()));
     for (listener, via) in doors.clients {
@@ -207,19 +217,6 @@ async fn start(config: Config, outside: Outside, inheritance: Option<&mut Inheri
     Ok(Serving { env, ending, heard, scraping, _watchdog: watchdog })
 }
 
-/// Takes clients over, and, when the process before this one lets nobody in any more, what the operating system knows it by.
-async fn take_over(inheritance: Inheritance, env: &Env) -> Result<(), StartError> {
-    let (owned, heir) = (inheritance.owned(), env.clone());
-    let yours = move || {
-        heir.shares.iter().zip(owned).for_each(|(share, ours)| share.set_ours(ours));
-        if let Some(Err(error)) = heir.front.config().pidfile.as_deref().map(pidfile::replace) {
-            tracing::warn!(%error, "the pidfile holds another process");
-        }
-        heir.notify.ready();
-    };
-    inheritance.serve(env.front.clone(), yours).await.map_err(StartError::Elder)
-}
-
 /// Shows systemd's watchdog that tasks are run and that no lock of a database is stuck; whoever hangs there is started anew.
 async fn show_life(within: Duration, env: Env) {
     // Twice in the time, as sd_watchdog_enabled(3) has it; never in a spin.
@@ -227,7 +224,10 @@ async fn show_life(within: Duration, env: Env) {
     loop {
         every.tick().await;
         env.front.databases.list().iter().for_each(|database| _ = database.holds());
-        env.notify.alive();
+        // Whoever is in charge speaks for itself.
+        if *env.shutdown.borrow() != Ending::Moved {
+            env.notify.alive();
+        }
     }
 }
 
@@ -235,6 +235,7 @@ async fn show_life(within: Duration, env: Env) {
 async fn accept(listener: Listener, via: Via, env: Env, mut ending: watch::Receiver<Ending>) {
     /// After an accept that failed for want of descriptors there is no use in trying again at once.
     const PAUSE: Duration = Duration::from_millis(50);
+    let mut accepting = Some(env.front.door.accepts());
     loop {
         // The console goes on to be served: it is where an operator looks why the process has not ended yet.
         let stop = async {
@@ -247,12 +248,18 @@ async fn accept(listener: Listener, via: Via, env: Env, mut ending: watch::Recei
             biased;
             () = stop => {
                 // Another process accepts instead; if it dies, we go on.
+                drop(accepting.take());
                 if ending.wait_for(|ending| *ending != Ending::Moved).await.is_err() || *ending.borrow() > Ending::Run {
                     return;
                 }
+                accepting.get_or_insert_with(|| env.front.door.accepts());
             }
             accepted = listener.accept(|| env.front.config().tcp_watch()) => match accepted {
-                Ok(stream) => drop(tokio::spawn(serve(stream, via, env.clone()))),
+                Ok(stream) => {
+                    // Here and now: it is seen from outside that somebody has come.
+                    let place = Arc::clone(&env.front.guests).try_acquire_owned().ok();
+                    tokio::spawn(serve(stream, via, place, env.clone()));
+                }
                 Err(error) => {
                     tracing::warn!(%error, on = %listener.describe(), "cannot accept a connection");
                     tokio::time::sleep(PAUSE).await;
@@ -263,11 +270,11 @@ async fn accept(listener: Listener, via: Via, env: Env, mut ending: watch::Recei
 }
 
 /// One connection. A panic in here ends this connection only.
-async fn serve(stream: crate::net::stream::Stream, via: Via, env: Env) {
+async fn serve(stream: crate::net::stream::Stream, via: Via, place: Option<OwnedSemaphorePermit>, env: Env) {
     let greeted = {
         // The console's own socket is always answered: it is where an operator sees who takes the places.
-        let place = Arc::clone(&env.front.guests).try_acquire_owned();
-        if place.is_err() && via == Via::Listener {
+        let place = place;
+        if place.is_none() && via == Via::Listener {
             return turned_away(&env.front);
         }
         // Boxed: a log-in needs much more room than a session that is idle.

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use bytes::BytesMut;
 use tokio::sync::watch;
 
@@ -43,7 +44,7 @@ pub struct Env {
     /// The way to the service manager.
     pub notify: Arc<Notify>,
     /// What listens, for a process that takes over.
-    pub shares: Arc<Vec<Share>>,
+    pub shares: Arc<ArcSwap<Vec<Share>>>,
 }
 
 /// One command that is being carried out.
@@ -67,7 +68,8 @@ impl Drop for Answering {
 pub enum Ending {
     /// Not at all.
     Run,
-    /// Another process has taken over; this one ends when its last client has left or moved.
+    /// Another process takes clients in: it has taken over, and this one ends when its last client has left or moved; or this
+    /// one is to take over, and it is not its turn yet.
     Moved,
     /// When all clients have left.
     WaitForClients,
@@ -78,6 +80,26 @@ pub enum Ending {
 }
 
 impl Ending {
+    /// This process takes clients in from here on, if the other one did. Returns whether it was so.
+    pub fn comes_back(shutdown: &watch::Sender<Self>) -> bool {
+        Self::turns(shutdown, Self::Moved, Self::Run)
+    }
+
+    /// Another process takes clients in from here on, if this one did. Returns whether it was so.
+    pub fn moves(shutdown: &watch::Sender<Self>) -> bool {
+        Self::turns(shutdown, Self::Run, Self::Moved)
+    }
+
+    fn turns(shutdown: &watch::Sender<Self>, from: Self, to: Self) -> bool {
+        shutdown.send_if_modified(|ending| {
+            let fits = *ending == from;
+            if fits {
+                *ending = to;
+            }
+            fits
+        })
+    }
+
     /// Whether not even the console takes anybody in any more.
     #[must_use]
     pub fn leaves_all_to_others(self) -> bool {

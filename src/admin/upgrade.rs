@@ -12,9 +12,9 @@ use super::operator::Operator;
 use super::table::{Column, Table, long, row, text};
 use super::verbs::unless_interrupted;
 use crate::clients::Client;
-use crate::process::again;
+use crate::process::{again, pidfile};
 use crate::upgrade::giving::Heir;
-use crate::upgrade::{Key, PoolKey, taking};
+use crate::upgrade::{Key, Last, PoolKey, taking};
 use crate::wire::reply::{Report, sqlstate};
 
 /// What is answered.
@@ -25,6 +25,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How often clients are asked: some have become idle, some have just logged in.
 const AGAIN: Duration = Duration::from_millis(20);
+
+/// How long a server is idle until it is closed for the sake of the other process.
+const SHRINK: Duration = Duration::from_secs(1);
 
 /// How long a command waits for the process before this one: without clients it ends in a moment.
 const ELDER: Duration = Duration::from_secs(2);
@@ -37,13 +40,20 @@ impl<'a> Moving<'a> {
         if env.front.door.moving.swap(true, Ordering::AcqRel) {
             return Err(under_way());
         }
-        Ok(Self(env))
+        // From here on it is let go on drop.
+        let moving = Self(env);
+        env.registry.bar().map_err(|id| {
+            Report::new(sqlstate::NOT_IN_PREREQUISITE_STATE, format!("window {id} is running"))
+                .hint("Upgrade when it has ended, or end it: RESUME, WINDOW ABORT.")
+        })?;
+        Ok(moving)
     }
 }
 
 impl Drop for Moving<'_> {
     fn drop(&mut self) {
         if *self.0.shutdown.borrow() == Ending::Run {
+            self.0.registry.unbar();
             self.0.front.door.moving.store(false, Ordering::Release);
         }
     }
@@ -92,16 +102,10 @@ pub(super) async fn barred(command: &Command, env: &Env) -> Result<(), Report> {
     ))
 }
 
-/// Nothing may be held when the clients change hands: the other process would not know.
+/// Nothing may be shut when the clients change hands: the other process would not know.
 fn is_at_peace(env: &Env) -> Result<(), Report> {
     let refuse =
         |text: String, hint: &str| Err(Report::new(sqlstate::NOT_IN_PREREQUISITE_STATE, text).hint(hint.to_owned()));
-    if let Some(window) = env.registry.live().first() {
-        return refuse(
-            format!("window {} is running", window.id),
-            "Upgrade when it has ended, or end it: RESUME, WINDOW ABORT.",
-        );
-    }
     if let Some(database) = env.front.databases.list().iter().find(|database| database.is_disabled()) {
         return refuse(
             format!("database \"{}\" is disabled", database.name),
@@ -122,25 +126,28 @@ pub(super) async fn run(operator: &mut Operator, env: &Env) -> Result<Answer, Pr
     let before = env.front.clients.count();
     let mut command = again::again()?;
     taking::mark(&mut command);
-    let started = unless_interrupted(Heir::start(command, &env.shares, pool_keys(env)), operator).await?;
+    let started = unless_interrupted(Heir::start(command, &env.shares.load(), pool_keys(env)), operator).await?;
     let heir = started.map_err(|error| {
         Report::new(sqlstate::INTERNAL_ERROR, error.to_string()).hint("This process goes on as before.")
     })?;
     // What has begun before the mark was set may have come to something in the meantime.
     is_at_peace(env)?;
     let (pid, version) = (heir.pid(), heir.version.clone());
+    // Who has told this process to end means the service, not this process alone.
+    if !Ending::moves(&env.shutdown) {
+        return Err(Report::new(sqlstate::CANNOT_CONNECT_NOW, "pooler is shutting down").into());
+    }
+    drop(moving);
     let given = Given::away(env);
-    env.notify.main_pid(pid);
-    let lost = match heir.lead(&env.front).await {
+    in_charge(env, pid);
+    let lost = match heir.lead(&env.front, end_too(env)).await {
         Ok(lost) => lost,
         Err(error) => {
-            come_back(env, given);
+            come_back(env, &given);
             return Err(Report::new(sqlstate::INTERNAL_ERROR, format!("the new process has died: {error}")).into());
         }
     };
     tracing::info!(pid, version, "another process has taken over");
-    env.shutdown.send_replace(Ending::Moved);
-    drop(moving);
     tokio::spawn(see_off(env.clone(), given, lost));
     let until = Instant::now() + PATIENCE;
     while env.front.clients.count() > 0 && Instant::now() < until {
@@ -150,6 +157,19 @@ pub(super) async fn run(operator: &mut Operator, env: &Env) -> Result<Answer, Pr
     let mut table = Table::new(&COLUMNS);
     table.rows.push(row![u64::from(pid), version, before.saturating_sub(left), left]);
     Ok(Answer::Rows(table, "UPGRADE"))
+}
+
+/// The new process was told to end: that is meant for both.
+fn end_too(env: &Env) -> impl Fn(Last) + Send + Sync + 'static {
+    let shutdown = env.shutdown.clone();
+    move |last| {
+        let wish = match last {
+            Last::WaitForClients => Ending::WaitForClients,
+            Last::WaitForServers => Ending::WaitForServers,
+            Last::Now => Ending::Now,
+        };
+        shutdown.send_modify(|now| *now = wish.max(*now));
+    }
 }
 
 /// What servers log in with that no configuration tells: what clients have proved to have.
@@ -172,7 +192,8 @@ struct Given(Vec<usize>);
 
 impl Given {
     fn away(env: &Env) -> Self {
-        let ours = env.shares.iter().enumerate().filter(|(_, share)| share.is_ours());
+        let shares = env.shares.load();
+        let ours = shares.iter().enumerate().filter(|(_, share)| share.is_ours());
         let given = ours.map(|(at, share)| {
             share.set_ours(false);
             at
@@ -180,41 +201,55 @@ impl Given {
         Self(given.collect())
     }
 
-    fn back(self, env: &Env) {
-        self.0.into_iter().filter_map(|at| env.shares.get(at)).for_each(|share| share.set_ours(true));
+    fn back(&self, env: &Env) {
+        let shares = env.shares.load();
+        self.0.iter().filter_map(|at| shares.get(*at)).for_each(|share| share.set_ours(true));
     }
 }
 
 /// Has clients move as they become idle; ends the process after the last. If the other one dies, this one goes on.
 async fn see_off(env: Env, given: Given, mut lost: oneshot::Receiver<()>) {
+    let mut shrunk = Instant::now();
     loop {
         let plain = |client: &&std::sync::Arc<Client>| client.tls.is_none();
         let clients = env.front.clients.list();
         clients.iter().filter(plain).for_each(|client| client.ask_to_move(true));
         // A guest may become a client; one that has is counted before it is a guest no more.
-        if env.front.logging_in() == 0 && env.front.clients.count() == 0 {
+        if env.front.door.accepting() == 0 && env.front.logging_in() == 0 && env.front.clients.count() == 0 {
             tracing::info!("every client has left or moved");
             env.shutdown.send_replace(Ending::Now);
             return;
         }
+        // What nobody needs here the other process may need.
+        if shrunk.elapsed() >= SHRINK {
+            shrunk = Instant::now();
+            env.front.databases.list().iter().for_each(|database| database.shrink(SHRINK));
+        }
         if timeout(AGAIN, &mut lost).await.is_ok() {
-            tracing::error!("the process that had taken over has died; this one goes on");
-            come_back(&env, given);
+            come_back(&env, &given);
             return;
         }
     }
 }
 
-fn come_back(env: &Env, given: Given) {
-    given.back(env);
-    env.notify.main_pid(std::process::id());
+/// Says to the operating system which process is in charge. The pidfile is written before this process can end, and remove it.
+fn in_charge(env: &Env, pid: u32) {
+    let config = env.front.config();
+    if let Some(Err(error)) = config.pidfile.as_deref().map(|path| pidfile::replace(path, pid)) {
+        tracing::warn!(%error, "the pidfile holds another process");
+    }
+    env.notify.main_pid(pid);
+}
+
+/// The other process is dead: takes clients in again, unless this one was told to end.
+fn come_back(env: &Env, given: &Given) {
     env.front.clients.list().iter().for_each(|client| client.ask_to_move(false));
+    if !Ending::comes_back(&env.shutdown) {
+        return;
+    }
+    tracing::error!("the process that had taken over has died; this one goes on");
+    given.back(env);
+    in_charge(env, std::process::id());
+    env.registry.unbar();
     env.front.door.moving.store(false, Ordering::Release);
-    env.shutdown.send_if_modified(|ending| {
-        let moved = *ending == Ending::Moved;
-        if moved {
-            *ending = Ending::Run;
-        }
-        moved
-    });
 }

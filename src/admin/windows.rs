@@ -155,6 +155,9 @@ pub(super) fn refused(refusal: &Refusal) -> Problem {
             "Wait for it to end, or end it: WINDOW ABORT <id>, or RESUME for a pause.",
         ),
         Refusal::IdUsed(_) => (sqlstate::NOT_IN_PREREQUISITE_STATE, "SHOW WINDOW <id> has its receipt."),
+        Refusal::Barred => {
+            (sqlstate::NOT_IN_PREREQUISITE_STATE, "Connect again, and try again on the process that answers.")
+        }
         Refusal::Closing => (sqlstate::CANNOT_CONNECT_NOW, "Start the window on the process that takes over."),
     };
     Report::new(code, refusal.to_string()).hint(hint).into()

@@ -1,6 +1,7 @@
 //! Signals, and the end of the process.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -45,7 +46,8 @@ pub(super) async fn signals(env: &Env, mut ending: watch::Receiver<Ending>, mut 
         tokio::select! {
             biased;
             () = &mut closing => return,
-            _ = ending.wait_for(|ending| *ending == Ending::Now) => {
+            // What it returns is a lock: whoever wants to tell an ending meanwhile would wait for it.
+            () = async { drop(ending.wait_for(|ending| *ending == Ending::Now).await) } => {
                 if env.front.door.way.load().is_none() {
                     env.notify.stopping();
                 }
@@ -70,8 +72,12 @@ async fn close(env: &Env, mut ending: watch::Receiver<Ending>) {
     let _ = ending.wait_for(|ending| *ending > Ending::Moved).await;
     tracing::info!(how = ?*ending.borrow(), "shutting down");
     let since = env.front.clock.now();
-    env.notify.stopping();
+    if env.front.door.way.load().is_none() {
+        env.notify.stopping();
+    }
     env.front.door.closing.store(true, Ordering::Release);
+    // Nobody listens any more: who comes now is refused rather than left waiting.
+    env.shares.store(Arc::default());
     env.registry.shut_down().await;
     let mut period = tokio::time::interval(Duration::from_millis(20));
     loop {

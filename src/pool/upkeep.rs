@@ -20,11 +20,18 @@ impl Database {
                 let Some(database) = database.upgrade() else { return };
                 for pool in database.pools() {
                     pool.look_up();
-                    pool.close_idle();
+                    pool.close_idle(None);
                     pool.open_servers();
                 }
             }
         });
+    }
+}
+
+impl Database {
+    /// Closes idle servers that nobody has used for so long, beyond the minimum.
+    pub fn shrink(&self, unused_for: Duration) {
+        self.pools().iter().for_each(|pool| pool.close_idle(Some(unused_for)));
     }
 }
 
@@ -39,11 +46,11 @@ impl Pool {
     }
 
     /// Closes idle servers that are dead, too old, or have been idle for too long (those beyond the minimum).
-    fn close_idle(&self) {
+    fn close_idle(&self, at_most: Option<Duration>) {
         let database = &self.database;
         let now = database.clock.now();
         let settings = database.settings.load();
-        let idle_timeout = settings.server_idle_timeout;
+        let idle_timeout = at_most.or(settings.server_idle_timeout);
         let target = self.target();
         let closed = {
             let mut books = database.books();

@@ -25,10 +25,12 @@ pub fn again() -> io::Result<Command> {
     Ok(command)
 }
 
-/// The name that it was started by, if that leads somewhere: behind a symbolic link there may be a new version. Else what the
-/// kernel says.
+/// The path that it was started by, if that leads somewhere: behind a symbolic link there may be a new version, and the old
+/// file may have been renamed. Else what the kernel says.
 fn program(name: &OsString, exe: impl FnOnce() -> io::Result<PathBuf>) -> io::Result<PathBuf> {
-    if Path::new(name).is_absolute() && Path::new(name).is_file() {
+    // A bare name was looked for elsewhere; any other path is meant from here, for we never leave the folder.
+    let path = Path::new(name);
+    if path.components().count() > 1 && path.is_file() {
         return Ok(name.into());
     }
     let exe = exe()?.into_os_string().into_vec();
@@ -45,6 +47,8 @@ mod tests {
         assert_eq!(exe("/usr/bin/pglull"), Path::new("/usr/bin/pglull"));
         assert_eq!(exe("/usr/bin/pglull (deleted)"), Path::new("/usr/bin/pglull"));
         assert_eq!(program(&"/bin/sh".into(), || Ok("/other".into())).unwrap(), Path::new("/bin/sh"));
+        assert_eq!(program(&"./Cargo.toml".into(), || Ok("/other".into())).unwrap(), Path::new("./Cargo.toml"));
+        assert_eq!(program(&"Cargo.toml".into(), || Ok("/other".into())).unwrap(), Path::new("/other"));
         assert_eq!(program(&"/no/such".into(), || Ok("/other".into())).unwrap(), Path::new("/other"));
     }
 }

@@ -59,13 +59,13 @@ impl Pidfile {
     }
 }
 
-/// Puts this process into the file, whatever it holds: readers see the old number or the new one.
+/// Puts a process into the file, whatever it holds: readers see the old number or the new one.
 ///
 /// # Errors
 /// The kernel's.
-pub fn replace(path: &Path) -> io::Result<()> {
+pub fn replace(path: &Path, pid: u32) -> io::Result<()> {
     let fresh = path.with_extension(format!("{}.new", std::process::id()));
-    let replaced = fs::write(&fresh, format!("{}\n", std::process::id())).and_then(|()| fs::rename(&fresh, path));
+    let replaced = fs::write(&fresh, format!("{pid}\n")).and_then(|()| fs::rename(&fresh, path));
     replaced.map_err(|error| named(&error, "cannot write pidfile", path))
 }
 

@@ -1,7 +1,7 @@
 //! What every session needs of the process. Built once by `app.rs`.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -57,6 +57,8 @@ pub struct Door {
     pub elder: watch::Sender<Option<Elder>>,
     /// An upgrade is under way: nothing may be held that the other process would not know of.
     pub moving: AtomicBool,
+    /// How many listeners take connections in.
+    accepting: AtomicUsize,
     /// For the log: connections for which there was no place.
     pub crowd: Seldom,
 }
@@ -71,8 +73,34 @@ impl Door {
             way: ArcSwapOption::empty(),
             moving: AtomicBool::new(false),
             elder: watch::Sender::default(),
+            accepting: AtomicUsize::new(0),
             crowd: Seldom::default(),
         }
+    }
+}
+
+/// A listener that takes connections in, until this is dropped.
+#[derive(Debug)]
+pub struct Accepting(Arc<Door>);
+
+impl Drop for Accepting {
+    fn drop(&mut self) {
+        self.0.accepting.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Door {
+    /// A listener begins to take connections in.
+    #[must_use]
+    pub fn accepts(self: &Arc<Self>) -> Accepting {
+        self.accepting.fetch_add(1, Ordering::AcqRel);
+        Accepting(Arc::clone(self))
+    }
+
+    /// How many listeners do. When none does, whoever was taken in has its place among those who log in.
+    #[must_use]
+    pub fn accepting(&self) -> usize {
+        self.accepting.load(Ordering::Acquire)
     }
 }
 

@@ -13,6 +13,7 @@ use super::front::Front;
 use super::passport::{Octets, Passport};
 use super::state::State;
 use super::task::Session;
+use crate::auth::credential::Credential;
 use crate::clients::{Entry, Local};
 use crate::net::stream::Stream;
 use crate::wire::startup::CancelKey;
@@ -22,6 +23,8 @@ use crate::wire::startup::CancelKey;
 pub struct Departure {
     /// What goes along.
     pub passport: Passport,
+    /// The role of its servers and what they log in with, where no file tells: a client has proved to have it.
+    pub proved: Option<(String, Credential)>,
     /// Its socket; the client's session has it too until it has gone.
     pub socket: OwnedFd,
     /// Told when both are with the other process, or dropped.
@@ -53,7 +56,8 @@ impl Session {
             let departure = self.packed();
             let (gone, word) = oneshot::channel();
             let (passport, socket) = departure?;
-            way.send(Departure { passport, socket, gone }).await.ok()?;
+            let proved = self.proved();
+            way.send(Departure { passport, proved, socket, gone }).await.ok()?;
             word.await.ok()
         };
         let went = went.await.is_some();
@@ -61,6 +65,15 @@ impl Session {
             self.presence.client().ask_to_move(false);
         }
         went
+    }
+
+    fn proved(&self) -> Option<(String, Credential)> {
+        let role = &self.pool.user;
+        if self.front.users.credential(role).is_some() {
+            return None;
+        }
+        let credential = self.pool.target().keychain.get()?;
+        Some((role.clone(), Credential::clone(&credential)))
     }
 
     fn packed(&self) -> Option<(Passport, OwnedFd)> {

@@ -44,7 +44,7 @@ const DEAD_SERVERS: usize = 100;
 pub struct Session {
     pub(super) front: Front,
     pub(super) presence: Presence,
-    pool: Arc<Pool>,
+    pub(super) pool: Arc<Pool>,
     pub(super) stream: Stream,
     input: Flow,
     pub(super) state: Box<State>,
@@ -270,6 +270,10 @@ impl Session {
 
     /// Ready when the client has begun to send a request, or is to move. An idle client holds no buffer.
     fn poll_wish(&mut self, cx: &mut Context<'_>) -> Poll<Life<Wish>> {
+        // Asked before the socket is read: under load the next request is there already, and may be read by the other process.
+        if self.input.is_empty() && self.presence.client().is_to_move() {
+            return Poll::Ready(Ok(Wish::Move));
+        }
         loop {
             match self.look_for_request() {
                 Ok(true) => return Poll::Ready(Ok(Wish::Request)),

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use super::link::{Receiver, Sender, link};
-use super::words::{Door, PoolKey, ToElder, ToHeir};
+use super::words::{Door, Key, Last, PoolKey, ToElder, ToHeir};
 use crate::net::listen::Share;
 use crate::session::front::Front;
 use crate::session::greet;
@@ -105,7 +105,9 @@ impl Heir {
                 Some((ToElder::Hello { version }, _)) => self.version = version,
                 Some((ToElder::Ready, _)) => return Ok(self),
                 Some((ToElder::Failed(why), _)) => return Err(NoHeir::Failed(why)),
-                Some((ToElder::Cancel { pid, .. }, _)) => tracing::debug!(pid, "a cancel before its time"),
+                Some((word @ (ToElder::Cancel { .. } | ToElder::Ending(_)), _)) => {
+                    tracing::debug!(?word, "before its time");
+                }
             }
         }
     }
@@ -117,11 +119,15 @@ impl Heir {
     }
 
     /// From here on it is in charge: clients that are [asked to move](crate::clients::Client::ask_to_move) go to it. What is
-    /// returned ends when it has died; [`Front`]'s way to it is closed then.
+    /// returned ends when it has died; [`Front`]'s way to it is closed then. `last` is told when it was told to end.
     ///
     /// # Errors
     /// It has died already.
-    pub async fn lead(mut self, front: &Front) -> io::Result<oneshot::Receiver<()>> {
+    pub async fn lead(
+        mut self,
+        front: &Front,
+        last: impl Fn(Last) + Send + Sync + 'static,
+    ) -> io::Result<oneshot::Receiver<()>> {
         self.sender.send(&ToHeir::Yours, &[]).await?;
         let (way, departures) = mpsc::channel(QUEUE);
         front.door.way.store(Some(Arc::new(way)));
@@ -131,7 +137,7 @@ impl Heir {
         tokio::spawn(see_off(sender, departures));
         let front = front.clone();
         tokio::spawn(async move {
-            listen(receiver, &front).await;
+            listen(receiver, &front, last).await;
             front.door.way.store(None);
             child.into_iter().for_each(Process::reap);
             let _ = lost.send(());
@@ -142,23 +148,35 @@ impl Heir {
 
 /// Sends those who go, one by one. Whoever cannot be sent stays.
 async fn see_off(mut sender: Sender, mut departures: mpsc::Receiver<Departure>) {
-    while let Some(Departure { passport, socket, gone }) = departures.recv().await {
-        if let Err(error) = sender.send(&ToHeir::Client(Box::new(passport)), &[socket.as_fd()]).await {
-            tracing::warn!(%error, "cannot send clients to the new process");
-            return;
+    // The link stays open as long as anybody may still go: its end means that there is nobody here any more.
+    while let Some(Departure { passport, proved, socket, gone }) = departures.recv().await {
+        let pool = proved.map(|(role, credential)| PoolKey {
+            database: passport.database.clone(),
+            role,
+            key: Key::from(&credential),
+        });
+        let sending = async {
+            if let Some(pool) = pool {
+                sender.send(&ToHeir::Pool(pool), &[]).await?;
+            }
+            sender.send(&ToHeir::Client(Box::new(passport)), &[socket.as_fd()]).await
+        };
+        match sending.await {
+            Ok(()) => _ = gone.send(()),
+            Err(error) => tracing::debug!(%error, "cannot send a client to the new process"),
         }
-        let _ = gone.send(());
     }
 }
 
-/// Passes on the cancel requests that are for clients who are still here, until the heir has died.
-async fn listen(mut receiver: Receiver, front: &Front) {
+/// Passes on the cancel requests that are for clients who are still here, and the wish to end, until the heir has died.
+async fn listen(mut receiver: Receiver, front: &Front, last: impl Fn(Last)) {
     loop {
         match receiver.receive().await {
             Ok(Some((ToElder::Cancel { pid, secret }, _))) => {
                 let front = front.clone();
                 tokio::spawn(async move { greet::cancel(&CancelKey { pid, secret: secret.0 }, &front).await });
             }
+            Ok(Some((ToElder::Ending(how), _))) => last(how),
             Ok(Some((word, _))) => tracing::debug!(?word, "unexpected"),
             Ok(None) => return,
             Err(error) => return tracing::warn!(%error, "lost the new process"),

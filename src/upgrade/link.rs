@@ -41,9 +41,12 @@ impl Sender {
     /// Sends a word, and sockets with it. **Not cancel-safe.**
     ///
     /// # Errors
-    /// The other process has gone; too many sockets.
+    /// The other process has gone; the word is too long, or there are too many sockets, and nothing was sent.
     pub(super) async fn send(&mut self, word: &impl Serialize, sockets: &[BorrowedFd<'_>]) -> io::Result<()> {
         let text = serde_json::to_vec(word)?;
+        if text.len() > WORD_MAX {
+            return Err(io::Error::other("a word that is too long"));
+        }
         let length = u32::try_from(text.len()).map_err(io::Error::other)?.to_be_bytes();
         let stream: &UnixStream = self.0.as_ref();
         let sent = stream.async_io(Interest::WRITABLE, || {
@@ -62,11 +65,22 @@ impl Sender {
 }
 
 impl Receiver {
-    /// The next word, and the sockets that came with it; `None` when the other process has closed. **Not cancel-safe.**
+    /// The next word, and the sockets that came with it; `None` when the other process has closed. What is no word of ours is
+    /// passed over: it may be of a later version, and the link stands. **Not cancel-safe.**
     ///
     /// # Errors
-    /// It has died in the middle of a word, or what it said is no word of ours.
+    /// It has died in the middle of a word.
     pub(super) async fn receive<T: DeserializeOwned>(&mut self) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+        while let Some((text, sockets)) = self.text().await? {
+            match serde_json::from_slice(&text) {
+                Ok(word) => return Ok(Some((word, sockets))),
+                Err(error) => tracing::warn!(kind = ?error.classify(), "the other process says what is not understood"),
+            }
+        }
+        Ok(None)
+    }
+
+    async fn text(&mut self) -> io::Result<Option<(Vec<u8>, Vec<OwnedFd>)>> {
         let mut length = [0_u8; 4];
         let mut sockets = Vec::new();
         let stream: &UnixStream = self.0.as_ref();
@@ -93,7 +107,7 @@ impl Receiver {
         }
         let mut text = vec![0; length];
         self.0.read_exact(&mut text).await?;
-        Ok(Some((serde_json::from_slice(&text)?, sockets)))
+        Ok(Some((text, sockets)))
     }
 }
 
@@ -133,8 +147,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_death_in_the_middle_and_strange_words_are_errors() {
-        for bytes in [&b"\0\0"[..], b"\0\0\0\x05tru", b"\0\0\0\x05maybe", b"\xff\xff\xff\xff"] {
+    async fn strange_words_are_passed_over() {
+        let (mut here, there) = std::os::unix::net::UnixStream::pair().unwrap();
+        let (_sender, mut receiver) = link(there).unwrap();
+        here.write_all(b"\0\0\0\x05maybe\0\0\0\0\0\0\0\x04true").unwrap();
+        assert!(receiver.receive::<bool>().await.unwrap().unwrap().0);
+    }
+
+    #[tokio::test]
+    async fn a_death_in_the_middle_is_an_error() {
+        for bytes in [&b"\0\0"[..], b"\0\0\0\x05tru", b"\xff\xff\xff\xff"] {
             let (mut here, there) = std::os::unix::net::UnixStream::pair().unwrap();
             let (_sender, mut receiver) = link(there).unwrap();
             here.write_all(bytes).unwrap();

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::AsyncWriteExt as _;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::link::{Receiver, Sender, link};
-use super::words::{Door, PoolKey, STATE, ToElder, ToHeir};
+use super::words::{Door, Last, PoolKey, STATE, ToElder, ToHeir};
 use crate::auth::credential::Credential;
 use crate::net::stream::Stream;
 use crate::process::handed::Handed;
@@ -29,6 +29,9 @@ const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Cancel requests that wait to be passed back.
 const QUEUE: usize = 64;
+
+/// How this process ends, and who is told when the elder has been told.
+pub type Parting = (Last, oneshot::Sender<()>);
 
 /// What the elder has sent first, and the way to it.
 #[derive(Debug)]
@@ -101,44 +104,69 @@ impl Inheritance {
         let _ = self.sender.send(&ToElder::Failed(why), &[]).await;
     }
 
-    /// This process serves: takes clients over until the elder has ended. `yours` is called when the elder lets nobody in any
-    /// more, or is dead.
+    /// This process can serve: takes clients over until the elder has ended. `yours` is called when the elder lets nobody in
+    /// any more, or is dead, and `alone` when it has ended. The elder is told of what comes through `lasts`.
     ///
     /// # Errors
     /// The elder has died.
-    pub async fn serve(mut self, front: Front, yours: impl FnOnce() + Send + 'static) -> io::Result<()> {
-        for PoolKey { database, role, key } in self.pools {
-            if let Some(database) = front.databases.find(&database) {
-                let key = Some(Credential::from(key));
-                let _ = front.databases.pool(&database, &role, key, |role| front.users.credential(role));
-            }
-        }
+    pub async fn serve(
+        mut self,
+        front: Front,
+        yours: impl FnOnce() + Send + 'static,
+        alone: impl FnOnce() + Send + 'static,
+        lasts: mpsc::Receiver<Parting>,
+    ) -> io::Result<()> {
+        self.pools.into_iter().for_each(|key| learn(&front, key));
         let (cancels, asked) = mpsc::channel(QUEUE);
         front.door.elder.send_replace(Some(Elder { cancels }));
         self.sender.send(&ToElder::Ready, &[]).await?;
-        tokio::spawn(pass_back(self.sender, asked));
-        tokio::spawn(take_over(self.receiver, front, yours));
+        tokio::spawn(pass_back(self.sender, asked, lasts));
+        let receiver = self.receiver;
+        tokio::spawn(async move {
+            take_over(receiver, &front, yours).await;
+            alone();
+            front.door.elder.send_replace(None);
+        });
         Ok(())
     }
 }
 
-/// Sends the elder the cancel requests that are for nobody here.
-async fn pass_back(mut sender: Sender, mut asked: mpsc::Receiver<CancelKey>) {
-    while let Some(CancelKey { pid, secret }) = asked.recv().await {
-        if sender.send(&ToElder::Cancel { pid, secret: Octets(secret) }, &[]).await.is_err() {
+/// Notes what servers of a pool log in with.
+fn learn(front: &Front, PoolKey { database, role, key }: PoolKey) {
+    if let Some(database) = front.databases.find(&database) {
+        let key = Some(Credential::from(key));
+        let _ = front.databases.pool(&database, &role, key, |role| front.users.credential(role));
+    }
+}
+
+/// Sends the elder the cancel requests that are for nobody here, and that this process was told to end.
+async fn pass_back(mut sender: Sender, mut asked: mpsc::Receiver<CancelKey>, mut lasts: mpsc::Receiver<Parting>) {
+    loop {
+        let (word, sent) = tokio::select! {
+            Some((last, sent)) = lasts.recv() => (ToElder::Ending(last), Some(sent)),
+            key = asked.recv() => match key {
+                Some(CancelKey { pid, secret }) => (ToElder::Cancel { pid, secret: Octets(secret) }, None),
+                None => return,
+            },
+        };
+        if sender.send(&word, &[]).await.is_err() {
             return;
+        }
+        if let Some(sent) = sent {
+            let _ = sent.send(());
         }
     }
 }
 
-async fn take_over(mut receiver: Receiver, front: Front, yours: impl FnOnce()) {
+async fn take_over(mut receiver: Receiver, front: &Front, yours: impl FnOnce()) {
     let (mut yours, mut taken) = (Some(yours), 0_u64);
     loop {
         match receiver.receive().await {
             Ok(Some((ToHeir::Client(passport), sockets))) => {
                 taken += 1;
-                sockets.into_iter().next().into_iter().for_each(|socket| welcome(&front, *passport.clone(), socket));
+                sockets.into_iter().next().into_iter().for_each(|socket| welcome(front, *passport.clone(), socket));
             }
+            Ok(Some((ToHeir::Pool(key), _))) => learn(front, key),
             Ok(Some((ToHeir::Yours, _))) => yours.take().into_iter().for_each(|yours| yours()),
             Ok(Some((word, _))) => tracing::debug!(?word, "unexpected"),
             Ok(None) => break,
@@ -149,7 +177,6 @@ async fn take_over(mut receiver: Receiver, front: Front, yours: impl FnOnce()) {
         }
     }
     yours.take().into_iter().for_each(|yours| yours());
-    front.door.elder.send_replace(None);
     tracing::info!(clients = taken, "the process that came before has ended");
 }
 

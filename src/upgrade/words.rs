@@ -43,6 +43,19 @@ pub(super) enum ToElder {
         /// The rest of the key.
         secret: Octets,
     },
+    /// It has been told to end: so has the elder, then.
+    Ending(Last),
+}
+
+/// How a process is to end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Last {
+    /// When its clients have left.
+    WaitForClients,
+    /// When their transactions have ended.
+    WaitForServers,
+    /// At once.
+    Now,
 }
 
 /// What the lock of the state_dir is called among the sockets.

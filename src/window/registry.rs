@@ -81,6 +81,8 @@ struct Books {
     unsettled: Vec<Arc<Unsettled>>,
     past: VecDeque<Receipt>,
     closing: bool,
+    /// Another process serves some of the clients: no window would hold them.
+    barred: bool,
 }
 
 impl Registry {
@@ -146,6 +148,9 @@ impl Registry {
         let mut books = self.books();
         if books.closing {
             return Err(Refusal::Closing);
+        }
+        if books.barred {
+            return Err(Refusal::Barred);
         }
         let now = self.clock.now();
         let started_at = SystemTime::now();
@@ -288,6 +293,27 @@ impl Registry {
             }
             (receipt, None) => Err(Denied::Over { id: id.to_owned(), outcome: receipt.outcome }),
         }
+    }
+
+    /// No window is begun from here on until [`unbar`](Self::unbar): another process serves some of the clients. Whether one
+    /// runs is decided under the same lock as its beginning.
+    ///
+    /// # Errors
+    /// The id of a window that has not ended yet; nothing is barred then.
+    pub fn bar(&self) -> Result<(), String> {
+        let mut books = self.books();
+        match books.live.first() {
+            Some(handle) => Err(handle.id.clone()),
+            None => {
+                books.barred = true;
+                Ok(())
+            }
+        }
+    }
+
+    /// Every client is this process's own again.
+    pub fn unbar(&self) {
+        self.books().barred = false;
     }
 
     /// No window is begun from here on, and those that run are told to end. Waits until they have. Cancel-safe.

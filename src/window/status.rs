@@ -123,6 +123,9 @@ pub enum Refusal {
     /// The proxy is shutting down.
     #[error("pooler is shutting down")]
     Closing,
+    /// Another process serves some of the clients, or is about to.
+    #[error("an upgrade is under way, and another process serves some of the clients")]
+    Barred,
 }
 
 /// What steering a window can come to, other than done.

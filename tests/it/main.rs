@@ -55,6 +55,7 @@ mod truth;
 mod truth_bank;
 mod truth_echo;
 mod upgrade;
+mod upgrade_faults;
 mod window;
 mod window_books;
 mod window_by_hand;
