@@ -118,6 +118,7 @@ fn classic(args: &Classic) -> ExitCode {
     let loaded = if background::is_background() { config::load(file).ok() } else { load(file, args.quiet) };
     let Some(mut config) = loaded else { return ExitCode::from(cli::FAILED) };
     config.at_least_verbose = usize::from(args.verbose);
+    config.user_of_command_line = args.user.clone();
     config.user = args.user.clone().or(config.user);
     if identity::is_root() && config.user.as_deref().is_none_or(|user| user == "root") {
         return failed("pglull should not run as root: give it -u USERNAME, or user = USERNAME in the file");

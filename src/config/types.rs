@@ -266,6 +266,8 @@ section!(
         file: PathBuf,
         /// What `-v` on the command line asks for; as `verbose`, and not changed by a reload.
         at_least_verbose: usize,
+        /// What `-u` on the command line says: it wins over `user`, after a reload too.
+        user_of_command_line: Option<String>,
         /// The rules of `auth_hba_file`.
         hba: Hba,
         /// The maps of `auth_ident_file`.
@@ -465,6 +467,8 @@ impl Config {
     /// Takes over from the running configuration what only a restart changes. Returns the keys in which they differ.
     pub fn keep_fixed(&mut self, running: &Self) -> Vec<&'static str> {
         self.at_least_verbose = running.at_least_verbose;
+        self.user_of_command_line.clone_from(&running.user_of_command_line);
+        self.user = self.user_of_command_line.clone().or(self.user.take());
         let mut running = running.clone();
         let fixed = Self::KEYS.iter().filter(|key| FIXED.contains(&key.name));
         let differs = fixed.filter_map(|key| {

@@ -7,6 +7,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tokio::sync::{mpsc, oneshot};
 
 use super::link::{Receiver, Sender, link};
@@ -19,6 +21,9 @@ use crate::wire::startup::CancelKey;
 
 /// How long the heir may take until it serves.
 const START: Duration = Duration::from_secs(30);
+
+/// How long the heir may take to take one client.
+const STUCK: Duration = Duration::from_secs(5);
 
 /// Departures that wait to be sent.
 const QUEUE: usize = 64;
@@ -105,7 +110,7 @@ impl Heir {
                 Some((ToElder::Hello { version }, _)) => self.version = version,
                 Some((ToElder::Ready, _)) => return Ok(self),
                 Some((ToElder::Failed(why), _)) => return Err(NoHeir::Failed(why)),
-                Some((word @ (ToElder::Cancel { .. } | ToElder::Ending(_)), _)) => {
+                Some((word @ (ToElder::Cancel { .. } | ToElder::Taken | ToElder::Ending(_)), _)) => {
                     tracing::debug!(?word, "before its time");
                 }
             }
@@ -134,10 +139,12 @@ impl Heir {
         let (lost, word) = oneshot::channel();
         let Self { mut process, sender, receiver, .. } = self;
         let child = process.0.take();
-        tokio::spawn(see_off(sender, departures));
+        let (acks, taken) = mpsc::channel(1);
+        let heir = child.as_ref().map_or(0, Child::id);
+        tokio::spawn(see_off(sender, departures, taken, heir));
         let front = front.clone();
         tokio::spawn(async move {
-            listen(receiver, &front, last).await;
+            listen(receiver, &front, acks, last).await;
             front.door.way.store(None);
             child.into_iter().for_each(Process::reap);
             let _ = lost.send(());
@@ -146,8 +153,13 @@ impl Heir {
     }
 }
 
-/// Sends those who go, one by one. Whoever cannot be sent stays.
-async fn see_off(mut sender: Sender, mut departures: mpsc::Receiver<Departure>) {
+/// Sends those who go, one by one. Whoever cannot be sent stays. A heir that does not take them is killed: it serves nobody.
+async fn see_off(
+    mut sender: Sender,
+    mut departures: mpsc::Receiver<Departure>,
+    mut taken: mpsc::Receiver<()>,
+    heir: u32,
+) {
     // The link stays open as long as anybody may still go: its end means that there is nobody here any more.
     while let Some(Departure { passport, proved, socket, gone }) = departures.recv().await {
         let pool = proved.map(|(role, credential)| PoolKey {
@@ -159,17 +171,23 @@ async fn see_off(mut sender: Sender, mut departures: mpsc::Receiver<Departure>) 
             if let Some(pool) = pool {
                 sender.send(&ToHeir::Pool(pool), &[]).await?;
             }
-            sender.send(&ToHeir::Client(Box::new(passport)), &[socket.as_fd()]).await
+            sender.send(&ToHeir::Client(Box::new(passport)), &[socket.as_fd()]).await?;
+            taken.recv().await.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))
         };
-        match sending.await {
-            Ok(()) => _ = gone.send(()),
-            Err(error) => tracing::debug!(%error, "cannot send a client to the new process"),
+        match tokio::time::timeout(STUCK, sending).await {
+            Ok(Ok(())) => _ = gone.send(()),
+            Ok(Err(error)) => tracing::debug!(%error, "cannot send a client to the new process"),
+            Err(_) => {
+                tracing::error!(pid = heir, "the new process takes no clients: killing it");
+                // Not waited for yet, so the number is its own.
+                let _ = kill(Pid::from_raw(i32::try_from(heir).unwrap_or(i32::MAX)), Signal::SIGKILL);
+            }
         }
     }
 }
 
 /// Passes on the cancel requests that are for clients who are still here, and the wish to end, until the heir has died.
-async fn listen(mut receiver: Receiver, front: &Front, last: impl Fn(Last)) {
+async fn listen(mut receiver: Receiver, front: &Front, acks: mpsc::Sender<()>, last: impl Fn(Last)) {
     loop {
         match receiver.receive().await {
             Ok(Some((ToElder::Cancel { pid, secret }, _))) => {
@@ -177,6 +195,7 @@ async fn listen(mut receiver: Receiver, front: &Front, last: impl Fn(Last)) {
                 tokio::spawn(async move { greet::cancel(&CancelKey { pid, secret: secret.0 }, &front).await });
             }
             Ok(Some((ToElder::Ending(how), _))) => last(how),
+            Ok(Some((ToElder::Taken, _))) => _ = acks.send(()).await,
             Ok(Some((word, _))) => tracing::debug!(?word, "unexpected"),
             Ok(None) => return,
             Err(error) => return tracing::warn!(%error, "lost the new process"),

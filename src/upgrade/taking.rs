@@ -120,10 +120,11 @@ impl Inheritance {
         let (cancels, asked) = mpsc::channel(QUEUE);
         front.door.elder.send_replace(Some(Elder { cancels }));
         self.sender.send(&ToElder::Ready, &[]).await?;
-        tokio::spawn(pass_back(self.sender, asked, lasts));
+        let (acks, taken) = mpsc::channel(1);
+        tokio::spawn(pass_back(self.sender, asked, taken, lasts));
         let receiver = self.receiver;
         tokio::spawn(async move {
-            take_over(receiver, &front, yours).await;
+            take_over(receiver, &front, acks, yours).await;
             alone();
             front.door.elder.send_replace(None);
         });
@@ -139,11 +140,21 @@ fn learn(front: &Front, PoolKey { database, role, key }: PoolKey) {
     }
 }
 
-/// Sends the elder the cancel requests that are for nobody here, and that this process was told to end.
-async fn pass_back(mut sender: Sender, mut asked: mpsc::Receiver<CancelKey>, mut lasts: mpsc::Receiver<Parting>) {
+/// Whoever waits until the elder has been told something.
+type Sent = oneshot::Sender<()>;
+
+/// Sends the elder the cancel requests that are for nobody here, that a client has been taken, and that this process was told
+/// to end.
+async fn pass_back(
+    mut sender: Sender,
+    mut asked: mpsc::Receiver<CancelKey>,
+    mut taken: mpsc::Receiver<Sent>,
+    mut lasts: mpsc::Receiver<Parting>,
+) {
     loop {
         let (word, sent) = tokio::select! {
             Some((last, sent)) = lasts.recv() => (ToElder::Ending(last), Some(sent)),
+            Some(sent) = taken.recv() => (ToElder::Taken, Some(sent)),
             key = asked.recv() => match key {
                 Some(CancelKey { pid, secret }) => (ToElder::Cancel { pid, secret: Octets(secret) }, None),
                 None => return,
@@ -158,13 +169,24 @@ async fn pass_back(mut sender: Sender, mut asked: mpsc::Receiver<CancelKey>, mut
     }
 }
 
-async fn take_over(mut receiver: Receiver, front: &Front, yours: impl FnOnce()) {
+/// Tells the elder that its client is here. Returns whether it knows.
+async fn acknowledge(acks: &mpsc::Sender<Sent>) -> bool {
+    let (sent, word) = oneshot::channel();
+    acks.send(sent).await.is_ok() && word.await.is_ok()
+}
+
+async fn take_over(mut receiver: Receiver, front: &Front, acks: mpsc::Sender<Sent>, yours: impl FnOnce()) {
     let (mut yours, mut taken) = (Some(yours), 0_u64);
     loop {
         match receiver.receive().await {
             Ok(Some((ToHeir::Client(passport), sockets))) => {
-                taken += 1;
-                sockets.into_iter().next().into_iter().for_each(|socket| welcome(front, *passport.clone(), socket));
+                // Before anything of it is read here: a client whose elder has not heard of it is the elder's still.
+                if let Some(socket) = sockets.into_iter().next()
+                    && acknowledge(&acks).await
+                {
+                    taken += 1;
+                    welcome(front, *passport, socket);
+                }
             }
             Ok(Some((ToHeir::Pool(key), _))) => learn(front, key),
             Ok(Some((ToHeir::Yours, _))) => yours.take().into_iter().for_each(|yours| yours()),

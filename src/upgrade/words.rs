@@ -36,6 +36,8 @@ pub(super) enum ToElder {
     Ready,
     /// It cannot: why.
     Failed(String),
+    /// It has the client that was sent last, and goes on with it from here.
+    Taken,
     /// A cancel request that is for none of its clients.
     Cancel {
         /// Process id.

@@ -302,8 +302,9 @@ impl Registry {
     /// The id of a window that has not ended yet; nothing is barred then.
     pub fn bar(&self) -> Result<(), String> {
         let mut books = self.books();
-        match books.live.first() {
-            Some(handle) => Err(handle.id.clone()),
+        let unsettled = books.unsettled.first().map(|unsettled| unsettled.receipt().id.clone());
+        match books.live.first().map(|handle| handle.id.clone()).or(unsettled) {
+            Some(id) => Err(id),
             None => {
                 books.barred = true;
                 Ok(())

@@ -220,3 +220,22 @@ fn files_belong_to_the_process_that_serves() {
     until_gone(&mut proxy, last);
     assert_eq!((socket.exists(), pidfile.exists()), (false, false));
 }
+
+/// Stopped, it neither takes clients nor lets go of the link: nobody waits for it for ever.
+#[test]
+fn a_new_process_that_hangs_is_killed_and_loses_nobody() {
+    let db = Db::with(ACCOUNTS);
+    let proxy = Spec::of(&db).pool(3).start();
+    let mut busy = proxy.client().login();
+    busy.ok("BEGIN");
+    let row = proxy.admin("UPGRADE").maps().remove(0);
+    let heir = Pid::from_raw(row["pid"].parse().unwrap());
+    kill(heir, Signal::SIGSTOP).unwrap();
+    // It becomes idle, is to go, and comes back.
+    busy.ok("COMMIT");
+    busy.limit(secs(30));
+    assert_eq!(busy.one("SELECT 'still here'"), "still here");
+    eventually("the old one is in charge again", secs(20), || proxy.log().contains("this one goes on"));
+    proxy.still_serves();
+    busy.ok("SELECT 1");
+}
