@@ -221,7 +221,7 @@ fn shutdown_timeout_bounds_the_wait_for_clients() {
     let db = Db::with("CREATE TABLE t (a int)");
     for (wait, signal) in [("SHUTDOWN WAIT_FOR_CLIENTS", None), ("", Some(Signal::SIGTERM)), ("", Some(Signal::SIGINT))]
     {
-        let mut proxy = Spec::of(&db).text("shutdown_timeout", "1s").start();
+        let mut proxy = Spec::of(&db).text("shutdown_timeout", "2s").start();
         let mut client = proxy.client().login();
         client.ok("BEGIN; INSERT INTO t VALUES (1)");
         match signal {
