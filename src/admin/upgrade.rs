@@ -84,11 +84,14 @@ pub(super) async fn barred(command: &Command, env: &Env) -> Result<(), Report> {
             | Command::WindowOpen { .. }
             | Command::WindowRehearse { .. }
     );
+    // The other process has read the files already, and would not know.
+    let changes =
+        matches!(command, Command::Reload | Command::Set { .. } | Command::Disable { .. } | Command::Enable { .. });
+    if (touches_all || changes) && env.front.door.moving.load(Ordering::Acquire) {
+        return Err(under_way());
+    }
     if !touches_all {
         return Ok(());
-    }
-    if env.front.door.moving.load(Ordering::Acquire) {
-        return Err(under_way());
     }
     let mut elder = env.front.door.elder.subscribe();
     let ended = timeout(ELDER, elder.wait_for(Option::is_none)).await.is_ok();
@@ -130,7 +133,7 @@ pub(super) async fn run(operator: &mut Operator, env: &Env) -> Result<Answer, Pr
     let heir = started.map_err(|error| {
         Report::new(sqlstate::INTERNAL_ERROR, error.to_string()).hint("This process goes on as before.")
     })?;
-    // What has begun before the mark was set may have come to something in the meantime.
+    // A command that was let through just before the mark was set may have come to something.
     is_at_peace(env)?;
     let (pid, version) = (heir.pid(), heir.version.clone());
     // Who has told this process to end means the service, not this process alone.

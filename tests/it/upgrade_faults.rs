@@ -205,3 +205,28 @@ fn nothing_is_left_open_after_many_upgrades() {
     let lists = proxy.admin("SHOW LISTS").maps();
     assert_eq!(lists.iter().find(|row| row["list"] == "used_clients").unwrap()["items"], "5");
 }
+
+/// It has read its files, or is about to: what changes them for the one process only is refused until it is in charge.
+#[test]
+fn nothing_changes_the_configuration_while_the_new_process_starts() {
+    let db = Db::with(ACCOUNTS);
+    let proxy = Spec::of(&db).pool(3).start();
+    let mut stays = stayer(&proxy);
+    // The new process waits here until somebody writes.
+    let file = proxy.dir().join("userlist.txt");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::remove_file(&file).unwrap();
+    nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRUSR | nix::sys::stat::Mode::S_IWUSR).unwrap();
+    let mut upgrade = proxy.admin_start("UPGRADE");
+    eventually("the upgrade has begun", secs(5), || proxy.log().contains("command=Upgrade"));
+    for command in ["SET log_stats = 0".to_owned(), format!("DISABLE {}", db.name), format!("ENABLE {}", db.name)] {
+        let refused = || proxy.console().login().query(&command).is_err();
+        eventually(&format!("{command} is refused"), secs(5), refused);
+        assert_eq!(proxy.admin_err(&command).message, "an upgrade is under way");
+    }
+    assert_eq!(proxy.admin_err("RELOAD").message, "an upgrade is under way");
+    std::fs::write(&file, text).unwrap();
+    let heir = Heir(upgrade.finish().unwrap().maps()[0]["pid"].parse().unwrap());
+    assert!(heir.lives());
+    stays.ok("COMMIT");
+}
