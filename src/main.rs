@@ -160,10 +160,7 @@ fn run(config: Config, quiet: bool) -> ExitCode {
     }
     let logs = match log(&config, quiet) {
         Ok(logs) => logs,
-        Err(error) => {
-            eprintln!("cannot set up logging: {error}");
-            return ExitCode::from(cli::USAGE);
-        }
+        Err(error) => return failed(&format!("cannot set up logging: {error}")),
     };
     if quiet {
         // Not said on standard error, or to somebody who has closed the terminal.

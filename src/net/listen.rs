@@ -3,11 +3,12 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use nix::errno::Errno;
 use nix::unistd::Group;
 use tokio::net::{TcpListener, UnixListener};
 
@@ -73,10 +74,14 @@ impl Listener {
     /// Binds a TCP address; so many connections may wait to be accepted.
     ///
     /// # Errors
-    /// The kernel's, with the address in the text.
+    /// The kernel's, with the address in the text; `AddrNotAvailable` also if there is nothing of its kind on this machine.
     pub fn tcp(addr: SocketAddr, backlog: usize) -> io::Result<Self> {
         let bind = || {
-            let socket = socket2::Socket::new(socket2::Domain::for_address(addr), socket2::Type::STREAM, None)?;
+            let socket = socket2::Socket::new(socket2::Domain::for_address(addr), socket2::Type::STREAM, None);
+            let socket = socket.map_err(|error| match error.raw_os_error().map(Errno::from_raw) {
+                Some(Errno::EAFNOSUPPORT) => io::Error::new(io::ErrorKind::AddrNotAvailable, error),
+                _ => error,
+            })?;
             if addr.is_ipv6() {
                 socket.set_only_v6(true)?;
             }
@@ -92,14 +97,22 @@ impl Listener {
     /// Binds a Unix socket with the given file mode and group, replacing a socket that nobody serves any more.
     ///
     /// # Errors
-    /// The kernel's, with the path in the text; `AddrInUse` if somebody answers there.
+    /// The kernel's, with the path in the text; `AddrInUse` if somebody answers there, `AlreadyExists` if what is there is no
+    /// socket.
     pub fn unix(path: &Path, mode: u32, group: Option<&str>) -> io::Result<Self> {
         let bind = || {
-            if path.exists() {
-                if std::os::unix::net::UnixStream::connect(path).is_ok() {
-                    return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process serves it"));
+            // Only what can be a socket that somebody has left is ours to remove.
+            if let Ok(there) = std::fs::symlink_metadata(path) {
+                if !there.file_type().is_socket() {
+                    let text = "there is something else than a socket: name another path, or remove it";
+                    return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
                 }
-                std::fs::remove_file(path)?;
+                match std::os::unix::net::UnixStream::connect(path) {
+                    Ok(_) => return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process serves it")),
+                    Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path)?,
+                    // It may be served for others than us.
+                    Err(error) => return Err(error),
+                }
             }
             // Bound under another name and renamed when its mode is right: at no moment is it open to more than it should be.
             let fresh = path.with_file_name(format!(".{}.{}", std::process::id(), file_name(path)));

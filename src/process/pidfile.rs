@@ -25,15 +25,24 @@ pub fn check(path: &Path) -> io::Result<()> {
     let used = match text.trim().parse::<i32>() {
         // In a container every start has the same number.
         Ok(pid) if i64::from(pid) == i64::from(std::process::id()) => false,
-        Ok(pid) if pid > 0 => kill(Pid::from_raw(pid), None) != Err(Errno::ESRCH),
+        Ok(pid) if pid > 0 => kill(Pid::from_raw(pid), None) != Err(Errno::ESRCH) && !has_ended(pid),
         _ => true,
     };
     if used {
-        let text = format!("pidfile '{}' exists, another instance running?", path.display());
+        let remedy = "end it; if that is another program, remove the file";
+        let text =
+            format!("pidfile '{}' exists, another instance running? (pid {}: {remedy})", path.display(), text.trim());
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
     }
     tracing::info!(pidfile = %path.display(), "stale pidfile, removing");
     fs::remove_file(path).map_err(|error| named(&error, "cannot remove stale pidfile", path))
+}
+
+/// A process that has ended and that nobody has waited for yet still has its number (`proc(5)`: state Z or X).
+fn has_ended(pid: i32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let state = status.lines().find_map(|line| line.strip_prefix("State:"));
+    state.is_some_and(|state| state.trim_start().starts_with(['Z', 'X']))
 }
 
 impl Pidfile {
@@ -98,9 +107,14 @@ mod tests {
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         fs::write(&path, format!("{}\n", child.id())).unwrap();
         let error = Pidfile::take(&path).unwrap_err().to_string();
-        assert!(error.ends_with("exists, another instance running?"), "{error}");
+        assert!(error.contains("exists, another instance running?"), "{error}");
         child.kill().unwrap();
+        // Ended, and not waited for.
+        let pid = i32::try_from(child.id()).unwrap();
+        assert!((0..1_000_000).any(|_| has_ended(pid)));
+        drop(Pidfile::take(&path).unwrap());
         child.wait().unwrap();
+        fs::write(&path, format!("{}\n", child.id())).unwrap();
         drop(Pidfile::take(&path).unwrap());
         for odd in ["", "0", "-1", "many"] {
             fs::write(&path, odd).unwrap();

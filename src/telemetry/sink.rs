@@ -7,6 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tracing_subscriber::fmt::MakeWriter;
 
+/// What is needed to write one.
+const REMEDY: &str = ": its folder must be there, and the user that runs pglull must be allowed to write";
+
 /// Takes log lines.
 #[derive(Clone, Debug, Default)]
 pub struct Sink {
@@ -32,7 +35,7 @@ impl Sink {
     pub fn reopen(&self, file: Option<&Path>) -> io::Result<()> {
         let open = |path: &Path| {
             let opened = OpenOptions::new().append(true).create(true).open(path);
-            opened.map_err(|error| io::Error::new(error.kind(), format!("logfile {}: {error}", path.display())))
+            opened.map_err(|error| io::Error::new(error.kind(), format!("logfile {}: {error}{REMEDY}", path.display())))
         };
         let fresh = file.map(open).transpose()?;
         *self.file.lock().unwrap_or_else(PoisonError::into_inner) = fresh;

@@ -20,7 +20,7 @@ const TEMPORARY: &str = "record.new";
 #[derive(Debug, thiserror::Error)]
 pub enum BadStore {
     /// It cannot be made, read or written.
-    #[error("state_dir {}: {what}: {error}", dir.display())]
+    #[error("state_dir {}: {what}: {error}{}", dir.display(), remedy(error))]
     Unusable {
         /// The folder.
         dir: PathBuf,
@@ -32,6 +32,17 @@ pub enum BadStore {
     /// Another process has it.
     #[error("state_dir {} belongs to another pglull that runs: give each its own", .0.display())]
     Taken(PathBuf),
+}
+
+/// What helps: a start by hand, as root, leaves files that the service may not touch.
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            ": it and all in it must belong to the user that runs pglull (chown -R), and be writable"
+        }
+        io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => ": name a folder",
+        _ => "",
+    }
 }
 
 /// The folder; it is held until this is dropped.

@@ -64,6 +64,13 @@ impl Site {
         fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
 
+    fn start(&self) -> Own {
+        let log = fs::File::options().create(true).append(true).open(self.dir.path().join("log")).unwrap();
+        let mut command = Command::new(binary().get_program());
+        command.args(["run", "pglull.toml"]).current_dir(self.dir.path()).stderr(log);
+        Own(command.spawn().unwrap())
+    }
+
     /// Started as systemd does it: these sockets are descriptors 3 and 4, and two variables say so.
     fn start_with(&self, first: impl Into<OwnedFd>, second: impl Into<OwnedFd>, names: &str) -> Own {
         let script = r#"exec 3<&0 4<&1 </dev/null >&2; export LISTEN_PID=$$ LISTEN_FDS=2; exec "$@""#;
@@ -105,6 +112,26 @@ fn sockets_of_systemd_are_served_and_outlive_the_process() {
     });
     let _again = start();
     assert_eq!(waiting.join().unwrap(), "42");
+}
+
+#[test]
+fn a_file_that_is_no_socket_is_not_removed_and_says_what_helps() {
+    let folder = tempfile::tempdir().unwrap();
+    let there = folder.path().join("there");
+    fs::write(&there, "precious").unwrap();
+    let path = there.display();
+    for (key, why) in [
+        (format!("admin_socket = \"{path}\""), "there is something else than a socket"),
+        (format!("state_dir = \"{path}\""), "name a folder"),
+        (format!("logfile = \"{path}/log\""), "its folder must be there"),
+        (format!("pidfile = \"{path}\""), "remove the file"),
+    ] {
+        let site = Site::new(&format!("listen_port = {}\n{key}", free_port()));
+        let mut child = site.start();
+        assert_eq!(child.ended(), Some(1), "{key}: {}", site.log());
+        assert!(site.log().contains(why), "{key}: {}", site.log());
+        assert_eq!(fs::read_to_string(&there).unwrap(), "precious");
+    }
 }
 
 #[test]
