@@ -4,6 +4,7 @@
 //! all others are for clients; if there are any of these, `listen_addr` and `unix_socket_dir` open no others (as
 //! PgBouncer does with sockets of systemd).
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _};
 
@@ -68,10 +69,12 @@ impl Doors {
     }
 
     fn bind_clients(&mut self, config: &Config) -> io::Result<()> {
+        let mut wanted = Vec::new();
         for name in &config.listen_addr {
-            for addr in resolve(name, config.listen_port)? {
-                self.take("", Listener::tcp(addr, config.listen_backlog)?)?;
-            }
+            wanted.push((name.as_str(), resolve(name, config.listen_port)?));
+        }
+        for listener in bind(&wanted, config.listen_backlog)? {
+            self.take("", listener)?;
         }
         if let Some(dir) = &config.unix_socket_dir {
             let path = dir.join(format!(".s.PGSQL.{}", config.listen_port));
@@ -79,6 +82,31 @@ impl Doors {
         }
         Ok(())
     }
+}
+
+/// Binds each address once, however often it is named. Of a name with several addresses one is enough: `localhost` may be
+/// `::1` too where there is no IPv6.
+fn bind(wanted: &[(&str, Vec<SocketAddr>)], backlog: usize) -> io::Result<Vec<Listener>> {
+    let (mut listeners, mut bound) = (Vec::new(), BTreeSet::new());
+    for (name, addrs) in wanted {
+        let mut absent = None;
+        for addr in addrs.iter().filter(|addr| !bound.contains(*addr)).collect::<Vec<_>>() {
+            match Listener::tcp(*addr, backlog) {
+                Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => absent = Some(error),
+                listener => {
+                    listeners.push(listener?);
+                    bound.insert(*addr);
+                }
+            }
+        }
+        if let Some(error) = absent {
+            if !addrs.iter().any(|addr| bound.contains(addr)) {
+                return Err(error);
+            }
+            tracing::warn!(name, "{error}: the other addresses of this name are served");
+        }
+    }
+    Ok(listeners)
 }
 
 fn resolve(name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
@@ -89,9 +117,31 @@ fn resolve(name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
         return Ok(if has_v6 { vec![v4, v6] } else { vec![v4] });
     }
     let found = (name, port).to_socket_addrs();
-    found.map(Iterator::collect).map_err(|error| io::Error::new(error.kind(), format!("listen_addr {name}: {error}")))
+    found.map(Iterator::collect).map_err(|error| {
+        let remedy = "expected an address of this machine, without a port, a name of one, or *";
+        io::Error::new(error.kind(), format!("listen_addr {name}: {error}: {remedy}"))
+    })
 }
 
 fn named(error: &io::Error, name: &str) -> io::Error {
     io::Error::new(error.kind(), format!("cannot use the socket {name:?} that was handed over: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_address_is_bound_once_and_one_of_a_name_is_enough() {
+        let free = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+        // An address that is for documents alone.
+        let absent = SocketAddr::from(([192, 0, 2, 1], free.port()));
+        let many = [("localhost", vec![absent, free]), ("127.0.0.1", vec![free])];
+        assert_eq!(bind(&many, 16).unwrap().len(), 1);
+        let error = bind(&[("far", vec![absent])], 16).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrNotAvailable, "{error}");
+        let _taken = std::net::TcpListener::bind(free).unwrap();
+        let error = bind(&[("localhost", vec![absent, free])], 16).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse, "{error}");
+    }
 }
