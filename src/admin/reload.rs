@@ -15,9 +15,20 @@ use std::time::Duration;
 /// How many mistakes a client of the console is shown; all of them are in the log.
 const SHOWN: usize = 10;
 
-/// Why nothing was changed: one line each, without secrets.
+/// Why nothing was changed.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Refused(pub Vec<String>);
+pub struct Refused {
+    /// One line each, without secrets.
+    pub why: Vec<String>,
+    /// The same files may be taken later: it is a window that is in the way.
+    pub passing: bool,
+}
+
+impl Refused {
+    fn by(why: impl IntoIterator<Item = String>) -> Self {
+        Self { why: why.into_iter().collect(), passing: false }
+    }
+}
 
 /// What a reload comes to, one line each.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -39,8 +50,8 @@ pub async fn reload(env: &Env) -> Result<Reloaded, Refused> {
     let read = tokio::task::spawn_blocking(move || config::load(&file)).await;
     let mut config = match read {
         Ok(Ok(config)) => config,
-        Ok(Err(mistakes)) => return Err(Refused(mistakes.iter().map(ToString::to_string).collect())),
-        Err(_) => return Err(Refused(vec!["the configuration could not be read".to_owned()])),
+        Ok(Err(mistakes)) => return Err(Refused::by(mistakes.iter().map(ToString::to_string))),
+        Err(_) => return Err(Refused::by(["the configuration could not be read".to_owned()])),
     };
     let mut warnings = config.warnings.clone();
     for key in config.keep_fixed(&running) {
@@ -55,7 +66,7 @@ pub async fn reload(env: &Env) -> Result<Reloaded, Refused> {
 /// Gives one key another value until the next reload.
 async fn set(key: &str, value: &str, env: &Env) -> Result<(), Refused> {
     let _turn = env.front.running.turn().await;
-    let config = env.front.config().with(key, value).map_err(|why| Refused(vec![why]))?;
+    let config = env.front.config().with(key, value).map_err(|why| Refused::by([why]))?;
     agree(&config, env)?;
     change(config, None, env);
     Ok(())
@@ -74,6 +85,7 @@ fn agree(config: &Config, env: &Env) -> Result<Tls, Refused> {
             format!("database \"{name}\" cannot be removed now: window {id} of {owner} covers it")
         }));
     }
+    let passing = !refused.is_empty();
     let tls = Acceptor::new(config).and_then(|acceptor| Ok((acceptor, Connector::new(config)?)));
     let tls = tls.map_err(|bad| refused.push(bad.to_string()));
     if refused.is_empty()
@@ -81,7 +93,7 @@ fn agree(config: &Config, env: &Env) -> Result<Tls, Refused> {
     {
         refused.push(error.to_string());
     }
-    tls.ok().filter(|_| refused.is_empty()).ok_or(Refused(refused))
+    tls.ok().filter(|_| refused.is_empty()).ok_or(Refused { why: refused, passing })
 }
 
 /// Puts it in force. Must not fail.
@@ -116,7 +128,7 @@ pub(super) async fn run(env: &Env) -> Result<Answer, Problem> {
             let told: Vec<_> = changes.into_iter().chain(warnings).collect();
             Ok(if told.is_empty() { Answer::Done("RELOAD") } else { Answer::Say(told.join("\n"), "RELOAD") })
         }
-        Ok(Err(Refused(why))) => Err(failed(&why).into()),
+        Ok(Err(Refused { why, .. })) => Err(failed(&why).into()),
         Err(_) => Err(failed(&[]).into()),
     }
 }
@@ -138,7 +150,7 @@ pub async fn signalled(env: Env) {
 }
 
 /// Looks every `watch_config` whether the files have changed, and reloads when they are as they were at the look before: whoever
-/// writes several is done then. Files that were refused are not tried again.
+/// writes several is done then. Files that were refused are not tried again, unless it was for a window that runs.
 pub async fn watch(env: Env) {
     /// How soon it is noticed that the watch itself was switched on.
     const SWITCHED_OFF: Duration = Duration::from_secs(1);
@@ -153,7 +165,10 @@ pub async fn watch(env: Env) {
         let file = config.file.clone();
         let seen = tokio::task::spawn_blocking(move || config::fingerprint(&file)).await.ok();
         let is_new = seen != Some(env.front.config().fingerprint) && seen != refused;
-        if is_new && seen == last && logged(&env, "watch_config").await.is_err() {
+        if is_new
+            && seen == last
+            && let Err(Refused { passing: false, .. }) = logged(&env, "watch_config").await
+        {
             refused = seen;
         }
         last = seen;
@@ -171,7 +186,7 @@ async fn logged(env: &Env, by: &str) -> Result<Reloaded, Refused> {
             warnings.iter().for_each(|line| tracing::warn!("{line}"));
             tracing::info!(by, "configuration reloaded");
         }
-        Err(Refused(why)) => {
+        Err(Refused { why, .. }) => {
             why.iter().for_each(|line| tracing::error!("{line}"));
             tracing::error!(by, "RELOAD failed: the configuration is as it was");
         }
@@ -183,6 +198,6 @@ async fn logged(env: &Env, by: &str) -> Result<Reloaded, Refused> {
 pub(super) async fn set_one(key: &str, value: &str, env: &Env) -> Result<Answer, Problem> {
     match set(key, value, env).await {
         Ok(()) => Ok(Answer::Done("SET")),
-        Err(Refused(why)) => Err(Report::new(sqlstate::INVALID_PARAMETER_VALUE, why.join("\n")).into()),
+        Err(Refused { why, .. }) => Err(Report::new(sqlstate::INVALID_PARAMETER_VALUE, why.join("\n")).into()),
     }
 }

@@ -330,6 +330,19 @@ fn files_that_are_watched_are_put_in_force_by_themselves() {
     assert_eq!(proxy.log().matches("default_pool_size: expected").count(), 1);
 }
 
+#[test]
+fn a_change_that_a_window_is_in_the_way_of_is_put_in_force_after_it() {
+    let (db, other) = (Db::new(), Db::new());
+    let proxy = Spec::of(&db).also(&other).text("watch_config", "50ms").start();
+    proxy.admin(&format!("PAUSE {}", other.name));
+    proxy.edit(|text| text.replace(&format!("[databases.{}]", other.name), "[databases.renamed]"));
+    eventually("it is refused", secs(10), || proxy.log().contains("covers it"));
+    proxy.admin(&format!("RESUME {}", other.name));
+    eventually("it is in force", secs(10), || {
+        proxy.admin("SHOW DATABASES").maps().iter().any(|row| row["name"] == "renamed")
+    });
+}
+
 /// Pools shrink and grow, users come and go, certificates change: whoever is there does not notice.
 #[test]
 fn two_hundred_reloads_under_load_are_noticed_by_nobody() {
