@@ -55,7 +55,7 @@ fn content(draft: &mut Draft<'_>, read: Reader<'_>, key: &str, path: &Path, secr
         }
         Ok(content) => {
             if secret && content.world_readable {
-                draft.warn(&format!("{key} {} can be read by everybody: chmod 600", path.display()));
+                draft.warn(&format!("{key} {} can be read by everybody: chmod o-rwx", path.display()));
             }
             Some(content.text)
         }

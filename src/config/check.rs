@@ -24,7 +24,9 @@ pub(super) fn all(draft: &mut Draft<'_>, read: Reader<'_>) {
         absent(draft);
     }
     listeners(draft);
+    threads(draft);
     databases(draft);
+    circles(draft);
     pool_sizes(draft);
     window(draft);
     auth_files::all(draft, read);
@@ -64,6 +66,44 @@ fn listeners(draft: &mut Draft<'_>) {
             let expected = format!("a socket's path of at most {SOCKET_PATH_MAX} bytes");
             draft.mistake(&Place::Main, key, expected, format!("{length} bytes"));
         }
+    }
+}
+
+/// So many would not start in a reasonable time, and no machine has use for them.
+fn threads(draft: &mut Draft<'_>) {
+    const MOST: usize = 1024;
+    let threads = draft.config.worker_threads;
+    if threads > MOST {
+        draft.mistake(&Place::Main, "worker_threads", format!("at most {MOST}"), threads.to_string());
+    }
+}
+
+/// Whether clients are served at this address, as far as names tell.
+fn serves(config: &Config, host: &str, port: u16) -> bool {
+    let ip = |name: &str| if name == "localhost" { Ok(IpAddr::from([127, 0, 0, 1])) } else { name.parse::<IpAddr>() };
+    let tcp = || match ip(host) {
+        Ok(wanted) => config.listen_addr.iter().any(|addr| {
+            let any = addr == "*" || ip(addr).is_ok_and(|ip| ip.is_unspecified());
+            ip(addr) == Ok(wanted) || wanted.is_unspecified() || (any && wanted.is_loopback())
+        }),
+        Err(_) => config.unix_socket_dir.as_ref().is_some_and(|dir| Path::new(host) == dir),
+    };
+    port == config.listen_port && tcp()
+}
+
+/// Nothing of ours is where clients are served: no scrapes, and no Postgres, which would be we ourselves.
+fn circles(draft: &mut Draft<'_>) {
+    let config = &draft.config;
+    if let Some(addr) = config.metrics_addr.filter(|addr| serves(config, &addr.ip().to_string(), addr.port())) {
+        draft.mistake(&Place::Main, "metrics_addr", "another port than listen_port", addr.to_string());
+    }
+    let config = &draft.config;
+    let own = config.databases.iter().filter(|(_, database)| serves(config, &database.host, database.port));
+    let own: Vec<_> =
+        own.map(|(name, database)| (name.clone(), format!("{}:{}", database.host, database.port))).collect();
+    for (name, at) in own {
+        let expected = "the port of Postgres, not one that pglull itself listens on";
+        draft.mistake(&Place::Database(name), "port", expected, at);
     }
 }
 
@@ -133,7 +173,7 @@ fn window(draft: &mut Draft<'_>) {
 pub(super) fn readable(draft: &mut Draft<'_>, world_readable: &[PathBuf]) {
     if draft.config.databases.values().any(|database| database.password.is_some()) {
         for file in world_readable {
-            draft.warn(&format!("%include {} can be read by everybody: chmod 600", file.display()));
+            draft.warn(&format!("%include {} can be read by everybody: chmod o-rwx", file.display()));
         }
     }
 }

@@ -33,9 +33,11 @@ mod docs;
 mod tests;
 
 use build::Content;
+use std::borrow::Cow;
 use std::cell::RefCell;
+use std::fs::File;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -53,6 +55,12 @@ pub use tls::{TlsProtocols, TlsSide};
 pub use types::{Config, Database, Setting, UserOverride, UserSecret, WindowDefaults};
 pub use value::{AuthType, LogFormat, PoolMode, Secret, SslMode, Stragglers, parse_duration};
 
+/// What only a PEM file has.
+const PEM: &[u8] = b"-----BEGIN ";
+
+/// The largest file that is read, in bytes: room for millions of users, and not for a device.
+const LARGEST: u64 = 256 << 20;
+
 /// Reads a configuration file, and the file of users that it names. Blocks; call it before serving or off the runtime.
 ///
 /// # Errors
@@ -64,7 +72,7 @@ pub fn load(path: &Path) -> Result<Config, Vec<Mistake>> {
     config.fingerprint = noted.fingerprint();
     let holds_password = config.databases.values().any(|database| database.password.is_some());
     if holds_password && content.world_readable {
-        config.warnings.push(format!("{}: holds a password and can be read by everybody: chmod 600", path.display()));
+        config.warnings.push(format!("{}: holds a password and can be read by everybody: chmod o-rwx", path.display()));
     }
     Ok(config)
 }
@@ -122,7 +130,30 @@ fn unreadable(path: &Path, error: &io::Error) -> Vec<Mistake> {
 }
 
 fn read(path: &Path) -> io::Result<Content> {
-    let text = std::fs::read_to_string(path)?;
-    let mode = std::fs::metadata(path)?.permissions().mode();
-    Ok(Content { text, world_readable: mode & 0o004 != 0 })
+    let file = File::open(path)?;
+    let mode = file.metadata()?.permissions().mode();
+    let mut bytes = Vec::new();
+    if file.take(LARGEST + 1).read_to_end(&mut bytes)? as u64 > LARGEST {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it is larger than {} MB", LARGEST >> 20)));
+    }
+    Ok(Content { text: decoded(bytes)?, world_readable: mode & 0o004 != 0 })
+}
+
+/// The text in a file. Comments, and what stands beside the certificates of a PEM file, may be in whatever encoding they were
+/// written in; all else is UTF-8.
+fn decoded(bytes: Vec<u8>) -> io::Result<String> {
+    let bytes = match String::from_utf8(bytes) {
+        Ok(text) => return Ok(text),
+        Err(error) => error.into_bytes(),
+    };
+    let is_pem = bytes.windows(PEM.len()).any(|window| window == PEM);
+    let mut text = String::with_capacity(bytes.len());
+    for (line, number) in bytes.split_inclusive(|byte| *byte == b'\n').zip(1..) {
+        let decoded = String::from_utf8_lossy(line);
+        if matches!(decoded, Cow::Owned(_)) && !is_pem && !decoded.trim_start().starts_with(['#', ';']) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("line {number} is not UTF-8")));
+        }
+        text.push_str(&decoded);
+    }
+    Ok(text)
 }

@@ -553,7 +553,7 @@ fn files_that_everybody_can_read_are_warned_of() {
             std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
         }
         let warnings = load(&file).unwrap().warnings;
-        assert_eq!(warnings.iter().filter(|w| w.contains("chmod 600")).count(), expect, "{warnings:?}");
+        assert_eq!(warnings.iter().filter(|w| w.contains("chmod o-rwx")).count(), expect, "{warnings:?}");
     }
 }
 
@@ -611,4 +611,54 @@ fn what_only_a_restart_changes_is_kept() {
         let restart = set.as_ref().is_err_and(|why| why.contains("restart"));
         assert_eq!(restart, !changeable, "{key} = {value}: {set:?}");
     }
+}
+
+#[test]
+fn nothing_leads_to_where_clients_are_served() {
+    let own = "[databases.own]\nhost = \"HOST\"\nport = 6432\n";
+    for (listens, host, wrong) in [
+        ("127.0.0.1", "127.0.0.1", true),
+        ("127.0.0.1", "localhost", true),
+        ("localhost", "127.0.0.1", true),
+        ("*", "localhost", true),
+        ("0.0.0.0", "127.0.0.1", true),
+        ("10.1.2.3", "127.0.0.1", false),
+        ("10.1.2.3,127.0.0.1", "10.1.2.3", true),
+        ("*", "10.1.2.3", false),
+        ("127.0.0.1", "db", false),
+        ("127.0.0.1", "/run/own", true),
+        ("127.0.0.1", "/run/other", false),
+    ] {
+        let settings = with(&format!("listen_addr = \"{listens}\"\nunix_socket_dir = \"/run/own\""));
+        let found = check(&format!("{settings}{}", own.replace("HOST", host)));
+        assert_eq!(found.is_err(), wrong, "{listens} {host}: {:?}", found.err());
+    }
+    assert_eq!(
+        mistakes(&format!("{GOOD}{}", own.replace("HOST", "127.0.0.1"))),
+        [
+            "8: databases.own.port: expected the port of Postgres, not one that pglull itself listens on, got 127.0.0.1:6432"
+        ]
+    );
+    assert_eq!(
+        mistakes(&with("metrics_addr = \"0.0.0.0:6432\"\nworker_threads = 5000")),
+        [
+            "3: metrics_addr: expected another port than listen_port, got 0.0.0.0:6432",
+            "4: worker_threads: expected at most 1024, got 5000"
+        ]
+    );
+}
+
+#[test]
+fn comments_may_be_of_any_encoding_and_all_else_says_its_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, users) = (folder.path().join("p.ini"), folder.path().join("users"));
+    let put = |path: &Path, text: &[u8]| std::fs::write(path, text).unwrap();
+    put(&users, USERS.as_bytes());
+    put(&file, b"; caf\xe9\n[databases]\nx = host=h\n[pgbouncer]\n# \xe4\nauth_file = users\n");
+    assert!(load(&file).is_ok());
+    put(&users, b"\"app\" \"hunt\xe9r2\"\n");
+    let found = load(&file).unwrap_err();
+    assert!(found[0].got.contains("line 1 is not UTF-8: save it as UTF-8 text"), "{found:?}");
+    assert!(load(Path::new("/dev/zero")).unwrap_err()[0].got.contains("larger than 256 MB"));
+    assert_eq!(super::decoded(b"caf\xe9\n-----BEGIN X\n".to_vec()).unwrap(), "caf\u{fffd}\n-----BEGIN X\n");
 }

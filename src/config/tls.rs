@@ -4,6 +4,7 @@
 //! mistake with its line, at the start and at a reload alike, and nothing needs the disk afterwards.
 
 use std::fmt;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -193,7 +194,11 @@ impl Keys {
 fn text(draft: &mut Draft<'_>, read: Reader<'_>, (name, path): (&str, &Path)) -> Option<super::build::Content> {
     read(path)
         .map_err(|error| {
-            let got = format!("{} ({})", quoted(&path.display().to_string()), unread(&error));
+            let why = match error.kind() {
+                io::ErrorKind::InvalidData => "it is not PEM: openssl x509 -inform der makes it of DER".to_owned(),
+                _ => unread(&error),
+            };
+            let got = format!("{} ({why})", quoted(&path.display().to_string()));
             draft.mistake(&Place::Main, name, "a file that can be read", got);
         })
         .ok()
@@ -220,7 +225,7 @@ fn certificates(
 fn key(draft: &mut Draft<'_>, read: Reader<'_>, (name, path): (&str, &Path)) -> Option<PrivateKeyDer<'static>> {
     let content = text(draft, read, (name, path))?;
     if content.world_readable {
-        draft.warn(&format!("{name} {} can be read by everybody: chmod 600", path.display()));
+        draft.warn(&format!("{name} {} can be read by everybody: chmod o-rwx", path.display()));
     }
     let found = PrivateKeyDer::from_pem_slice(content.text.as_bytes());
     if found.is_err() {

@@ -213,7 +213,7 @@ fn a_mistake_is_a_sentence_with_its_remedy() {
     std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o644)).unwrap();
     let output = run(&proxy, &["check", &secret]);
     assert!(
-        output.status.success() && said(&output).contains("can be read by everybody: chmod 600"),
+        output.status.success() && said(&output).contains("can be read by everybody: chmod o-rwx"),
         "{}",
         said(&output)
     );
