@@ -1,13 +1,15 @@
 //! `/metrics`, `/healthz` and `/readyz` over HTTP/1.1, and the pages that others make for people. All of it is read-only.
 //!
-//! Bounded in every direction: a few connections at a time (more wait in the kernel's backlog), a deadline
+//! Bounded in every direction: a few connections at a time (the oldest makes room for the next), a deadline
 //! for the request and one for the answer, one request per connection, no request body. Rendering happens on
 //! a blocking thread, one at a time, so that no scrape slows a client down. Health never asks a pool: a hold
-//! must not look like an illness.
+//! must not look like an illness; nor must a crowd of connections that say nothing, or an orchestrator would end a proxy
+//! that is well.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::future::Future;
-use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +17,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue, REFERRER_POLICY,
+    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, HeaderName, HeaderValue, REFERRER_POLICY,
     X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use hyper::server::conn::http1;
@@ -24,7 +26,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
 use super::metrics::Recorder;
 
@@ -67,8 +69,8 @@ pub struct Sources {
 /// From a path and a query to a page.
 pub type Pages = dyn Fn(&str, &str) -> Option<Page> + Send + Sync;
 
-/// Connections that are served at the same time.
-const CONNECTIONS_MAX: usize = 8;
+/// Connections that are served at the same time. Honest ones last for milliseconds: the oldest of so many is stuck.
+const CONNECTIONS_MAX: usize = 32;
 /// The most bytes of a request's head.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// How long a failing accept (out of descriptors, mostly) rests before it tries again.
@@ -95,25 +97,28 @@ pub async fn serve(listener: TcpListener, sources: Sources, shutdown: impl Futur
 }
 
 async fn serve_within(listener: TcpListener, sources: Sources, shutdown: impl Future<Output = ()>, within: Deadlines) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let line = || Arc::new(Semaphore::new(1));
     let scraper = Scraper { sources, scrapes: line(), pages: line(), within: within.render };
     let mut connections = JoinSet::new();
+    let mut oldest_first: VecDeque<AbortHandle> = VecDeque::new();
     tokio::pin!(shutdown);
     loop {
         let accepted = tokio::select! {
             biased;
             () = &mut shutdown => break,
             Some(_) = connections.join_next() => continue,
-            accepted = accept(&listener, &places) => accepted,
+            accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, place)) => {
-                let scraper = scraper.clone();
-                connections.spawn(async move {
-                    answer_one(stream, scraper, within).await;
-                    drop(place);
-                });
+            Ok((stream, _)) => {
+                oldest_first.retain(|connection| !connection.is_finished());
+                while oldest_first.len() >= CONNECTIONS_MAX {
+                    let Some(oldest) = oldest_first.pop_front() else { break };
+                    oldest.abort();
+                    // Those that have asked get their turn before more are let in.
+                    tokio::task::yield_now().await;
+                }
+                oldest_first.push_back(connections.spawn(answer_one(stream, scraper.clone(), within)));
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection for metrics");
@@ -125,24 +130,14 @@ async fn serve_within(listener: TcpListener, sources: Sources, shutdown: impl Fu
     while connections.join_next().await.is_some() {}
 }
 
-/// Waits for a free place first, then for a connection: what does not fit stays in the kernel's backlog.
-/// Cancel-safe.
-async fn accept(
-    listener: &TcpListener,
-    places: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
-    let place = places.clone().acquire_owned().await.map_err(io::Error::other)?;
-    let (stream, _) = listener.accept().await?;
-    Ok((stream, place))
-}
-
 /// Serves the one request of a connection. Its end is the sum of the deadlines at the latest.
 async fn answer_one(stream: TcpStream, scraper: Scraper, within: Deadlines) {
     let answered = Arc::new(Notify::new());
+    let near = stream.peer_addr().is_ok_and(|peer| peer.ip().to_canonical().is_loopback());
     let service = service_fn(|request: Request<Incoming>| {
         let (scraper, answered) = (scraper.clone(), answered.clone());
         async move {
-            let response = scraper.answer(&request).await;
+            let response = scraper.answer(&request, near).await;
             answered.notify_one();
             Ok::<_, Infallible>(response)
         }
@@ -176,7 +171,8 @@ struct Scraper {
 }
 
 impl Scraper {
-    async fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    /// `near`: it comes from this machine.
+    async fn answer(&self, request: &Request<Incoming>, near: bool) -> Response<Full<Bytes>> {
         if request.method() != Method::GET && request.method() != Method::HEAD {
             let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n".into());
             response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
@@ -186,6 +182,10 @@ impl Scraper {
             "/metrics" => self.metrics().await,
             "/readyz" => readiness((self.sources.readiness)()),
             "/healthz" => plain(StatusCode::OK, "ok\n".into()),
+            _ if near && request.headers().get(HOST).is_some_and(elsewhere) => plain(
+                StatusCode::MISDIRECTED_REQUEST,
+                "ask for this page by an address or as localhost; a proxy before it has to send such a Host\n".into(),
+            ),
             path => self.page(path, request.uri().query().unwrap_or_default()).await,
         }
     }
@@ -217,6 +217,19 @@ impl Scraper {
             Err(_) => plain(StatusCode::SERVICE_UNAVAILABLE, "the page took too long\n".into()),
         }
     }
+}
+
+/// Whether a browser on this machine was led here by a name of somebody's else (DNS rebinding), so that their scripts could
+/// read the page: it is neither an address nor `localhost`, nor a name without a dot, which nobody outside can have.
+fn elsewhere(host: &HeaderValue) -> bool {
+    let Ok(host) = host.to_str() else { return true };
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().is_ok();
+    let name = name.trim_end_matches('.').to_ascii_lowercase();
+    !(address || !name.contains('.') || name.ends_with(".localhost"))
 }
 
 /// Does some work on a blocking thread, one after the other; a line that does not move is an error. `None` if it panicked.
