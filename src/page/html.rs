@@ -149,10 +149,17 @@ impl Sheet {
     }
 }
 
+/// Longer texts are broken: one long name must not push all other columns out of sight.
+const CELL_MAX: usize = 32;
+
 /// A cell with text.
 pub(super) fn cell(text: &str) -> Html {
     let mut html = Html::new();
-    html.text(text);
+    if text.chars().count() > CELL_MAX {
+        html.element("span", "long", text)
+    } else {
+        html.text(text)
+    };
     html
 }
 
@@ -169,6 +176,12 @@ mod tests {
             text,
             "<b class=\"x\">&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt;&amp;&quot;\u{fffd}\u{fffd}\u{fffd}é</b>"
         );
+    }
+
+    #[test]
+    fn a_long_name_is_broken() {
+        assert_eq!(cell(&"x".repeat(32)).finish(), "x".repeat(32));
+        assert_eq!(cell(&"é".repeat(33)).finish(), format!("<span class=\"long\">{}</span>", "é".repeat(33)));
     }
 
     #[test]

@@ -157,8 +157,18 @@ fn held(receipt: &Receipt, scale: &Scale, out: &mut String) {
         let y = bottom - (bottom - top) * (sample.held as f64) / (most as f64);
         let _ = write!(path, " H{:.1} V{y:.1}", scale.x(sample.at_ms));
     }
+    // Held until they are let go: samples tell of changes alone, and the last of them may be long before the end.
+    if receipt.samples.last().is_some_and(|sample| sample.held > 0) {
+        let let_go = ["releasing", "recovered", "closed"];
+        let edge = receipt.edges.iter().find(|edge| let_go.contains(&edge.phase.as_str()));
+        let _ = write!(path, " H{:.1}", scale.x(edge.map_or(scale.end, |edge| edge.at_ms).max(last_sample(receipt))));
+    }
     let _ =
         writeln!(out, "<path d=\"{path} V{bottom:.1}\" fill=\"#457b9d\" fill-opacity=\"0.35\" stroke=\"#457b9d\"/>");
+}
+
+fn last_sample(receipt: &Receipt) -> u64 {
+    receipt.samples.last().map_or(0, |sample| sample.at_ms)
 }
 
 fn stalls(receipt: &Receipt, out: &mut String) {
@@ -274,6 +284,20 @@ mod tests {
         {
             assert!(svg.contains(part), "{part}: {svg}");
         }
+    }
+
+    #[test]
+    fn who_was_held_is_drawn_until_the_release_although_the_last_sample_is_older() {
+        let receipt = |phase: &str| {
+            drawn(&json!({
+                "elapsed_ms": 1000, "held_peak": 2,
+                "edges": [{"at_ms": 0, "phase": "draining"}, {"at_ms": 500, "phase": phase}, {"at_ms": 1000, "phase": "closed"}],
+                "samples": [{"at_ms": 0, "held": 0}, {"at_ms": 100, "held": 2}],
+            }))
+        };
+        // 70 to 930 are 0 to 1000 ms: up at 100 ms, and down when they are let go.
+        assert!(receipt("releasing").contains("H156.0 V160.0 H500.0 V300.0\""), "{}", receipt("releasing"));
+        assert!(receipt("aborting").contains("H156.0 V160.0 H930.0 V300.0\""), "{}", receipt("aborting"));
     }
 
     #[test]
