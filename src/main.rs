@@ -31,7 +31,7 @@ fn main() -> ExitCode {
     }
     match Cli::parse().command {
         Command::Check(args) => check(&args.file, args.json),
-        Command::Convert(args) => convert(&args.file),
+        Command::Convert(args) => convert(&args.file, args.json),
         Command::Run(args) => match load(&args.file, false) {
             None => ExitCode::from(cli::USAGE),
             Some(config) => run(config, false),
@@ -77,18 +77,28 @@ fn print(text: &str) -> ExitCode {
 /// Mistakes are exit code 2. What is in order is said too, on standard output.
 fn check(file: &Path, json: bool) -> ExitCode {
     if json {
-        let loaded = config::load(file);
+        let loaded = config::load(file).map(|config| config.warnings);
         print(&format!("{}\n", cli::checked(file, &loaded)));
         return if loaded.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(cli::USAGE) };
     }
     let Some(config) = load(file, false) else { return ExitCode::from(cli::USAGE) };
     let (databases, warnings) = (config.databases.len(), config.warnings.len());
-    print(&format!("{}: no mistakes ({databases} databases, {warnings} warnings)\n", file.display()))
+    let of = |number: usize, what: &str| if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") };
+    let (databases, warnings) = (of(databases, "database"), of(warnings, "warning"));
+    print(&format!("{}: no mistakes ({databases}, {warnings})\n", file.display()))
 }
 
 /// Nothing is written if there is any mistake.
-fn convert(file: &Path) -> ExitCode {
-    match config::convert(file) {
+fn convert(file: &Path, json: bool) -> ExitCode {
+    let converted = config::convert(file);
+    if json {
+        let warnings = converted.as_ref().map(|(_, warnings)| warnings.clone()).map_err(Clone::clone);
+        let mut told = cli::checked(file, &warnings);
+        told["toml"] = converted.as_ref().ok().map(|(toml, _)| toml.as_str()).into();
+        print(&format!("{told}\n"));
+        return if converted.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(cli::USAGE) };
+    }
+    match converted {
         Ok((toml, warnings)) => {
             warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
             match io::stdout().write_all(toml.as_bytes()) {

@@ -78,7 +78,7 @@ impl<'a> Show<'a> {
     pub(super) fn new(site: &'a Site, id: &'a str, view: View) -> std::io::Result<Self> {
         let interrupts = Interrupts::new()?;
         let watcher = Watcher::start(site.clone(), id.to_owned());
-        let display = Display { view, screen: Screen::default(), started: Instant::now() };
+        let display = Display { id: id.to_owned(), view, screen: Screen::default(), started: Instant::now() };
         Ok(Self { site, id, interrupts, display, watcher })
     }
 
@@ -160,6 +160,7 @@ async fn abort(site: Site, id: String) {
 
 /// Where progress goes.
 struct Display {
+    id: String,
     view: View,
     screen: Screen,
     started: Instant,
@@ -167,8 +168,8 @@ struct Display {
 
 impl Display {
     fn notice(&mut self, notice: &Report) {
-        // What is drawn shows the phases already; a warning is more than a phase.
-        if self.view == View::Lines || notice.severity == "WARNING" {
+        // What is drawn shows the phases already. All else has no other place: why it waits, what Postgres says to the change.
+        if self.view == View::Lines || notice.severity == "WARNING" || !tells_phase(&notice.message, &self.id) {
             let text = table::visible(&notice.message);
             self.say(&text);
         }
@@ -178,15 +179,20 @@ impl Display {
         let line = format!("{:>7.2} s  {text}", self.started.elapsed().as_secs_f64());
         match self.view {
             View::Lines => err(&format!("{line}\n")),
-            View::Drawn(..) => self.screen.say(&line),
+            View::Drawn(_) => self.screen.say(&line),
         }
     }
 
     fn status(&mut self, status: &Status) {
-        if let View::Drawn(width, style) = self.view {
-            self.screen.draw(&frame(status, width, style));
+        if let View::Drawn(style) = self.view {
+            self.screen.draw(|width| frame(status, width, style));
         }
     }
+}
+
+/// Whether a notice is one of the window's own steps.
+fn tells_phase(message: &str, id: &str) -> bool {
+    message.strip_prefix("window ").and_then(|rest| rest.strip_prefix(id)).is_some_and(|rest| rest.starts_with(':'))
 }
 
 /// A task that ends with its owner.

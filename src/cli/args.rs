@@ -31,7 +31,7 @@ pub enum Command {
     /// Check a configuration, report every mistake at once, start nothing
     Check(CheckArgs),
     /// Write a pgbouncer.ini as our TOML, to standard output
-    Convert(FileArgs),
+    Convert(CheckArgs),
     /// Show a schema change under live load, on a throwaway Postgres; leaves nothing behind
     Demo(DemoArgs),
     /// Ask a running proxy whether it is well, for health checks: exit code 0 or 1, and one line
@@ -109,18 +109,18 @@ pub struct TopArgs {
     pub console: ConsoleArgs,
 }
 
-/// Options of `pglull check`.
+/// Options of `pglull check` and `convert`.
 #[derive(Debug, Args)]
 pub struct CheckArgs {
     /// Our TOML, or a pgbouncer.ini
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
-    /// The mistakes and warnings as one JSON object
+    /// The mistakes and warnings, and what was converted, as one JSON object
     #[arg(long)]
     pub json: bool,
 }
 
-/// The configuration file of `run` and `convert`.
+/// The configuration file of `run`.
 #[derive(Debug, Args)]
 pub struct FileArgs {
     /// Our TOML, or a pgbouncer.ini
@@ -232,19 +232,19 @@ impl Stragglers {
 /// The bounds of a window. What is not given is decided by the proxy's configuration.
 #[derive(Debug, Clone, Default, Args)]
 pub struct BoundsArgs {
-    /// How long open transactions may take to finish, such as 2s or 500ms
+    /// How long open transactions may take to finish, such as 500ms; else as configured, or 2s
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub drain: Option<String>,
-    /// How long the change itself may take
+    /// How long the change itself may take; else as configured, or 4s
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub apply: Option<String>,
-    /// The longest that any one client may be held
+    /// The longest that any one client may be held; else as configured, or 10s
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub hold: Option<String>,
-    /// How long the window outlives a silent owner
+    /// How long the window outlives a silent owner; else as configured, or 25s
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub tenure: Option<String>,
-    /// What to do with transactions that outlast the drain
+    /// What to do with transactions that outlast the drain; else as configured, or abort
     #[arg(long, value_enum, value_name = "POLICY")]
     pub stragglers: Option<Stragglers>,
     /// Other databases that are held too, by their names
@@ -256,9 +256,6 @@ pub struct BoundsArgs {
     /// Hold only clients of these applications; the others flow on
     #[arg(long, value_name = "NAMES")]
     pub applications: Option<String>,
-    /// Wait for a good moment for so long, such as 30min, and try carefully; of apply alone
-    #[arg(long, value_name = "TIME", value_parser = time)]
-    pub start_within: Option<String>,
     /// Start although these checks of preflight speak against it, such as sessions,hours; or all
     #[arg(long, value_name = "CHECKS", value_parser = checks)]
     pub force: Option<String>,
@@ -291,6 +288,9 @@ pub struct ApplyArgs {
     /// SQL that must hold before COMMIT: each row of its answers begins with true; otherwise the change is rolled back
     #[arg(long, value_name = "SQL")]
     pub verify: Option<String>,
+    /// Wait for a good moment for so long, such as 30min, and try carefully; of SQL alone
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub start_within: Option<String>,
     /// The window's bounds.
     #[command(flatten)]
     pub bounds: BoundsArgs,

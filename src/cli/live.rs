@@ -129,11 +129,14 @@ fn tenure(status: &Status) -> (Option<u64>, Option<u64>) {
 
 fn clock(name: &str, (spent, limit): (Option<u64>, Option<u64>), width: usize, style: Style) -> String {
     let (spent, limit) = (spent.unwrap_or(0), limit.unwrap_or(0));
-    let full = if limit == 0 { 0 } else { (spent.min(limit) as usize * BAR).div_ceil(limit as usize).min(BAR) };
-    let bar = format!("{}{}", "█".repeat(full), "░".repeat(BAR - full));
     let bound = if limit == 0 { "no bound".to_owned() } else { format!("of {}", seconds(limit)) };
     let over = if limit > 0 && spent > limit { "  over" } else { "" };
-    let line = cut(&format!("  {name:<6} {bar}  {} {bound}{over}", seconds(spent)), width);
+    let figures = format!("{} {bound}{over}", seconds(spent));
+    // The figures say more than the bar: it has what they leave.
+    let room = BAR.min(width.saturating_sub(11 + figures.len()));
+    let full = if limit == 0 { 0 } else { (spent.min(limit) as usize * room).div_ceil(limit as usize).min(room) };
+    let bar = format!("{}{}", "█".repeat(full), "░".repeat(room - full));
+    let line = cut(&format!("  {name:<6} {bar}  {figures}"), width);
     // What has not begun steps back, what is nearly over comes forward.
     match style {
         Style::Ansi if spent == 0 => format!("\x1b[2m{line}\x1b[0m"),
@@ -241,9 +244,8 @@ pub(crate) fn receipt(status: &Status) -> Vec<(String, String)> {
         ("held clients", held),
         ("stall", stall),
     ];
-    let blockers = status.blockers();
-    for value in &blockers {
-        out.push(("", blocker(value).trim_start().to_owned()));
+    for (at, value) in status.blockers().iter().enumerate() {
+        out.push((if at == 0 { "blockers" } else { "" }, blocker(value).trim_start().to_owned()));
     }
     out.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }

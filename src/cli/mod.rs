@@ -9,6 +9,7 @@ pub mod manual;
 pub mod pgbouncer;
 pub mod probe;
 
+mod advice;
 mod apply;
 mod by_command;
 mod family;
@@ -29,7 +30,7 @@ use std::process::ExitCode;
 use args::{AdminArgs, ConsoleArgs};
 use client::{ClientError, Console, Endpoint, Login};
 
-use crate::config::{Config, Mistake};
+use crate::config::Mistake;
 
 pub(crate) use apply::{Change, Ended, Interrupts, apply};
 pub(crate) use live::{receipt, seconds};
@@ -105,19 +106,17 @@ pub async fn admin(args: AdminArgs) -> ExitCode {
 
 /// What a check of a configuration has come to, as JSON.
 #[must_use]
-pub fn checked(file: &Path, loaded: &Result<Config, Vec<Mistake>>) -> serde_json::Value {
+pub fn checked(file: &Path, warnings: &Result<Vec<String>, Vec<Mistake>>) -> serde_json::Value {
     let mistake = |mistake: &Mistake| {
         serde_json::json!({
             "file": mistake.file.display().to_string(), "line": mistake.line, "key": mistake.key,
             "expected": mistake.expected, "got": mistake.got,
         })
     };
-    let (mistakes, warnings) = match loaded {
-        Ok(config) => (Vec::new(), config.warnings.clone()),
-        Err(mistakes) => (mistakes.iter().map(mistake).collect(), Vec::new()),
-    };
+    let mistakes: Vec<_> = warnings.as_ref().err().into_iter().flatten().map(mistake).collect();
+    let (ok, warnings) = (warnings.is_ok(), warnings.as_deref().unwrap_or_default());
     let file = file.display().to_string();
-    serde_json::json!({"file": file, "ok": loaded.is_ok(), "mistakes": mistakes, "warnings": warnings})
+    serde_json::json!({"file": file, "ok": ok, "mistakes": mistakes, "warnings": warnings})
 }
 
 /// Says what went wrong and what can be done about it.

@@ -28,7 +28,9 @@ pub struct Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.message)?;
-        if !self.code.is_empty() && self.code != "00000" {
+        // Some messages end with it already.
+        let said = self.message.ends_with(&format!("({})", self.code));
+        if !self.code.is_empty() && self.code != "00000" && !said {
             write!(f, " (SQLSTATE {})", self.code)?;
         }
         Ok(())

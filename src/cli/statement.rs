@@ -15,6 +15,8 @@ pub(crate) struct Change<'a> {
     pub(crate) parts: &'a [(String, String)],
     /// What must hold before COMMIT.
     pub(crate) verify: Option<&'a str>,
+    /// How long to wait for a good moment.
+    pub(crate) start_within: Option<&'a str>,
 }
 
 /// A database's name, quoted where it is not a plain word.
@@ -44,7 +46,7 @@ pub(crate) fn dollars(text: &str) -> String {
 }
 
 /// The bounds that were given, as ` WITH (...)`; the others are the proxy's to decide.
-fn with(bounds: &BoundsArgs, id: &str, verify: Option<&str>) -> String {
+fn with(bounds: &BoundsArgs, id: &str, verify: Option<&str>, start_within: Option<&str>) -> String {
     let given = [
         ("drain", bounds.drain.as_deref()),
         ("apply", bounds.apply.as_deref()),
@@ -54,7 +56,7 @@ fn with(bounds: &BoundsArgs, id: &str, verify: Option<&str>) -> String {
         ("also", bounds.also.as_deref()),
         ("users", bounds.users.as_deref()),
         ("applications", bounds.applications.as_deref()),
-        ("start_within", bounds.start_within.as_deref()),
+        ("start_within", start_within),
         ("force", bounds.force.as_deref()),
         ("id", Some(id)),
     ];
@@ -66,9 +68,9 @@ fn with(bounds: &BoundsArgs, id: &str, verify: Option<&str>) -> String {
 /// `WINDOW APPLY`.
 #[must_use]
 pub(crate) fn apply(change: &Change<'_>) -> String {
-    let Change { database, bounds, id, sql, parts, verify } = *change;
+    let Change { database, bounds, id, sql, parts, verify, start_within } = *change;
     let sql = if parts.is_empty() { dollars(sql) } else { several(parts) };
-    format!("WINDOW APPLY {}{} AS {sql}", name(database), with(bounds, id, verify))
+    format!("WINDOW APPLY {}{} AS {sql}", name(database), with(bounds, id, verify, start_within))
 }
 
 fn several(parts: &[(String, String)]) -> String {
@@ -79,7 +81,7 @@ fn several(parts: &[(String, String)]) -> String {
 /// `WINDOW OPEN`.
 #[must_use]
 pub(crate) fn open(database: &str, bounds: &BoundsArgs, id: &str) -> String {
-    format!("WINDOW OPEN {}{}", name(database), with(bounds, id, None))
+    format!("WINDOW OPEN {}{}", name(database), with(bounds, id, None, None))
 }
 
 /// `WINDOW REHEARSE`, as real as `how` says.
@@ -90,7 +92,7 @@ pub(crate) fn rehearse(
     (id, how): (&str, Option<&str>),
     (sql, parts): (Option<&str>, &[(String, String)]),
 ) -> String {
-    let with = with(bounds, id, None);
+    let with = with(bounds, id, None, None);
     let with = how.map_or_else(|| with.clone(), |how| with.replacen('(', &format!("({how}=true, "), 1));
     let sql = if parts.is_empty() { sql.map(dollars) } else { Some(several(parts)) };
     let sql = sql.map(|sql| format!(" AS {sql}")).unwrap_or_default();
@@ -180,13 +182,21 @@ mod tests {
                 id: "w-1",
                 sql: "SELECT 1",
                 parts: &[],
-                verify: Some("SELECT true")
+                verify: Some("SELECT true"),
+                start_within: None,
             }),
             "WINDOW APPLY bench WITH (drain='2s', stragglers='cancel', users='a, b''', id='w-1', verify=$$SELECT true$$) AS $$SELECT 1$$"
         );
         let parts = [("001_a".to_owned(), "SELECT 1".to_owned()), ("b".to_owned(), "DO $$ x $$".to_owned())];
-        let several =
-            Change { database: "b", bounds: &BoundsArgs::default(), id: "w-1", sql: "", parts: &parts, verify: None };
+        let several = Change {
+            database: "b",
+            bounds: &BoundsArgs::default(),
+            id: "w-1",
+            sql: "",
+            parts: &parts,
+            verify: None,
+            start_within: None,
+        };
         assert_eq!(
             apply(&several),
             "WINDOW APPLY b WITH (id='w-1') AS CHANGE '001_a' $$SELECT 1$$, CHANGE 'b' $change1$DO $$ x $$$change1$"

@@ -3,6 +3,8 @@
 //! Nothing is cut: a table that is too wide is turned into records, whose long values go on in the next line.
 //! Control characters are shown, not sent: a client chooses its own application name, and must not steer the operator's terminal.
 
+use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
+
 use super::client::Rows;
 
 /// Width of what is printed where there is no terminal: as wide as it gets.
@@ -80,8 +82,7 @@ fn records(heads: &[String], cells: &[Vec<String>], width: usize) -> String {
 
 /// One `key | value` line, and lines below it for what does not fit.
 fn pair(out: &mut String, key: &str, value: &str, (margin, room): (usize, usize)) {
-    let characters: Vec<char> = value.chars().collect();
-    let mut pieces = characters.chunks(room).map(String::from_iter);
+    let mut pieces = pieces(value, room).into_iter();
     let first = pieces.next().unwrap_or_default();
     let space = " ".repeat(margin.saturating_sub(len(key)));
     out.push_str(format!("{key}{space} | {first}").trim_end());
@@ -89,6 +90,28 @@ fn pair(out: &mut String, key: &str, value: &str, (margin, room): (usize, usize)
     for piece in pieces {
         out.push_str(&format!("{} | {piece}\n", " ".repeat(margin)));
     }
+}
+
+/// The text in pieces of at most so many columns, broken between words where one is near.
+fn pieces(text: &str, room: usize) -> Vec<String> {
+    let (mut out, mut piece, mut used) = (Vec::new(), String::new(), 0);
+    for c in text.chars() {
+        let wide = c.width().unwrap_or(0);
+        if used + wide > room {
+            // A word goes to the next line as a whole, if not too much of this one stays empty.
+            let at = piece.rfind(' ').map(|at| at + 1).filter(|at| len(&piece[*at..]) * 3 <= room);
+            let rest = piece.split_off(at.unwrap_or(piece.len()));
+            used = len(&rest);
+            out.push(std::mem::replace(&mut piece, rest).trim_end().to_owned());
+            if c == ' ' && piece.is_empty() {
+                continue;
+            }
+        }
+        piece.push(c);
+        used += wide;
+    }
+    out.push(piece);
+    out
 }
 
 /// Keys and values below each other, the keys aligned; empty values are left out. Ends with a line end.
@@ -134,7 +157,7 @@ pub(crate) fn json_value(text: Option<&str>) -> serde_json::Value {
     }
 }
 
-/// The text with control characters written out.
+/// The text with what steers written out: control characters, what turns the direction of writing, what is not seen.
 #[must_use]
 pub(crate) fn visible(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
@@ -142,26 +165,39 @@ pub(crate) fn visible(text: &str) -> String {
         match c {
             '\n' => out.push_str("\\n"),
             '\t' => out.push(' '),
-            c if c.is_control() => out.extend(c.escape_unicode()),
+            c if c.is_control() || steers(c) => out.extend(c.escape_unicode()),
             c => out.push(c),
         }
     }
     out
 }
 
-/// The text in at most `width` characters, the last of them an ellipsis where something is missing.
+/// Marks and overrides of direction, separators of lines, and what has no width and could hide in a name.
+fn steers(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+/// The text in at most `width` columns, the last of them an ellipsis where something is missing.
 #[must_use]
 pub(crate) fn cut(text: &str, width: usize) -> String {
     if len(text) <= width {
         return text.to_owned();
     }
-    let mut out: String = text.chars().take(width.saturating_sub(1)).collect();
+    let (mut out, mut used) = (String::new(), 0);
+    for c in text.chars() {
+        used += c.width().unwrap_or(0);
+        if used >= width {
+            break;
+        }
+        out.push(c);
+    }
     out.push('…');
     out
 }
 
-fn len(text: &str) -> usize {
-    text.chars().count()
+/// How many columns of a terminal the text takes: some characters take two, some none.
+pub(crate) fn len(text: &str) -> usize {
+    text.width()
 }
 
 #[cfg(test)]
@@ -223,6 +259,33 @@ statement | SELECT aaaaa
     fn pairs_leave_out_what_is_empty() {
         let list = [("outcome", "applied"), ("reason", ""), ("id", "w-1")].map(|(k, v)| (k.to_owned(), v.to_owned()));
         assert_eq!(pairs(&list, 80), "outcome | applied\nid      | w-1\n");
+    }
+
+    #[test]
+    fn wide_characters_take_two_columns() {
+        assert_eq!((len("日本"), len("e\u{301}"), len("é")), (4, 1, 1));
+        assert_eq!(
+            (cut("日本語", 6).as_str(), cut("日本語", 5).as_str(), cut("日本語", 4).as_str()),
+            ("日本語", "日本…", "日…")
+        );
+        let given = rows(&["db", "n"], &[&[Some("日本"), Some("1")], &[Some("shop"), Some("2")]]);
+        assert_eq!(
+            render(&given, 80),
+            [" db   | n", "------+---", " 日本 | 1", " shop | 2", "(2 rows)", ""].join("\n")
+        );
+    }
+
+    #[test]
+    fn a_name_cannot_turn_the_line_around_or_hide() {
+        assert_eq!(visible("a\u{202e}b\u{200b}c"), "a\\u{202e}b\\u{200b}c");
+        assert_eq!(visible("مرحبا"), "مرحبا");
+    }
+
+    #[test]
+    fn long_values_break_between_words() {
+        assert_eq!(pieces("transactions were still open", 14), ["transactions", "were still", "open"]);
+        assert_eq!(pieces("aaaaaaaaaaaa", 5), ["aaaaa", "aaaaa", "aa"]);
+        assert_eq!(pieces("", 5), [""]);
     }
 
     #[test]

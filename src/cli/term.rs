@@ -5,7 +5,7 @@
 use std::io::{IsTerminal, Write};
 
 use super::live::Style;
-use super::table::UNLIMITED;
+use super::table::{UNLIMITED, len};
 
 /// Width where nothing is known.
 const USUAL: usize = 80;
@@ -34,6 +34,12 @@ pub(crate) fn width() -> usize {
     said.or_else(asked).filter(|w| (20..10_000).contains(w)).unwrap_or(USUAL)
 }
 
+/// Lines of the terminal, and characters in a line: asked anew for each frame, since a window can be made smaller.
+fn room() -> (usize, usize) {
+    let lines = crossterm::terminal::size().ok().map(|(_, lines)| usize::from(lines)).filter(|lines| *lines > 1);
+    (lines.unwrap_or(usize::MAX), width())
+}
+
 /// Whether bold, dim and colours are wanted: `NO_COLOR` is the usual way to say no.
 pub(crate) fn colours() -> bool {
     std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
@@ -42,7 +48,7 @@ pub(crate) fn colours() -> bool {
 /// Told apart on standard error, where that can be.
 pub(crate) fn bold(text: &str) -> String {
     match View::choose(false) {
-        View::Drawn(_, Style::Ansi) => format!("\x1b[1m{text}\x1b[0m"),
+        View::Drawn(Style::Ansi) => format!("\x1b[1m{text}\x1b[0m"),
         _ => text.to_owned(),
     }
 }
@@ -50,8 +56,8 @@ pub(crate) fn bold(text: &str) -> String {
 /// How progress is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum View {
-    /// Redrawn in place, this wide.
-    Drawn(usize, Style),
+    /// Redrawn in place.
+    Drawn(Style),
     /// One line an event.
     Lines,
 }
@@ -63,37 +69,54 @@ impl View {
         if plain || dumb || !std::io::stderr().is_terminal() {
             return Self::Lines;
         }
-        // One less than there is: a full last column makes some terminals wrap.
-        Self::Drawn(width() - 1, if colours() { Style::Ansi } else { Style::Plain })
+        Self::Drawn(if colours() { Style::Ansi } else { Style::Plain })
     }
 }
 
 /// Lines on standard error that replace the ones drawn before.
 #[derive(Debug, Default)]
 pub(crate) struct Screen {
-    drawn: usize,
+    /// How long the lines are that stand there.
+    drawn: Vec<usize>,
 }
 
 impl Screen {
-    /// Draws these lines over the last ones.
-    pub(crate) fn draw(&mut self, lines: &[String]) {
-        err(&redraw(self.drawn, lines));
-        self.drawn = lines.len();
+    /// Draws what `lines` makes for so many characters a line over what it drew last.
+    pub(crate) fn draw(&mut self, lines: impl FnOnce(usize) -> Vec<String>) {
+        let (height, width) = room();
+        // One less than there is: a full last column makes some terminals wrap.
+        let mut lines = lines(width - 1);
+        // What has left the screen at its top can never be drawn over.
+        lines.truncate(height - 1);
+        err(&redraw(rows(&self.drawn, width), &lines));
+        self.drawn = lines.iter().map(|line| shown(line)).collect();
     }
 
     /// Takes away what is drawn.
     pub(crate) fn clear(&mut self) {
-        self.draw(&[]);
+        self.draw(|_| Vec::new());
     }
 
     /// Writes a line that stays, above what is drawn.
     pub(crate) fn say(&mut self, line: &str) {
-        self.draw(&[line.to_owned()]);
-        self.drawn = 0;
+        let (_, width) = room();
+        err(&redraw(rows(&self.drawn, width), &[line.to_owned()]));
+        self.drawn.clear();
     }
 }
 
-/// What replaces `before` lines by these.
+/// How many rows lines of these lengths take where the terminal breaks them.
+fn rows(lengths: &[usize], width: usize) -> usize {
+    lengths.iter().map(|length| length.div_ceil(width.max(1)).max(1)).sum()
+}
+
+/// How many columns a line takes, without what makes it bold or dim.
+fn shown(line: &str) -> usize {
+    let plain = ["\x1b[0m", "\x1b[1m", "\x1b[2m"].iter().fold(line.to_owned(), |line, code| line.replace(code, ""));
+    len(&plain)
+}
+
+/// What replaces `before` rows by these lines.
 fn redraw(before: usize, lines: &[String]) -> String {
     let mut text = if before > 0 { format!("\x1b[{before}A\r\x1b[J") } else { String::new() };
     for line in lines {
@@ -112,5 +135,13 @@ mod tests {
         let lines = ["a".to_owned(), "b".to_owned()];
         assert_eq!(redraw(0, &lines), "a\nb\n");
         assert_eq!(redraw(2, &lines), "\x1b[2A\r\x1b[Ja\nb\n");
+    }
+
+    #[test]
+    fn what_a_smaller_terminal_has_broken_is_drawn_over_too() {
+        assert_eq!(rows(&[79, 40, 0], 80), 3);
+        assert_eq!(rows(&[79, 40, 0], 40), 4);
+        assert_eq!(rows(&[79, 41, 0], 40), 5);
+        assert_eq!(shown("\x1b[2mdrain\x1b[0m \u{65e5}"), 8);
     }
 }

@@ -6,6 +6,7 @@
 use std::process::ExitCode;
 use std::time::SystemTime;
 
+use super::advice::advice;
 use super::apply::{Change, Ended, apply, look};
 use super::args::{ApplyArgs, ConsoleArgs, ListArgs, OpenArgs, RehearseArgs, ShowArgs, WindowCommand};
 use super::by_command::Unfit;
@@ -187,8 +188,15 @@ async fn apply_change(args: ApplyArgs) -> ExitCode {
     };
     say_left_out(&left_out);
     let id = args.bounds.id.clone().unwrap_or_else(new_id);
-    let (bounds, verify) = (&args.bounds, args.verify.as_deref());
-    let change = Change { database: &args.database, bounds, id: &id, sql: &sql, parts: &parts, verify };
+    let change = Change {
+        database: &args.database,
+        bounds: &args.bounds,
+        id: &id,
+        sql: &sql,
+        parts: &parts,
+        verify: args.verify.as_deref(),
+        start_within: args.start_within.as_deref(),
+    };
     let view = View::choose(args.plain);
     let ended = match apply(&Site::find(&args.console), &change, view).await {
         Ok(ended) => ended,
@@ -218,7 +226,18 @@ fn conclude(ended: &Ended, id: &str, json: bool) -> ExitCode {
             }
             ExitCode::SUCCESS
         }
-        Ok(_) => ExitCode::from(FAILED),
+        Ok(_) => {
+            let told = |key| ended.status.as_ref().map(|status| table::visible(status.text(key))).unwrap_or_default();
+            err(&format!("pglull: window {id} {}: {}\n", told("outcome"), told("reason")));
+            advise(ended);
+            ExitCode::from(FAILED)
+        }
+        // The receipt is shown already: what helps is said instead of where it is.
+        Err(ClientError::Server(report)) if ended.status.as_ref().is_some_and(|s| !advice(s).is_empty()) => {
+            err(&format!("pglull: {}\n", table::visible(&report.to_string())));
+            advise(ended);
+            ExitCode::from(FAILED)
+        }
         Err(error) => {
             if !matches!(error, ClientError::Server(_)) && ended.status.is_none() {
                 err(&format!("pglull: what has become of window {id} is not known here\n"));
@@ -228,9 +247,16 @@ fn conclude(ended: &Ended, id: &str, json: bool) -> ExitCode {
     }
 }
 
+/// What is the case now, and what to do next.
+fn advise(ended: &Ended) {
+    for line in ended.status.as_ref().map(advice).unwrap_or_default() {
+        err(&format!("{line}\n"));
+    }
+}
+
 /// A change that a command makes while the clients are held.
 async fn run_command(args: &ApplyArgs) -> ExitCode {
-    if args.verify.is_some() || args.bounds.start_within.is_some() {
+    if args.verify.is_some() || args.start_within.is_some() {
         return usage("--verify and --start-within are for SQL that pglull runs itself; a command can do as they do");
     }
     let id = args.bounds.id.clone().unwrap_or_else(new_id);

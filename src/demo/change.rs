@@ -46,7 +46,15 @@ pub(crate) async fn in_window(console: &Site, view: View) -> Result<Outcome, Dem
     // The table is written anew: that takes about 2 s here, and more on a slow machine.
     let bounds = BoundsArgs { apply: Some("10s".into()), hold: Some("15s".into()), ..BoundsArgs::default() };
     let id = new_id();
-    let change = Change { database: DATABASE, bounds: &bounds, id: &id, sql: CHANGE, parts: &[], verify: None };
+    let change = Change {
+        database: DATABASE,
+        bounds: &bounds,
+        id: &id,
+        sql: CHANGE,
+        parts: &[],
+        verify: None,
+        start_within: None,
+    };
     let ended = timeout(WINDOW_LIMIT, apply(console, &change, view))
         .await
         .map_err(|_| DemoError::Stuck("the window"))?

@@ -1,39 +1,18 @@
 //! The command line as its users meet it: exit codes, JSON, remedies, completions, and `pglull top` on a terminal of its own.
 
-use std::fs::File;
-use std::io::{Read as _, Write as _};
-use std::os::fd::OwnedFd;
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::{Arc, Mutex};
+use std::process::{Command, Output, Stdio};
 
-use nix::pty::{Winsize, openpty};
 use nix::sys::signal::{Signal, kill};
-use nix::sys::termios::{LocalFlags, tcgetattr};
 use nix::unistd::{Pid, Uid};
 
 use crate::support::load::ACCOUNTS;
 use crate::support::own::Own;
 use crate::support::postgres::Db;
 use crate::support::proxy::{Proxy, Spec, binary, free_port};
-use crate::support::wait::{eventually, secs, until};
-
-/// Ends with the test, whatever becomes of it.
-struct Kept(Child);
-
-impl Drop for Kept {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn command(proxy: &Proxy, arguments: &[&str]) -> Command {
-    let mut command = binary();
-    let socket = proxy.console_dir().join(format!(".s.PGSQL.{}", proxy.port));
-    command.args(arguments).env("PGLULL_ADMIN_SOCKET", socket).stdin(Stdio::null());
-    command
-}
+use crate::support::terminal::{Terminal, command};
+use crate::support::wait::{eventually, secs};
 
 fn run(proxy: &Proxy, arguments: &[&str]) -> Output {
     command(proxy, arguments).output().unwrap()
@@ -63,6 +42,8 @@ fn exit_codes_are_as_documented() {
         (&["window", "apply", "no such database", "-c", "SELECT 1"], 1),
         (&["window", "rehearse", name], 0),
         (&["window", "rehearse", name, "-c", "VACUUM"], 1),
+        (&["window", "rehearse", name, "--start-within", "1s"], 2),
+        (&["window", "open", name, "--start-within", "1s"], 2),
         (&["window", "show", "nothing"], 1),
         (&["window", "abort", "nothing"], 1),
         (&["window", "list"], 0),
@@ -265,66 +246,6 @@ fn bash_completes() {
     assert!(complete("pglull window apply --str", 3).contains("--stragglers"));
 }
 
-/// `pglull` on a terminal of its own, 80x24.
-struct Terminal {
-    child: Kept,
-    master: File,
-    slave: OwnedFd,
-    seen: Arc<Mutex<String>>,
-}
-
-impl Terminal {
-    fn start(mut command: Command) -> Self {
-        let size = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
-        let pair = openpty(&size, None).unwrap();
-        let end = || Stdio::from(pair.slave.try_clone().unwrap());
-        command.env("TERM", "xterm").env_remove("COLUMNS").stdin(end()).stdout(end()).stderr(end());
-        let child = Kept(command.spawn().unwrap());
-        let master = File::from(pair.master);
-        let seen = Arc::new(Mutex::new(String::new()));
-        let (mut reader, filled) = (master.try_clone().unwrap(), Arc::clone(&seen));
-        std::thread::spawn(move || {
-            let mut bytes = [0; 8192];
-            while let Ok(count @ 1..) = reader.read(&mut bytes) {
-                filled.lock().unwrap().push_str(&String::from_utf8_lossy(&bytes[..count]));
-            }
-        });
-        Self { child, master, slave: pair.slave, seen }
-    }
-
-    fn seen(&self) -> String {
-        self.seen.lock().unwrap().clone()
-    }
-
-    /// Forgets what was there, and types.
-    fn type_in(&mut self, keys: &str) {
-        self.seen.lock().unwrap().clear();
-        self.master.write_all(keys.as_bytes()).unwrap();
-    }
-
-    fn shows(&self, words: &str) {
-        let mut last = String::new();
-        let there = || {
-            last = self.seen();
-            last.contains(words)
-        };
-        eventually(&format!("it shows {words:?}"), secs(20), there);
-    }
-
-    fn is_usual(&self) -> bool {
-        tcgetattr(&self.slave).unwrap().local_flags.contains(LocalFlags::ICANON | LocalFlags::ECHO)
-    }
-
-    /// Waits for its end: the terminal is as it was.
-    fn ends(&mut self) -> Option<i32> {
-        let status = until("it has ended", secs(20), || self.child.0.try_wait().unwrap());
-        self.shows("\x1b[?1049l");
-        self.shows("\x1b[?25h");
-        assert!(self.is_usual(), "the terminal is left raw");
-        status.code()
-    }
-}
-
 #[test]
 fn top_shows_what_moves_and_gives_the_terminal_back() {
     let db = Db::with(ACCOUNTS);
@@ -397,35 +318,4 @@ fn top_ends_by_ctrl_c_and_by_signals() {
     assert!(!top.seen().contains("\x1b[1"), "NO_COLOR: {:?}", top.seen());
     top.type_in("q");
     assert_eq!(top.ends(), Some(0));
-}
-
-#[test]
-fn a_window_is_drawn_in_a_terminal_and_leaves_its_receipt() {
-    let db = Db::with(ACCOUNTS);
-    let proxy = Spec::of(&db).start();
-    let mut wire = proxy.client().login();
-    wire.ok("BEGIN");
-    let arguments =
-        ["window", "apply", &db.name, "--id", "seen", "--drain", "20s", "--hold", "25s", "-c", "CREATE TABLE made()"];
-    let mut apply = Terminal::start(command(&proxy, &arguments));
-    for part in ["window seen on", "\x1b[1mdraining\x1b[0m", "of 20.0 s", "tenure", "waits for"] {
-        apply.shows(part);
-    }
-    apply.type_in("");
-    wire.ok("COMMIT");
-    apply.shows("nobody was disconnected");
-    let status = until("it has ended", secs(20), || apply.child.0.try_wait().unwrap());
-    assert_eq!(status.code(), Some(0));
-    assert!(apply.seen().contains("outcome       | applied"), "{}", apply.seen());
-    let show = Terminal::start(command(&proxy, &["window", "show", "seen"]));
-    show.shows("preflight         | ok script: ");
-    assert!(!show.seen().contains("[{"), "{}", show.seen());
-    // And its line fits the terminal.
-    let list = Terminal::start(command(&proxy, &["window", "list"]));
-    list.shows("pglull window show ID");
-    let seen = list.seen();
-    assert!(
-        seen.contains("applied") && seen.contains("seen") && seen.lines().all(|line| line.chars().count() <= 80),
-        "{seen}"
-    );
 }

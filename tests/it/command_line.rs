@@ -248,6 +248,26 @@ fn a_converted_file_serves_as_the_one_that_it_was_made_from() {
 }
 
 #[test]
+fn a_conversion_as_json_is_the_same_text_with_the_same_warnings() {
+    let site = Site::new("pkt_buf = 8192");
+    let run = |args: &[&str]| {
+        let output = binary().arg("convert").args(args).current_dir(site.dir.path()).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let json = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+    let (code, told) = run(&["pgbouncer.ini", "--json"]);
+    let told = json(&told);
+    assert_eq!((code, told["ok"].as_bool()), (Some(0), Some(true)));
+    assert_eq!(told["toml"].as_str().unwrap(), run(&["pgbouncer.ini"]).1);
+    assert!(told["warnings"].to_string().contains("pkt_buf: ignored"), "{told}");
+    fs::write(site.path("bad.ini"), "[pgbouncer]\nno_such_key = 1\n").unwrap();
+    let (code, told) = run(&["bad.ini", "--json"]);
+    let told = json(&told);
+    assert_eq!((code, told["ok"].as_bool(), told["toml"].is_null()), (Some(2), Some(false), true));
+    assert!(told["mistakes"].to_string().contains("no_such_key"), "{told}");
+}
+
+#[test]
 fn systemd_is_told() {
     let site = Site::new("");
     let socket = UnixDatagram::bind(site.path("notify")).unwrap();

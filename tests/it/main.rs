@@ -17,6 +17,7 @@ mod bad_input_login;
 mod cancel;
 mod cancel_race;
 mod cli;
+mod cli_window;
 mod command_line;
 mod config_files;
 mod console;

@@ -105,7 +105,15 @@ async fn ended(play: Play) -> Ended {
     let dir = tempfile::tempdir().unwrap();
     let site = console(&dir.path().join("a"), play);
     let bounds = crate::cli::args::BoundsArgs::default();
-    let change = Change { database: "bench", bounds: &bounds, id: "w-1", sql: "SELECT 1", parts: &[], verify: None };
+    let change = Change {
+        database: "bench",
+        bounds: &bounds,
+        id: "w-1",
+        sql: "SELECT 1",
+        parts: &[],
+        verify: None,
+        start_within: None,
+    };
     apply(&site, &change, View::Lines).await.unwrap()
 }
 
@@ -128,4 +136,17 @@ async fn a_refused_window() {
 async fn a_lost_answer_is_decided_by_the_receipt() {
     assert!(ended(Play::Breaks("applied")).await.applied());
     assert!(!ended(Play::Breaks("aborted")).await.applied());
+}
+
+#[test]
+fn what_is_drawn_says_already_is_not_said_again_and_all_else_is() {
+    assert!(tells_phase("window w-1: draining (+3 ms)", "w-1"));
+    for other in [
+        "waiting: sessions: process 7",
+        "try 1: drain bound 250 ms",
+        "window w-12: draining",
+        "table \"x\" does not exist, skipping",
+    ] {
+        assert!(!tells_phase(other, "w-1"), "{other}");
+    }
 }

@@ -128,8 +128,16 @@ fn receipts() {
     let value = |key: &str| lines.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str()).unwrap();
     assert_eq!(value("drain"), "2.00 s of 2.00 s");
     assert_eq!(value("stall"), "1.90 s median, 2.00 s p99, 2.00 s longest");
-    assert_eq!(value(""), "waits for app · 2.10 s");
+    assert_eq!(value("blockers"), "waits for app · 2.10 s");
     assert_eq!(receipt_json(&closed)["drain_ms"], 2000);
     let own = status(&[("receipt", r#"{"outcome":"applied"}"#)]);
     assert_eq!(receipt_json(&own).to_string(), r#"{"outcome":"applied"}"#);
+}
+
+#[test]
+fn where_there_is_little_room_the_figures_stay_and_the_bar_gives_way() {
+    let lines = frame(&status(DRAINING), 39, Style::Plain);
+    assert!(lines[2].ends_with("0.50 s of 2.00 s") && lines[2].contains('█'), "{}", lines[2]);
+    assert!(lines[5].ends_with("5.00 s of 25.0 s"), "{}", lines[5]);
+    assert!(frame(&status(DRAINING), 30, Style::Plain)[2].ends_with("0.50 s of 2.00 s"));
 }

@@ -6,7 +6,7 @@ use super::views::{Column, Value, columns};
 use crate::cli::args::TopView;
 use crate::cli::client::Rows;
 use crate::cli::live::{Status, Style, seconds};
-use crate::cli::table::{cut, visible};
+use crate::cli::table::{cut, len, visible};
 
 /// The widest that a column gets, but for the last.
 const COLUMN_MAX: usize = 30;
@@ -95,7 +95,7 @@ fn wrapped(text: &str, width: usize) -> Vec<String> {
         let Some(line) = lines.last_mut() else { break };
         if line.is_empty() {
             line.push_str(word);
-        } else if line.chars().count() + 1 + word.chars().count() <= width {
+        } else if len(line) + 1 + len(word) <= width {
             line.push(' ');
             line.push_str(word);
         } else {
@@ -246,9 +246,9 @@ fn table(rows: &Rows, state: &State, paper: Paper, room: usize) -> Vec<String> {
         .iter()
         .enumerate()
         .map(|(at, column)| {
-            let longest = values.iter().filter_map(|row| row.get(at)).map(|value| value.shown.chars().count()).max();
+            let longest = values.iter().filter_map(|row| row.get(at)).map(|value| len(&value.shown)).max();
             let most = if paper.width == usize::MAX { usize::MAX } else { COLUMN_MAX };
-            longest.unwrap_or(0).min(most).max(column.title.chars().count())
+            longest.unwrap_or(0).min(most).max(len(column.title))
         })
         .collect();
     let kept = fitting(all, &widths, paper.width);
@@ -256,7 +256,7 @@ fn table(rows: &Rows, state: &State, paper: Paper, room: usize) -> Vec<String> {
         let cells = kept.iter().map(|at| {
             let (text, width) = (cell(*at), widths.get(*at).copied().unwrap_or_default());
             let text = cut(&text, width);
-            let space = " ".repeat(width.saturating_sub(text.chars().count()));
+            let space = " ".repeat(width.saturating_sub(len(&text)));
             if all.get(*at).is_some_and(Column::is_number) {
                 format!("{space}{text}")
             } else {

@@ -9,6 +9,7 @@ pub(crate) mod postgres;
 pub(crate) mod proxy;
 pub(crate) mod rng;
 pub(crate) mod spec;
+pub(crate) mod terminal;
 pub(crate) mod tls;
 pub(crate) mod wait;
 pub(crate) mod wire;
