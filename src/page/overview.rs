@@ -1,5 +1,7 @@
 //! The first page: how the proxy stands, the windows that run, pools, traffic, the windows that have run.
 
+use std::cmp::Reverse;
+
 use super::card::{card, tag};
 use super::format::{count, micros, moment, rate, time};
 use super::html::{Html, Sheet, Side, cell, page};
@@ -147,7 +149,10 @@ fn pools(grid: &Grid) -> Html {
             cell(grid.at(row, "pool_mode")),
         ]
     };
-    some(sheet, grid.rows.iter().map(row).collect(), "No pool yet: nobody has asked for a database.")
+    // Those that are in trouble stand first: of many not all are shown, and few are on a small screen.
+    let mut rows: Vec<&Vec<String>> = grid.rows.iter().collect();
+    rows.sort_by_key(|row| Reverse((grid.number(row, "cl_waiting"), grid.number(row, "paused"))));
+    some(sheet, rows.into_iter().map(row).collect(), "No pool yet: nobody has asked for a database.")
 }
 
 fn traffic(grid: &Grid) -> Html {

@@ -109,6 +109,18 @@ fn an_overview_shows_what_it_was_given() {
 }
 
 #[test]
+fn the_pool_in_trouble_stands_first_however_many_there_are() {
+    let row = |name: String, waiting: &str, paused: &str| vec![name, waiting.to_owned(), paused.to_owned()];
+    let mut rows: Vec<Vec<String>> = (0..500).map(|number| row(format!("calm_{number:03}"), "0", "0")).collect();
+    rows.push(row("paused".into(), "0", "1"));
+    rows.push(row("waits".into(), "3", "0"));
+    let pools = Grid { columns: vec!["database", "cl_waiting", "paused"], rows };
+    let page = overview(&Overview { pools, ..Overview::default() });
+    let at = |name: &str| page.find(&format!("<td>{name}</td>")).unwrap_or_else(|| panic!("{name} is not shown"));
+    assert!(at("waits") < at("paused") && at("paused") < at("calm_000") && at("calm_000") < at("calm_001"));
+}
+
+#[test]
 fn a_page_is_bounded() {
     let mut about = evil();
     about.pools.rows = vec![about.pools.rows[0].clone(); 5_000];
