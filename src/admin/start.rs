@@ -36,7 +36,7 @@ pub(super) async fn apply_within(
             return windows::apply(request, operator, env).await;
         }
         if let Some(why) = against(&looked, &request)
-            && reasons.last() != Some(&why)
+            && reasons.last().is_none_or(|last| !same(last, &why))
         {
             operator.notice(format!("waiting: {why}")).await?;
             reasons.push(why);
@@ -72,6 +72,12 @@ pub(super) async fn apply_within(
     }
 }
 
+/// Whether two reasons differ in figures only: an age grows with each look, and is no news.
+fn same(one: &str, other: &str) -> bool {
+    let words = |text: &str| text.chars().filter(|c| !c.is_ascii_digit() && *c != '.').collect::<String>();
+    words(one) == words(other)
+}
+
 fn age_of(duration: Duration) -> String {
     age(crate::ids::millis(duration))
 }
@@ -102,4 +108,16 @@ fn given_up(within: Duration, waiting: &Waiting, reasons: &[String]) -> Report {
     let skipped = reasons.len().saturating_sub(TOLD);
     let told: Vec<&str> = reasons.iter().skip(skipped).map(String::as_str).collect();
     report.detail(told.join("\n")).hint("WINDOW REHEARSE tells how it stands; longer bounds or another hour may help")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_age_that_grows_is_no_news() {
+        let of = |age: &str| format!("transactions: client 7 (app) has been in a transaction for {age}");
+        assert!(same(&of("16 s"), &of("17 s")) && same(&of("9.8 s"), &of("10 s")));
+        assert!(!same(&of("16 s"), "sessions: process 7") && !same(&of("59 s"), &of("2 min")));
+    }
 }

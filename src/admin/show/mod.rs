@@ -63,8 +63,9 @@ pub(super) fn show(show: &Show, env: &Env) -> Result<Answer, Problem> {
     let table = match show {
         Show::Help => return Ok(Answer::Say(command::HELP.to_owned(), "SHOW")),
         Show::Fds => {
-            let text = "SHOW FDS is not supported: pglull hands its sockets to nobody";
-            let hint = "It served PgBouncer's online restart. SHOW SOCKETS lists the connections.";
+            let text = "SHOW FDS is not supported";
+            let hint =
+                "It served PgBouncer's online restart, which is UPGRADE here. SHOW SOCKETS lists the connections.";
             return Err(Report::new(sqlstate::FEATURE_NOT_SUPPORTED, text).hint(hint).into());
         }
         Show::Windows => windows::windows(env),
