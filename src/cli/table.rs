@@ -1,6 +1,6 @@
 //! Rows as text: a table that fits the terminal, one record below the other where it does not, or JSON lines.
 //!
-//! Nothing is cut: a table that is too wide is turned into records, whose long values go on in the next line.
+//! Nothing is cut: in a table that is too wide the last column goes on in the next line, or the table is turned into records.
 //! Control characters are shown, not sent: a client chooses its own application name, and must not steer the operator's terminal.
 
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
@@ -9,6 +9,9 @@ use super::client::Rows;
 
 /// Width of what is printed where there is no terminal: as wide as it gets.
 pub(crate) const UNLIMITED: usize = usize::MAX;
+
+/// The last column is broken into lines if it has at least so many columns of the terminal.
+const LAST_MIN: usize = 30;
 
 /// The rows as a table of at most `width` characters a line, or as records. Ends with a line end.
 #[must_use]
@@ -28,10 +31,32 @@ pub(crate) fn render(rows: &Rows, width: usize) -> String {
         .map(|(at, head)| cells.iter().filter_map(|r| r.get(at)).map(|v| len(v)).fold(len(head), usize::max))
         .collect();
     let total = widths.iter().map(|w| w + 3).sum::<usize>().saturating_sub(1);
-    if total > width && !cells.is_empty() { records(&heads, &cells, width) } else { table(&heads, &cells, &widths) }
+    if total <= width || cells.is_empty() {
+        return table(&heads, &cells, &widths, cells.len());
+    }
+    match broken(&cells, &widths, width) {
+        Some((lines, widths)) => table(&heads, &lines, &widths, cells.len()),
+        None => records(&heads, &cells, width),
+    }
 }
 
-fn table(heads: &[String], cells: &[Vec<String>], widths: &[usize]) -> String {
+/// The rows with the last column broken into lines, where the others leave enough room for that.
+fn broken(cells: &[Vec<String>], widths: &[usize], width: usize) -> Option<(Vec<Vec<String>>, Vec<usize>)> {
+    let (_, others) = widths.split_last()?;
+    let taken: usize = others.iter().map(|w| w + 3).sum();
+    let room = width.checked_sub(taken + 2).filter(|room| *room >= LAST_MIN)?;
+    let mut lines = Vec::new();
+    for row in cells {
+        let (last, before) = row.split_last()?;
+        for (at, piece) in pieces(last, room).into_iter().enumerate() {
+            let before = before.iter().map(|cell| if at == 0 { cell.clone() } else { String::new() });
+            lines.push(before.chain([piece]).collect());
+        }
+    }
+    Some((lines, others.iter().copied().chain([room]).collect()))
+}
+
+fn table(heads: &[String], cells: &[Vec<String>], widths: &[usize], count: usize) -> String {
     let right: Vec<bool> = (0..heads.len())
         .map(|at| {
             let mut values = cells.iter().filter_map(|r| r.get(at)).filter(|v| !v.is_empty()).peekable();
@@ -45,8 +70,8 @@ fn table(heads: &[String], cells: &[Vec<String>], widths: &[usize]) -> String {
     for row in cells {
         out.push_str(&line(row, widths, &right));
     }
-    let plural = if cells.len() == 1 { "row" } else { "rows" };
-    out.push_str(&format!("({} {plural})\n", cells.len()));
+    let plural = if count == 1 { "row" } else { "rows" };
+    out.push_str(&format!("({count} {plural})\n"));
     out
 }
 
@@ -237,6 +262,21 @@ statement | SELECT aaaaa
 ";
         assert_eq!(render(&given, 24), expect);
         assert!(render(&given, UNLIMITED).contains("SELECT aaaaaaaaaaaaaaaaaaaa FROM b"));
+    }
+
+    #[test]
+    fn where_only_the_last_column_is_long_it_goes_on_in_the_next_line() {
+        let reason = "about 1 ms of 2.0 s: 0 open transactions";
+        let given = rows(&["check", "reason"], &[&[Some("drain"), Some(reason)], &[Some("hours"), Some("now")]]);
+        let expect = " check | reason
+-------+--------------------------------
+ drain | about 1 ms of 2.0 s: 0 open
+       | transactions
+ hours | now
+(2 rows)
+";
+        assert_eq!(render(&given, 40), expect);
+        assert!(expect.lines().all(|line| line.len() <= 40));
     }
 
     #[test]

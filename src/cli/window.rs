@@ -133,8 +133,21 @@ async fn rehearse(args: RehearseArgs) -> ExitCode {
             let rows = results.into_iter().next().unwrap_or_default();
             show_rows(&rows, args.json);
             let verdict = rows.columns.iter().position(|column| column == "verdict");
-            let refuses = |row: &Vec<Option<String>>| verdict.and_then(|at| row.get(at)?.as_deref()) == Some("refuse");
-            if rows.rows.iter().any(refuses) { ExitCode::from(FAILED) } else { ExitCode::SUCCESS }
+            let refuses = |row: &&Vec<Option<String>>| verdict.and_then(|at| row.get(at)?.as_deref()) == Some("refuse");
+            let against: Vec<String> = rows
+                .rows
+                .iter()
+                .filter(refuses)
+                .filter_map(|row| row.first()?.as_deref().map(table::visible))
+                .collect();
+            if !against.is_empty() {
+                err(&format!("{}\n", bold(&format!("a window would not start now: {}", against.join(", ")))));
+                return ExitCode::from(FAILED);
+            }
+            if verdict.is_some() {
+                err(&format!("{}\n", bold("a window would start now")));
+            }
+            ExitCode::SUCCESS
         }
         Err(error) => complain(&error),
     }
