@@ -149,16 +149,22 @@ pub(super) fn begin(request: Request, env: &Env) -> Result<Arc<Handle>, Problem>
 /// Why a window was not begun.
 pub(super) fn refused(refusal: &Refusal) -> Problem {
     let (code, hint) = match refusal {
-        Refusal::NoDatabase(_) => (sqlstate::INVALID_CATALOG_NAME, "SHOW DATABASES lists them."),
-        Refusal::Busy { .. } => (
+        Refusal::NoDatabase(_) => (sqlstate::INVALID_CATALOG_NAME, "SHOW DATABASES lists them.".to_owned()),
+        Refusal::Busy { id, .. } => (
             sqlstate::NOT_IN_PREREQUISITE_STATE,
-            "Wait for it to end, or end it: WINDOW ABORT <id>, or RESUME for a pause.",
+            format!("Wait for it to end, or end it: WINDOW ABORT {id}, or RESUME for a pause."),
         ),
-        Refusal::IdUsed(_) => (sqlstate::NOT_IN_PREREQUISITE_STATE, "SHOW WINDOW <id> has its receipt."),
+        Refusal::IdUsed(id) => (
+            sqlstate::NOT_IN_PREREQUISITE_STATE,
+            format!("Give this one another id. SHOW WINDOW {id} has the receipt of the other."),
+        ),
         Refusal::Barred => {
-            (sqlstate::NOT_IN_PREREQUISITE_STATE, "Connect again, and try again on the process that answers.")
+            let hint = "Connect again, and try again on the process that answers.";
+            (sqlstate::NOT_IN_PREREQUISITE_STATE, hint.to_owned())
         }
-        Refusal::Closing => (sqlstate::CANNOT_CONNECT_NOW, "Start the window on the process that takes over."),
+        Refusal::Closing => {
+            (sqlstate::CANNOT_CONNECT_NOW, "Start the window on the process that takes over.".to_owned())
+        }
     };
     Report::new(code, refusal.to_string()).hint(hint).into()
 }

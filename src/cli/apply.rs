@@ -115,7 +115,11 @@ impl<'a> Show<'a> {
 
     /// Looks how it has ended, after this answer to what was sent and answered at these times.
     pub(super) async fn end(mut self, answer: Answer, (sent, answered): (SystemTime, SystemTime)) -> Ended {
-        let status = final_status(self.site, self.id, &answer).await.or_else(|| self.watcher.last());
+        let status = if begun(&answer, self.id) {
+            final_status(self.site, self.id, &answer).await.or_else(|| self.watcher.last())
+        } else {
+            None
+        };
         // Its receipt says what was drawn, and more.
         self.display.screen.clear();
         let answer = answer.map(|mut results| results.pop().unwrap_or_default());
@@ -135,6 +139,14 @@ pub(super) type Answer = Result<Vec<Rows>, ClientError>;
 pub(crate) async fn look(console: &mut Console, id: &str) -> Result<Status, ClientError> {
     let results = console.query(&format!("SHOW WINDOW {id}")).await?;
     Ok(Status::from_rows(&results.into_iter().next().unwrap_or_default()))
+}
+
+/// Whether a window was begun: what is refused before has none, and an id may have one of an earlier window.
+fn begun(answer: &Answer, id: &str) -> bool {
+    let of_window = |message: &str| {
+        message.strip_prefix("window ").and_then(|rest| rest.strip_prefix(id)).is_some_and(|rest| rest.starts_with(' '))
+    };
+    !matches!(answer, Err(ClientError::Server(report)) if !of_window(&report.message))
 }
 
 /// The receipt. Where the answer was lost we look until the window has an outcome, for a while.
