@@ -8,11 +8,13 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustls::RootCertStore;
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
+use rustls::{InconsistentKeys, RootCertStore};
+use x509_cert::Certificate;
+use x509_cert::der::{Decode as _, Encode as _};
 
 use super::auth_files::beside;
 use super::build::{Draft, Reader};
@@ -151,7 +153,7 @@ impl Keys {
         let chain = certificates(draft, read, (of_cert, cert_path));
         let key = key(draft, read, (of_key, key_path));
         let (chain, key) = (chain?, key?);
-        match CertifiedKey::from_der(chain, key, &default_provider()) {
+        match pair(chain, key) {
             Ok(identity) => Some(Arc::new(identity)),
             Err(rustls::Error::InconsistentKeys(_)) => {
                 let got = format!("{} (the key of another certificate)", quoted(&key_path.display().to_string()));
@@ -219,6 +221,24 @@ fn certificates(
             draft.mistake(&Place::Main, name, "a PEM file of certificates", got);
             None
         }
+    }
+}
+
+/// A certificate with its key. Unlike rustls' own way, the certificate may be of X.509 version 1: Postgres' manual makes such.
+fn pair(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<CertifiedKey, rustls::Error> {
+    let pair = CertifiedKey::new(chain, default_provider().key_provider.load_private_key(key)?);
+    let of_cert = || {
+        let cert = Certificate::from_der(pair.cert.first()?).ok()?;
+        cert.tbs_certificate().subject_public_key_info().to_der().ok()
+    };
+    match (pair.keys_match(), pair.key.public_key()) {
+        (Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)), _) => Ok(pair),
+        (Err(error @ rustls::Error::InvalidCertificate(_)), Some(own)) => match of_cert() {
+            Some(of_cert) if of_cert == own.as_ref() => Ok(pair),
+            Some(_) => Err(InconsistentKeys::KeyMismatch.into()),
+            None => Err(error),
+        },
+        (Err(error), _) => Err(error),
     }
 }
 

@@ -24,6 +24,9 @@ fn the_common_name_of_a_certificate_is_the_users() {
     for mode in ["verify-ca", "verify-full"] {
         let proxy = Spec::of(&db).client_tls(mode).text("auth_type", "cert").start();
         assert_eq!(shows(&proxy, &db.user, Some(&ours)).login().one("SELECT current_user"), db.user, "{mode}");
+        // As Postgres' manual makes them.
+        let first = authority().leaf_of_version_1(&db.user);
+        assert_eq!(shows(&proxy, &db.user, Some(&first)).login().one("SELECT 1"), "1", "{mode}");
         // Another user, one that is not known, and names that are nearly the same.
         for user in ["boss", "stranger", &db.user.to_uppercase(), &format!("{} ", db.user)] {
             let expected = format!("certificate authentication failed for user \"{user}\"");
@@ -31,6 +34,8 @@ fn the_common_name_of_a_certificate_is_the_users() {
         }
         for odd in [
             stranger().leaf(&db.user, &[]),
+            stranger().leaf_of_version_1(&db.user),
+            Leaf { cert: first.cert.clone(), ..ours.clone() },
             authority().leaf("", &[]),
             authority().leaf("nobody", &[&db.user.replace('_', "-")]),
             authority().leaf(&format!("{}\0.evil", db.user), &[]),

@@ -1,6 +1,6 @@
 //! TLS to Postgres: every `server_tls_sslmode` against a Postgres with TLS, one without, and somebody in between.
 
-use crate::support::postgres::Db;
+use crate::support::postgres::{Db, tool};
 use crate::support::proxy::{Proxy, Spec};
 use crate::support::tls::{Answer, Between, authority, self_signed, stranger};
 use crate::support::wait::{eventually, secs};
@@ -115,6 +115,54 @@ fn certificates_are_believed_as_the_mode_says() {
             assert!(between.notes().is_empty(), "{mode}");
         }
     }
+}
+
+/// Of X.509 version 1, as Postgres' manual makes them: rustls reads none.
+#[test]
+fn a_certificate_of_version_1_is_as_good() {
+    let db = Db::new();
+    let ours = authority().leaf_of_version_1("127.0.0.1");
+    let other_name = authority().leaf_of_version_1("db.example.org");
+    let theirs = stranger().leaf_of_version_1("127.0.0.1");
+    for (leaf, mode, refused) in [
+        (&theirs, "prefer", ""),
+        (&theirs, "require", ""),
+        (&theirs, "verify-ca", "UnknownIssuer"),
+        (&other_name, "verify-ca", ""),
+        (&other_name, "verify-full", "NotValidForName"),
+        (&ours, "verify-full", ""),
+    ] {
+        for protocols in ["tlsv1.2", "tlsv1.3"] {
+            let between = Between::start(Answer::Tls(leaf.clone()));
+            let spec = Spec::of(&db).text("server_tls_sslmode", mode).text("server_tls_ca_file", "ca.crt");
+            let spec = spec.file("ca.crt", &authority().pem).text("server_tls_protocols", protocols);
+            let spec = spec.entry(&db, "port", &between.port.to_string()).pool(1);
+            let proxy = spec.text("query_wait_timeout", "2s").text("client_login_timeout", "4s").start();
+            assert_eq!(sealed(&proxy).is_ok(), refused.is_empty(), "{mode} {protocols}: {}", proxy.log());
+            assert!(proxy.log().contains(refused), "{mode} {protocols}: {}", proxy.log());
+            let notes: &[&str] = if refused.is_empty() { &["tls startup"] } else { &[] };
+            assert_eq!(between.notes(), notes, "{mode} {protocols}");
+        }
+    }
+}
+
+#[test]
+fn a_certificate_of_version_1_is_shown_to_clients_with_its_own_key_only() {
+    let db = Db::new();
+    let (leaf, other) = (authority().leaf_of_version_1("127.0.0.1"), authority().leaf_of_version_1("127.0.0.1"));
+    let spec = Spec::of(&db).client_tls("require").file("client.crt", &leaf.cert).file("client.key", &leaf.key);
+    let proxy = spec.start();
+    let port = proxy.port.to_string();
+    let psql = |mode: &str| {
+        let mut psql = tool("psql");
+        psql.args(["-XAtc", "SELECT 'sealed'", "-h", "127.0.0.1", "-p", &port, "-U", &db.user, "-d", &db.name]);
+        psql.env("PGPASSWORD", &db.password).env("PGSSLMODE", mode).env("PGSSLROOTCERT", proxy.dir().join("ca.crt"));
+        String::from_utf8(psql.output().unwrap().stdout).unwrap()
+    };
+    assert_eq!(psql("verify-full"), "sealed\n");
+    std::fs::write(proxy.dir().join("client.key"), &other.key).unwrap();
+    let error = proxy.admin_err("RELOAD");
+    assert!(error.detail.contains("the key of another certificate"), "{}", error.detail);
 }
 
 /// A certificate that is its own authority, put into `server_tls_ca_file` as it is.

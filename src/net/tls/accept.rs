@@ -3,14 +3,17 @@
 use std::io;
 use std::sync::Arc;
 
-use rustls::RootCertStore;
-use rustls::ServerConfig;
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::WebPkiSupportedAlgorithms;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::sign::SingleCertAndKey;
+use rustls::{DigitallySignedStruct, DistinguishedName, Error, RootCertStore, ServerConfig, SignatureScheme};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
-use super::{ALPN, BadTls, Encrypted, cert, provider, versions};
+use super::{ALPN, BadTls, Encrypted, cert, first, provider, versions};
 use crate::config::{Config, SslMode, TlsSide};
 
 /// How clients are answered that ask for TLS. Made whole from a configuration.
@@ -40,14 +43,16 @@ impl Acceptor {
             Some(_) | None => return Ok(Self { side, tls: None, end_point: None }),
         };
         let end_point = identity.end_entity_cert().ok().and_then(|leaf| cert::end_point(leaf)).map(Arc::from);
-        let bad = |why: rustls::Error| BadTls::new(SIDE, why);
+        let bad = |why: Error| BadTls::new(SIDE, why);
         let builder = ServerConfig::builder_with_provider(provider());
         let builder = builder.with_protocol_versions(&versions(side.protocols)).map_err(bad)?;
         let builder = if side.sslmode.verifies() {
             let mut roots = RootCertStore::empty();
             roots.add_parsable_certificates(side.authorities.iter().cloned());
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider()).build();
-            builder.with_client_cert_verifier(verifier.map_err(|error| BadTls::new(SIDE, error))?)
+            let inner = verifier.map_err(|error| BadTls::new(SIDE, error))?;
+            let algorithms = provider().signature_verification_algorithms;
+            builder.with_client_cert_verifier(Arc::new(Verifier { inner, known: side.authorities.clone(), algorithms }))
         } else {
             builder.with_no_client_auth()
         };
@@ -86,5 +91,54 @@ impl Acceptor {
         let Some(tls) = &self.tls else { return Err(io::ErrorKind::Unsupported.into()) };
         let stream = tls.accept(tcp).await?;
         Ok(Encrypted::new(stream.into(), self.end_point.clone()))
+    }
+}
+
+/// Believes the certificates of clients that an authority vouches for, those of version 1 too.
+#[derive(Debug)]
+struct Verifier {
+    inner: Arc<dyn ClientCertVerifier>,
+    known: Vec<CertificateDer<'static>>,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl ClientCertVerifier for Verifier {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.inner.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        if first::is_first(end_entity) {
+            first::believe(end_entity, &self.known, now, &self.algorithms)?;
+            return Ok(ClientCertVerified::assertion());
+        }
+        self.inner.verify_client_cert(end_entity, intermediates, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        first::verify_tls12(message, cert, dss, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        first::verify_tls13(message, cert, dss, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
     }
 }

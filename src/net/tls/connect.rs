@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, verify_server_cert_signed_by_trust_anchor, verify_server_name};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, IpAddr, Ipv4Addr, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::sign::SingleCertAndKey;
@@ -13,7 +13,7 @@ use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootC
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::{BadTls, Encrypted, cert, provider, versions};
+use super::{BadTls, Encrypted, cert, first, provider, versions};
 use crate::config::{Config, SslMode, TlsSide};
 use crate::telemetry::seldom::Seldom;
 
@@ -119,6 +119,14 @@ impl ServerCertVerifier for Verifier {
         if !self.mode.verifies() {
             return Ok(ServerCertVerified::assertion());
         }
+        if first::is_first(end_entity) {
+            first::believe(end_entity, &self.known, now, &self.provider.signature_verification_algorithms)?;
+            // It has no names but the common one.
+            if self.mode == SslMode::VerifyFull && !cert::common_name_is(end_entity, &server_name.to_str()) {
+                return Err(CertificateError::NotValidForName.into());
+            }
+            return Ok(ServerCertVerified::assertion());
+        }
         let parsed = ParsedCertificate::try_from(end_entity)?;
         if !self.known.contains(end_entity) {
             let algorithms = self.provider.signature_verification_algorithms.all;
@@ -142,7 +150,7 @@ impl ServerCertVerifier for Verifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+        first::verify_tls12(message, cert, dss, &self.provider.signature_verification_algorithms)
     }
 
     fn verify_tls13_signature(
@@ -151,7 +159,7 @@ impl ServerCertVerifier for Verifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+        first::verify_tls13(message, cert, dss, &self.provider.signature_verification_algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

@@ -7,6 +7,7 @@
 pub mod accept;
 pub mod cert;
 pub mod connect;
+mod first;
 
 use std::fmt;
 use std::io::{self, BufRead as _, Read};

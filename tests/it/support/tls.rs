@@ -3,14 +3,20 @@
 use std::io;
 use std::sync::{Arc, Mutex, OnceLock};
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SigningKey as _};
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
+use x509_cert::Certificate;
+use x509_cert::der::asn1::{AnyRef, BitString};
+use x509_cert::der::{Decode as _, Encode as _, Tag};
 
 use super::postgres::{cluster, superuser};
 use super::wait::{eventually, secs};
@@ -50,6 +56,31 @@ impl Authority {
         let cert = params(name, hosts).signed_by(&key, &self.issuer).unwrap();
         Leaf { cert: cert.pem(), key: key.serialize_pem() }
     }
+
+    /// The same, of X.509 version 1 and so for the host of the common name.
+    pub(crate) fn leaf_of_version_1(&self, name: &str) -> Leaf {
+        let leaf = self.leaf(name, &[]);
+        Leaf { cert: of_version_1(&leaf.cert, self.issuer.key()), ..leaf }
+    }
+}
+
+/// Makes a certificate one of X.509 version 1, as Postgres' manual makes them: without extensions.
+fn of_version_1(pem: &str, issuer: &KeyPair) -> String {
+    let cert = CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
+    let cert = Certificate::from_der(&cert).unwrap();
+    let all = cert.tbs_certificate();
+    let sequence = |parts: &[Vec<u8>]| AnyRef::new(Tag::Sequence, &parts.concat()).unwrap().to_der().unwrap();
+    let signed = sequence(&[
+        all.serial_number().to_der().unwrap(),
+        all.signature().to_der().unwrap(),
+        all.issuer().to_der().unwrap(),
+        all.validity().to_der().unwrap(),
+        all.subject().to_der().unwrap(),
+        all.subject_public_key_info().to_der().unwrap(),
+    ]);
+    let signature = BitString::from_bytes(&issuer.sign(&signed).unwrap()).unwrap().to_der().unwrap();
+    let whole = sequence(&[signed, cert.signature_algorithm().to_der().unwrap(), signature]);
+    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", STANDARD.encode(whole))
 }
 
 /// A certificate that is its own authority, as `openssl req -x509` makes them: CA, and no names but the common one.
@@ -97,14 +128,21 @@ fn chain(leaf: &Leaf) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) 
     (chain, PrivateKeyDer::from_pem_slice(leaf.key.as_bytes()).unwrap())
 }
 
+/// Shows a certificate that rustls has not looked at: one of version 1 as well.
+fn resolver(leaf: &Leaf) -> Arc<SingleCertAndKey> {
+    let (chain, key) = chain(leaf);
+    let key = default_provider().key_provider.load_private_key(key).unwrap();
+    Arc::new(SingleCertAndKey::from(Arc::new(CertifiedKey::new(chain, key))))
+}
+
 /// A client that trusts the tests' authority; with ALPN as libpq 17 sends it, and a certificate of its own, if wanted.
 pub(crate) fn client_config(alpn: bool, own: Option<&Leaf>) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(authority().pem.as_bytes()).unwrap()).unwrap();
     let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()));
     let builder = builder.with_safe_default_protocol_versions().unwrap().with_root_certificates(roots);
-    let mut config = match own.map(chain) {
-        Some((chain, key)) => builder.with_client_auth_cert(chain, key).unwrap(),
+    let mut config = match own.map(resolver) {
+        Some(shown) => builder.with_client_cert_resolver(shown),
         None => builder.with_no_client_auth(),
     };
     if alpn {
@@ -188,10 +226,9 @@ async fn serve(mut stream: TcpStream, answer: Answer, notes: &Mutex<Vec<String>>
 
 async fn accept(mut stream: TcpStream, leaf: &Leaf) -> io::Result<tokio_rustls::server::TlsStream<TcpStream>> {
     stream.write_all(b"S").await?;
-    let (chain, key) = chain(leaf);
     let builder = ServerConfig::builder_with_provider(Arc::new(default_provider()));
     let builder = builder.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
-    TlsAcceptor::from(Arc::new(builder.with_single_cert(chain, key).unwrap())).accept(stream).await
+    TlsAcceptor::from(Arc::new(builder.with_cert_resolver(resolver(leaf)))).accept(stream).await
 }
 
 /// A packet that begins with its length.
