@@ -99,8 +99,6 @@ entry() { sed -n "s/^$1=//p" "$unit"; }
 start() {
     # What RuntimeDirectory= and StateDirectory= do.
     in_tree install -d -m "$(entry RuntimeDirectoryMode)" -o pglull -g pglull "/run/$(entry RuntimeDirectory)"
-    # shellcheck disable=SC2046  # a command line
-    in_tree runuser -u "$(entry User)" -- $(entry ExecStartPre)
     in_tree sh -c "umask $(entry UMask); exec setpriv --reuid=pglull --regid=pglull --init-groups --no-new-privs $(entry ExecStart)" >>"$work/log" 2>&1 &
     pids+=($!)
     for _ in $(seq 100); do
@@ -149,29 +147,41 @@ kill -0 "$before" || die "the upgrade has ended the process"
 [ "$(cat "$tree/etc/pglull/pglull.toml")" = "$(cat "$tree/tmp/toml")" ] || die "the upgrade has changed the configuration"
 [ "$(in_tree stat -c '%a %U:%G' /etc/pglull/users.txt)" = "640 root:pglull" ] || die "the upgrade has changed users.txt"
 echo "COMMIT; SELECT 'done';" >&9
-exec 9>&-
-wait "$client" || die "a client was cut by the upgrade"
+for _ in $(seq 100); do grep -q 'done' "$work/answers" && break; sleep 0.1; done
 grep -q 'done' "$work/answers" || die "a client was cut by the upgrade"
+
+step "pglull upgrade: the new program takes over"
+heir=$(in_tree pglull upgrade --json | sed -n 's/.*"pid": *"\{0,1\}\([0-9]*\).*/\1/p' | head -1)
+[ -n "$heir" ] || die "no other process has taken over"
+pids+=("$heir")
+# The client that was connected before the package's upgrade goes on, and the old program ends.
+wait "$before" || die "the old process ended with $?"
+echo "SELECT 'here';" >&9
+exec 9>&-
+wait "$client" || die "a client was cut by pglull upgrade"
+grep -q 'here' "$work/answers" || die "a client was cut by pglull upgrade"
 [ "$(app -c "SELECT count(*) FROM notes")" = 2 ] || die "a row is lost"
 
-step "restart as the unit says it, on the new program"
+# As the unit says it. What came by an upgrade is no child of ours.
 signal=$(entry KillSignal)
-pid=$(pgrep -f -P "${pids[-1]}" 'pglull run' || echo "${pids[-1]}")
-kill -"${signal#SIG}" "$pid"
-for _ in $(seq 300); do kill -0 "$before" 2>/dev/null || break; sleep 0.1; done
-! kill -0 "$before" 2>/dev/null || die "it does not end by $signal"
-wait "$before" || die "it ended with $?"
+stop() {
+    local pid
+    pid=$(pgrep -f -P "${pids[-1]}" 'pglull run' || echo "${pids[-1]}")
+    kill -"${signal#SIG}" "$pid"
+    for _ in $(seq 300); do kill -0 "$pid" 2>/dev/null || return 0; sleep 0.1; done
+    die "it does not end by $signal"
+}
+step "restart as the unit says it"
+stop
 start
 [ "$(app -c 'SELECT count(*) FROM notes')" = 2 ] || die "no answer after the restart"
 in_tree pglull window show first-change | grep -q applied || die "the receipt is lost"
 
 step "remove"
-pid=$(pgrep -f -P "${pids[-1]}" 'pglull run' || echo "${pids[-1]}")
-kill -"${signal#SIG}" "$pid"
-wait "${pids[-1]}" || true
+stop
 in_tree dpkg -r pglull
 files >"$work/after"
-left=$(comm -13 "$work/before" "$work/after" | grep -vE '^\./(etc/pglull(/|$)|var/lib/pglull(/|$)|etc/(passwd|group|shadow|gshadow|subuid|subgid)-)' || true)
+left=$(comm -13 "$work/before" "$work/after" | grep -vE '^\./(etc/pglull(/|$)|etc/needrestart(/|$)|var/lib/pglull(/|$)|etc/(passwd|group|shadow|gshadow|subuid|subgid)-)' || true)
 [ -z "$left" ] || die "left after the removal: $left"
 [ ! -e "$tree/run/pglull" ] || die "left after the removal: /run/pglull"
 in_tree test -e /etc/pglull/pglull.toml || die "the configuration is gone"
