@@ -40,7 +40,7 @@ const KEYS: &str = "q quit  1-4 view  s S sort  r turn  / filter  arrows scroll 
 const HELP: [&str; 11] = [
     "1 2 3 4, Tab      pools, clients, servers, windows",
     "s >  and  S <     sort by the next column, or the one before",
-    "r                 turn the order; u: in the console's own order",
+    "r                 turn the order; u: those that need a look first",
     "/                 filter: only lines with this text; Enter keeps it, Esc ends it",
     "up down, j k      scroll; PgUp PgDn Home End",
     "space, p          stand still, and go on",
@@ -229,6 +229,14 @@ fn chosen(rows: &Rows, state: &State) -> Vec<Vec<Value>> {
     } else if state.view == TopView::Windows {
         // The last first: those that run, then those that have just ended.
         values.reverse();
+    } else if state.view == TopView::Pools {
+        // Those in trouble first: of many the others are below the screen's end.
+        let number = |row: &[Value], title: &str| {
+            let at = all.iter().position(|column| column.title == title);
+            at.and_then(|at| row.get(at)).map_or(0.0, |value| value.number)
+        };
+        let waits = |row: &[Value]| number(row, "waiting") + number(row, "held");
+        values.sort_by(|a, b| waits(b).total_cmp(&waits(a)));
     }
     values
 }

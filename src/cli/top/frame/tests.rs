@@ -159,3 +159,15 @@ fn numbers_are_short() {
         assert_eq!(short(number), text);
     }
 }
+
+#[test]
+fn the_pool_in_trouble_stands_first() {
+    let lines = drawn(&looked(), &state(TopView::Pools), (80, 24));
+    let at = |name: &str| lines.iter().position(|line| line.starts_with(name)).unwrap();
+    assert!(at("shop ") < at("billing "), "{lines:#?}");
+    let mut by_name = state(TopView::Pools);
+    by_name.key(Key::Char('s'));
+    let lines = drawn(&looked(), &by_name, (80, 24));
+    let at = |name: &str| lines.iter().position(|line| line.starts_with(name)).unwrap();
+    assert!(at("billing ") < at("shop "), "{lines:#?}");
+}
