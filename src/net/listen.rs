@@ -110,8 +110,10 @@ impl Listener {
                 match std::os::unix::net::UnixStream::connect(path) {
                     Ok(_) => return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process serves it")),
                     Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path)?,
-                    // It may be served for others than us.
-                    Err(error) => return Err(error),
+                    // It may be served, for others than us.
+                    Err(error) => {
+                        return Err(io::Error::other(format!("{error}: remove it if nobody serves it")));
+                    }
                 }
             }
             // Bound under another name and renamed when its mode is right: at no moment is it open to more than it should be.
