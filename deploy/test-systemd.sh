@@ -20,9 +20,11 @@ fi
 
 work=$(mktemp -d /var/tmp/pglull-systemd.XXXXXX)
 tree=$work/tree
-nspawn='' leader=''
+nspawn='' leader='' first='' second=''
 inside() { nsenter -t "$leader" -m -u -i -p -r -w env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C "$@"; }
 finish() {
+    # Whoever is inside when it powers off is stopped there, and never ends.
+    [ -z "$first" ] || wait "$first" "$second" || true
     # Its own way to say: power off.
     [ -z "$nspawn" ] || kill -TERM "$nspawn" 2>/dev/null || true
     [ -z "$nspawn" ] || wait "$nspawn" || true
