@@ -97,7 +97,6 @@ impl Stream {
             probes =
                 watch.interval.into_iter().fold(probes, |probes, gap| probes.with_interval(at_least_a_second(gap)));
             probes = watch.probes.into_iter().fold(probes, |probes, count| probes.with_retries(count.min(PROBES_MAX)));
-            socket.set_keepalive(true)?;
             socket.set_tcp_keepalive(&probes)?;
         }
         if let Some(bound) = watch.user_timeout {

@@ -35,6 +35,8 @@ const FAREWELL: Duration = Duration::from_secs(1);
 pub(super) struct Guest {
     pub(super) stream: Stream,
     pub(super) buf: BytesMut,
+    /// What it is told together with the next thing that it has to answer: one packet, and it is woken once.
+    pub(super) unsent: BytesMut,
     pub(super) peer: Peer,
     pub(super) connected_at: Moment,
     /// The minor version of the protocol that it asked for, as far as we speak it.
@@ -84,7 +86,15 @@ impl From<io::Error> for Refusal {
 /// Logs a connection in. Cancel-safe in the sense that dropping it closes the connection.
 pub async fn greet(stream: Stream, front: &Front, via: Via) -> Greeted {
     let Ok(peer) = stream.peer() else { return Greeted::Over };
-    let mut guest = Guest { stream, buf: BytesMut::new(), peer, connected_at: front.clock.now(), minor: 0, old: false };
+    let mut guest = Guest {
+        stream,
+        buf: BytesMut::new(),
+        unsent: BytesMut::new(),
+        peer,
+        connected_at: front.clock.now(),
+        minor: 0,
+        old: false,
+    };
     let bound = front.config().client_login_timeout;
     let outcome = match bound {
         Some(bound) => {
@@ -111,14 +121,13 @@ pub async fn greet(stream: Stream, front: &Front, via: Via) -> Greeted {
             front.metrics.login_failed(reason);
             let age = front.clock.now().since(guest.connected_at).as_secs();
             tracing::info!(peer = %guest.peer, refused = reason, "closing because: {} (age={age}s)", report.message);
-            let mut out = BytesMut::new();
             if guest.old {
-                report.write_old(&mut out);
+                report.write_old(&mut guest.unsent);
             } else {
-                report.write(Severity::Fatal, &mut out);
+                report.write(Severity::Fatal, &mut guest.unsent);
             }
             // A client that does not read does not get its farewell.
-            let _ = tokio::time::timeout(FAREWELL, guest.stream.write_all(&out)).await;
+            let _ = tokio::time::timeout(FAREWELL, guest.flush()).await;
             guest.stream.close().await;
             Greeted::Over
         }
@@ -173,7 +182,9 @@ async fn first_packets(guest: &mut Guest, front: &Front, via: Via) -> Result<Ste
             Packet::Cancel(key) => return Ok(Step::Cancel(key)),
             Packet::Startup(startup) => {
                 guest.is_private_enough(&acceptor)?;
-                return log_in(guest, front, via, &startup).await;
+                let step = log_in(guest, front, via, &startup).await?;
+                guest.flush().await?;
+                return Ok(step);
             }
         }
     }
@@ -184,6 +195,11 @@ fn violation(text: &str) -> Refusal {
 }
 
 impl Guest {
+    /// Sends what is unsent.
+    pub(super) async fn flush(&mut self) -> io::Result<()> {
+        self.stream.write_all_buf(&mut self.unsent).await
+    }
+
     async fn packet(&mut self) -> Result<Packet, Refusal> {
         loop {
             match startup::take(&mut self.buf) {
@@ -280,7 +296,7 @@ async fn log_in(guest: &mut Guest, front: &Front, via: Via, startup: &Startup) -
     if via == Via::Listener && front.config().log_connections {
         guest.note_attempt(&Asked { user: &user, database: &database, replication });
     }
-    negotiate(guest, startup).await?;
+    negotiate(guest, startup);
     if replication {
         let report = Report::new(sqlstate::FEATURE_NOT_SUPPORTED, "replication connections are not supported")
             .hint("Connect replication clients to Postgres itself.");
@@ -383,13 +399,10 @@ async fn admin_socket(guest: &Guest, user: String, console: bool) -> Result<Step
 
 /// Tells a client that asked for more than there is what it gets, once, with every option that we do not know: libpq
 /// gives up if one that it sent is missing from the list (it sends one that nobody knows, to see).
-async fn negotiate(guest: &mut Guest, startup: &Startup) -> Result<(), Refusal> {
+fn negotiate(guest: &mut Guest, startup: &Startup) {
     if startup.asks_for_more() {
-        let mut out = BytesMut::new();
-        reply::negotiate_version(startup.speaks(), startup.protocol_options(), &mut out);
-        guest.stream.write_all(&out).await?;
+        reply::negotiate_version(startup.speaks(), startup.protocol_options(), &mut guest.unsent);
     }
-    Ok(())
 }
 
 /// Passes a cancel request on to whoever it is for. Nothing is answered, whatever happens.

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use aws_lc_rs::rand;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use pgwire::messages::startup::Authentication;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncReadExt as _;
 
 use super::front::Front;
 use super::greet::{Guest, Refusal};
@@ -166,7 +166,7 @@ async fn by_challenge(
             let (exchange, answer) = Exchange::begin(&verifiers, &first, &random, binding).map_err(outcome)?;
             let last = guest.ask(&Authentication::SASLContinue(Bytes::from(answer))).await?;
             let (proof, keys) = exchange.finish(&last).map_err(outcome)?;
-            guest.tell(&Authentication::SASLFinal(Bytes::from(proof))).await?;
+            reply::authentication(&Authentication::SASLFinal(Bytes::from(proof)), &mut guest.unsent);
             Ok(Proven::user(Some(credential.unwrap_or(Credential::Keys(keys)))))
         }
     }
@@ -200,15 +200,10 @@ impl Guest {
         }
     }
 
-    async fn tell(&mut self, message: &Authentication) -> Result<(), Refusal> {
-        let mut out = BytesMut::new();
-        reply::authentication(message, &mut out);
-        Ok(self.stream.write_all(&out).await?)
-    }
-
     /// Sends an authentication request and reads the answer to it: a password message, of whatever meaning.
     async fn ask(&mut self, request: &Authentication) -> Result<Bytes, Refusal> {
-        self.tell(request).await?;
+        reply::authentication(request, &mut self.unsent);
+        self.flush().await?;
         loop {
             match frame::take(&mut self.buf, PASSWORD_MAX).map_err(|bad| violation(&bad.to_string()))? {
                 Some((client::PASSWORD, body)) => return Ok(body.freeze()),

@@ -5,9 +5,6 @@
 
 use std::sync::Arc;
 
-use bytes::BytesMut;
-use tokio::io::AsyncWriteExt as _;
-
 use super::asked::Asked;
 use super::front::Front;
 use super::greet::{Guest, Refusal, no_such_database};
@@ -54,14 +51,15 @@ pub(super) async fn welcome(
     if let Some(name) = asked.tracked.value(b"application_name") {
         presence.client().set_application_name(name);
     }
-    let mut out = BytesMut::with_capacity(512);
-    reply::authentication_ok(&mut out);
+    let out = &mut guest.unsent;
+    out.reserve(512);
+    reply::authentication_ok(out);
     for (name, value) in server.iter() {
-        reply::parameter_status(name, asked.told(name, value), &mut out);
+        reply::parameter_status(name, asked.told(name, value), out);
     }
-    reply::backend_key_data(&presence.client().key, &mut out);
-    reply::ready_for_query(&mut out);
-    guest.stream.write_all(&out).await?;
+    reply::backend_key_data(&presence.client().key, out);
+    reply::ready_for_query(out);
+    guest.flush().await?;
     pool.stats.logins.add(1);
     if front.config().log_connections {
         let client = presence.client();
