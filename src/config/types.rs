@@ -454,6 +454,12 @@ impl Config {
         self.databases.get(name).or_else(|| self.databases.get("*"))
     }
 
+    /// The role of Postgres that a client's servers log in as: the database's `user`, or the client's own name.
+    #[must_use]
+    pub fn role<'a>(&'a self, database: &str, user: &'a str) -> &'a str {
+        self.database(database).and_then(|entry| entry.user.as_deref()).unwrap_or(user)
+    }
+
     /// Least important log lines that are written: `log_level`, or what `verbose` makes of it.
     #[must_use]
     pub fn level(&self) -> &str {

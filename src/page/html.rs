@@ -53,7 +53,7 @@ impl Html {
     }
 }
 
-fn escape(text: &str, out: &mut String) {
+pub(super) fn escape(text: &str, out: &mut String) {
     for c in text.chars() {
         match c {
             '&' => out.push_str("&amp;"),
@@ -64,7 +64,9 @@ fn escape(text: &str, out: &mut String) {
             '\n' => out.push('\n'),
             // Nothing that steers: control characters, and those that turn the direction of what follows.
             c if c.is_control()
-                || matches!(c, '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') =>
+                || matches!(c, '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+                // No characters of XML, which a drawing is.
+                || matches!(c, '\u{fffe}' | '\u{ffff}') =>
             {
                 out.push('\u{fffd}');
             }

@@ -6,6 +6,8 @@ use std::fmt::Write as _;
 
 use serde::Deserialize;
 
+use super::html::escape;
+
 /// The size of the drawing, and where its parts are, in pixels.
 const WIDTH: f64 = 960.0;
 const HEIGHT: f64 = 520.0;
@@ -222,20 +224,10 @@ fn cut(content: &str, most: usize) -> String {
     }
 }
 
-/// As XML takes it; characters that XML has no place for become a blank.
+/// As XML takes it.
 fn escaped(content: &str) -> String {
     let mut out = String::with_capacity(content.len());
-    for c in content.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            c if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') => out.push(' '),
-            c => out.push(c),
-        }
-    }
+    escape(content, &mut out);
     out
 }
 

@@ -327,9 +327,8 @@ async fn log_in(guest: &mut Guest, front: &Front, via: Via, startup: &Startup) -
         return Err(Refusal::Say(Report::new(sqlstate::CANNOT_CONNECT_NOW, "pooler is shutting down"), "shutdown"));
     }
     let database = open_database(front, &database)?;
-    let forced = front.config().database(&database.name).and_then(|entry| entry.user.clone());
     let entry = Entry {
-        pool_user: forced.unwrap_or_else(|| user.clone()),
+        pool_user: front.config().role(&database.name, &user).to_owned(),
         user,
         database: database.name.clone(),
         peer: guest.peer,

@@ -103,9 +103,8 @@ impl Session {
         let stream = Stream::adopt(socket, &front.config().tcp_watch())?;
         let none = || Stranded::NoDatabase(passport.database.clone());
         let database = front.databases.find(&passport.database).ok_or_else(none)?;
-        let forced = front.config().database(&database.name).and_then(|entry| entry.user.clone());
         let entry = Entry {
-            pool_user: forced.unwrap_or_else(|| passport.user.clone()),
+            pool_user: front.config().role(&database.name, &passport.user).to_owned(),
             user: passport.user,
             database: database.name.clone(),
             peer: stream.peer()?,
