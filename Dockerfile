@@ -6,6 +6,7 @@ ARG RUNTIME=debian:bookworm-slim
 FROM rust:1.95-bookworm AS build
 WORKDIR /src
 COPY Cargo.toml Cargo.lock ./
+COPY .cargo .cargo
 COPY src src
 COPY benches benches
 COPY tests tests

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes sure that what the demo, the tests and the build need is there: PostgreSQL's programs (initdb, postgres,
-# pg_ctl, psql, pgbench), a C compiler and cargo. Installs what is missing with apt where it may (root or a sudo that
+# pg_ctl, psql, pgbench), a C compiler, make and cargo. Installs what is missing with apt where it may (root or a sudo that
 # asks for nothing); otherwise names exactly what is missing and how to get it, and fails.
 #
 # Starts no PostgreSQL and makes no cluster: the package's own `main` cluster is never wanted here. Quick and
@@ -37,6 +37,7 @@ missing() {
         has_program "$program" || printf '%s\n' "$program"
     done
     command -v cc >/dev/null || printf 'cc\n'
+    command -v make >/dev/null || printf 'make\n'
 }
 
 # The command in front of those that need root; fails if there is none.
@@ -91,8 +92,9 @@ main() {
     [ -z "$absent" ] && exit 0
 
     grep -qx cc <<<"$absent" && packages+=(gcc libc6-dev)
-    grep -qvx cc <<<"$absent" && packages+=(postgresql)
-    if [ -n "${PG_BIN:-}" ] && grep -qvx cc <<<"$absent"; then
+    grep -qx make <<<"$absent" && packages+=(make)
+    grep -qvx -e cc -e make <<<"$absent" && packages+=(postgresql)
+    if [ -n "${PG_BIN:-}" ] && grep -qvx -e cc -e make <<<"$absent"; then
         echo "missing in PG_BIN=$PG_BIN: ${absent//$'\n'/ }" >&2
         exit 1
     fi

@@ -18,6 +18,11 @@ use pglull::telemetry::trace::{self, Format, Logs};
 use pglull::upgrade::taking;
 use pglull::{app, cli, demo};
 
+/// What it does with memory that nobody uses any more: `.cargo/config.toml`.
+#[cfg(feature = "jemalloc")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     let argv: Vec<OsString> = std::env::args_os().collect();
     if pgbouncer::is_meant(&argv) {
