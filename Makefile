@@ -14,7 +14,7 @@ DENY ?= advisories bans licenses sources
 DRIVERS ?= all
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build deb test-deb test-systemd test-deploy deny demo test test-drivers test-versions screenshots check lint doc bench bench-quick bench-micro instructions instructions-write clean
+.PHONY: help deps build build-pgo deb test-deb test-systemd test-deploy deny demo test test-drivers test-versions screenshots check lint doc bench bench-quick bench-micro instructions instructions-write clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-18s %s\n", $$1, $$2 }'
@@ -24,6 +24,9 @@ deps: ## Install what is missing (PostgreSQL's programs, a C compiler), or name 
 
 build: deps ## The program, as it is shipped: target/release/pglull
 	$(CARGO) build --release --locked
+
+build-pgo: deps ## The same, arranged after a run of the demo: target/pgo (a quarter of an hour; needs rustup component add llvm-tools)
+	./deploy/build-pgo.sh
 
 deb: deps ## The Debian package: target/debian (needs cargo-deb: cargo install --locked cargo-deb)
 	./deploy/build-deb.sh
