@@ -305,10 +305,13 @@ impl Flow {
         ROOMS.into_iter().find(|room| self.buf.capacity() <= *room).unwrap_or(ROOM_MAX)
     }
 
-    /// A read into `room` has brought `n` bytes; if it has filled it, the next one gets more.
+    /// A read into `room` has brought `n` bytes; if it has filled it, the next one gets more, up to the most.
     pub fn was_read(&mut self, n: usize, room: usize) {
-        if n >= room {
-            self.buf.reserve(ROOMS.into_iter().find(|more| *more > room).unwrap_or(ROOM_MAX));
+        // By what there is, not by `room`: behind bytes that were taken out of it, a large buffer looks small.
+        if n >= room
+            && let Some(more) = ROOMS.into_iter().find(|more| *more > self.buf.capacity())
+        {
+            self.buf.reserve(more);
         }
     }
 

@@ -62,8 +62,10 @@ fn trap_11_a_row_of_100_mb_streams_through_in_bounded_memory() {
     let answer = wire.recv_until(b'Z', 1).unwrap();
     let row = answer.iter().find(|msg| msg.tag == b'D').unwrap();
     assert_eq!(row.values(), [Some("50000000".to_owned())]);
+    // Two buffers of 64 KiB, and what of the program was not in memory before.
     let grown = proxy.peak_kib() - before;
-    assert!(grown < 16 * MIB, "memory grew by {grown} KiB");
+    println!("memory grew by {grown} KiB");
+    assert!(grown < 4 * MIB, "memory grew by {grown} KiB");
 }
 
 #[test]
