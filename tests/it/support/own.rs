@@ -72,11 +72,14 @@ impl Own {
 
     /// One backend dies; Postgres ends all others and starts anew, as after any crash.
     pub(crate) fn crash(&self) {
-        let mut wire = self.direct();
+        let (mut wire, mut bystander) = (self.direct(), self.direct());
         let pid = wire.one("SELECT pg_backend_pid()").parse().unwrap();
         kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
-        wire.limit(secs(20));
-        assert!(wire.recv_to_end().is_ok());
+        // Until it has been noticed, the others go on as if nothing had happened; then all of them are ended at once.
+        for wire in [&mut wire, &mut bystander] {
+            wire.limit(secs(20));
+            assert!(wire.recv_to_end().is_ok());
+        }
     }
 
     /// `pg_ctl stop -m immediate`, and `pg_ctl start`.
