@@ -447,6 +447,14 @@ pub(super) const BY_RELOAD: &[&str] = &[
 /// One row of `SHOW CONFIG`: key, value, default, changeable while it runs.
 pub type Setting = (String, String, String, bool);
 
+impl Database {
+    /// The role of Postgres that the servers of this client log in as: `user`, or the client's own name.
+    #[must_use]
+    pub fn role<'a>(&'a self, user: &'a str) -> &'a str {
+        self.user.as_deref().unwrap_or(user)
+    }
+}
+
 impl Config {
     /// The entry that a client's database name leads to: its own, or else the fallback `*`.
     #[must_use]
@@ -454,10 +462,10 @@ impl Config {
         self.databases.get(name).or_else(|| self.databases.get("*"))
     }
 
-    /// The role of Postgres that a client's servers log in as: the database's `user`, or the client's own name.
+    /// [`Database::role`] for the entry that this name leads to; the client's own name where there is none.
     #[must_use]
     pub fn role<'a>(&'a self, database: &str, user: &'a str) -> &'a str {
-        self.database(database).and_then(|entry| entry.user.as_deref()).unwrap_or(user)
+        self.database(database).map_or(user, |entry| entry.role(user))
     }
 
     /// Least important log lines that are written: `log_level`, or what `verbose` makes of it.

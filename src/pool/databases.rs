@@ -123,7 +123,7 @@ impl Databases {
     ) -> Option<Arc<Pool>> {
         let config = self.config();
         let entry = config.database(&database.name)?;
-        let role = config.role(&database.name, user);
+        let role = entry.role(user);
         let own = proved.filter(|_| role == user);
         let credential = of_entry(entry, role).or(own).or_else(|| credential(role));
         let pool = database.pool(role, || plan((&config, &self.connector()), &database.name, role, |_| None));
