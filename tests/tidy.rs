@@ -83,6 +83,7 @@ const PURE: &[(&str, &[&str])] = &[
     ("pool/ledger*.rs", &[]),
     ("pool/ledger/*.rs", &[]),
     ("pool/groups.rs", &["config"]),
+    ("pool/failing.rs", &[]),
     ("server/progress.rs", &[]),
     ("page/*.rs", &[]),
     ("config/text.rs", &[]),

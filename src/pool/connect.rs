@@ -1,10 +1,11 @@
 //! Opening servers for a pool: as many at once as the ledger says, with a growing pause after failures.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::database::{Pool, Welcome};
+use super::failing::{self, Failing};
 use super::places::Place;
 use super::recycle::RECONNECT;
 use super::wait::Answer;
@@ -15,11 +16,6 @@ use crate::server::connect;
 use crate::server::parameters::Parameters;
 use crate::server::recover;
 use crate::wire::reply::{Report, sqlstate};
-
-/// The pause after the first failure; doubled with each further one up to `server_login_retry`.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-/// The longest pause where Postgres has refused us by name: somebody may be mending it right now.
-const HOPELESS_PAUSE: Duration = Duration::from_secs(1);
 
 impl Pool {
     /// Starts the connects that the ledger finds needed.
@@ -93,7 +89,7 @@ impl Pool {
 
     /// Settings of a client, shared with the one that logged in before it if that has the same, as most have in a pool.
     pub fn shared(&self, settings: Parameters) -> Arc<Parameters> {
-        let mut last = self.settings.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut last = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
         if **last != settings {
             *last = Arc::new(settings);
         }
@@ -103,7 +99,7 @@ impl Pool {
     /// Takes over what its servers log in with from now on. With another than before, a refusal of before means nothing.
     pub fn learn(&self, credential: Credential) {
         if self.target().keychain.learn(credential) {
-            self.failures.store(0, Ordering::Release);
+            self.failing().hopes();
             self.welcome.send_if_modified(|welcome| std::mem::replace(&mut welcome.hopeless, false));
         }
     }
@@ -128,8 +124,7 @@ impl Pool {
     }
 
     fn connected(&self, mut rested: Rested) {
-        self.failures.store(0, Ordering::Release);
-        self.failing_since.store(0, Ordering::Release);
+        *self.failing() = Failing::default();
         self.stats.server_connects.add(1);
         let parameters = Arc::new(rested.server().parameters.clone());
         self.welcome.send_modify(|welcome| {
@@ -153,7 +148,7 @@ impl Pool {
         self.close(vec![rested], reason);
     }
 
-    fn connect_failed(self: &Arc<Self>, failure: &Failure) {
+    fn connect_failed(self: &Arc<Self>, failure: &Failure, began: Moment) {
         self.stats.server_connect_failures.add(1);
         let hopeless = matches!(failure, Failure::Refused(report) if is_hopeless(report));
         let report = match failure {
@@ -164,9 +159,7 @@ impl Pool {
             }
         };
         tracing::warn!(database = %self.database.name, user = %self.user, %failure, "cannot open a server");
-        let retry_at = self.pause_until(hopeless);
-        let given_up = hopeless || self.fails_for_long();
-        self.database.books().connect_failed(self.ix, retry_at);
+        let given_up = self.failed(began, hopeless);
         // After the books: a log-in that waits for this wants another server from here on.
         self.welcome.send_modify(|welcome| {
             welcome.failure = Some(report);
@@ -176,13 +169,20 @@ impl Pool {
         self.retry_later();
     }
 
-    /// Whether no server could be opened for `server_login_retry` and longer: a short outage is waited for, a long one is
-    /// told. Notes the first failure.
-    fn fails_for_long(&self) -> bool {
-        let now = self.database.clock.now().0.max(1);
-        let first = self.failing_since.compare_exchange(0, now, Ordering::AcqRel, Ordering::Acquire);
-        let since = Moment(first.err().unwrap_or(now));
-        Moment(now).since(since) >= self.database.settings().server_login_retry
+    /// Notes the failure. Returns whether those who wait are to be told.
+    fn failed(&self, began: Moment, hopeless: bool) -> bool {
+        let (now, retry) = (self.database.clock.now(), self.database.settings().server_login_retry);
+        let counts = self.counts();
+        let attempt = failing::Attempt { began, failed: now, hopeless, has_servers: counts.idle + counts.lent > 0 };
+        let jitter = jitter(now.0 ^ self.next_server().0);
+        let (retry_at, given_up) = self.failing().failed(attempt, retry, jitter);
+        self.database.books().connect_failed(self.ix, retry_at);
+        given_up
+    }
+
+    pub(super) fn failing(&self) -> MutexGuard<'_, Failing> {
+        // Each write is one call of a structure without I/O: a panic elsewhere leaves nothing half done.
+        self.failing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// If servers cannot be had and none is left, tells those who wait for one why; held clients go on being held.
@@ -195,16 +195,6 @@ impl Pool {
         for ticket in turned_away {
             let _ = ticket.answer.send(Answer::No(report.clone()));
         }
-    }
-
-    /// When the next attempt may be made: twice the pause each time, with a fifth more or less so that pools do not march in step.
-    fn pause_until(&self, hopeless: bool) -> Moment {
-        let failures = self.failures.fetch_add(1, Ordering::AcqRel).min(16);
-        let longest = self.database.settings.load().server_login_retry;
-        let longest = if hopeless { longest.min(HOPELESS_PAUSE) } else { longest };
-        let pause = FIRST_PAUSE.saturating_mul(1 << failures).min(longest);
-        let now = self.database.clock.now();
-        now.plus(pause.mul_f64(0.8 + 0.4 * jitter(now.0 ^ self.next_server().0)))
     }
 }
 
@@ -251,7 +241,7 @@ impl Attempt {
                 }
                 pool.open_servers();
             }
-            Err(failure) => pool.connect_failed(&failure),
+            Err(failure) => pool.connect_failed(&failure, now),
         }
     }
 }

@@ -3,7 +3,7 @@
 //! The lock is held for a few plain operations and never across an await. Grants that the ledger makes are
 //! delivered outside the lock; a client that has gone in the meantime gives its server back, so none is lost.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use bytes::Bytes;
 use tokio::sync::{Notify, oneshot, watch};
 
 use super::caps::SharerIx;
+use super::failing::Failing;
 use super::gate::{Gate, Tally};
 use super::groups::{Groups, Scope};
 use super::holds::Earlier;
@@ -123,11 +124,9 @@ pub struct Pool {
     /// What the client that logged in last has asked for.
     pub(super) settings: Mutex<Arc<Parameters>>,
     pub(super) welcome: watch::Sender<Welcome>,
-    pub(super) failures: AtomicU32,
+    pub(super) failing: Mutex<Failing>,
     /// There may be more servers than a reload allows.
     pub(super) crowded: AtomicBool,
-    /// When the first of them was; 0 if the last attempt succeeded.
-    pub(super) failing_since: AtomicU64,
     pub(super) retrying: AtomicBool,
 }
 
@@ -270,9 +269,8 @@ impl Database {
             asked: Asked::default(),
             settings: Mutex::default(),
             welcome: watch::Sender::new(Welcome::default()),
-            failures: AtomicU32::new(0),
+            failing: Mutex::default(),
             crowded: AtomicBool::new(false),
-            failing_since: AtomicU64::new(0),
             retrying: AtomicBool::new(false),
         });
         self.places.belongs_to(sharer, &pool);

@@ -8,6 +8,7 @@ pub mod caps;
 pub mod connect;
 pub mod database;
 pub mod databases;
+mod failing;
 pub mod gate;
 pub mod groups;
 mod heal;

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 
 use super::database::{Database, Plan, Pool, Settings, Shape, Welcome};
 use super::databases::{self, Databases};
+use super::failing::Failing;
 use super::recycle::RECONNECT;
 use crate::auth::credential::Credential;
 use crate::config::Config;
@@ -89,7 +90,7 @@ impl Pool {
         };
         if moved {
             tracing::info!(database = %self.database.name, user = %self.user, "the database leads elsewhere: its servers are closed as they are free");
-            self.failures.store(0, Ordering::Release);
+            *self.failing() = Failing::default();
             // What the old servers said of themselves need not be true of the new ones.
             self.welcome.send_modify(|welcome| *welcome = Welcome::default());
         }

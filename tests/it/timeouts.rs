@@ -2,6 +2,7 @@
 //!
 //! Where a client is told, the text is PgBouncer's and the code is Postgres' own for the same setting.
 
+use crate::support::own::Own;
 use crate::support::postgres::Db;
 use crate::support::proxy::Spec;
 use crate::support::wait::{eventually, ms, secs};
@@ -230,4 +231,24 @@ fn server_connect_timeout_and_server_login_retry_bound_an_outage() {
     let error = proxy.client().connect().map(drop).unwrap_err().db();
     assert!(error.message.starts_with("server login has been failing"), "{error}");
     assert!(begun.elapsed() < secs(2), "{:?}", begun.elapsed());
+}
+
+/// One server more than Postgres allows is refused, and not needed in the end: that is no outage, then or later.
+#[test]
+fn a_refusal_of_long_ago_does_not_make_a_short_outage_a_long_one() {
+    let mut own = Own::with(&[], |spec| spec.pool(2).text("server_login_retry", "4s"));
+    own.direct().ok(&format!("ALTER ROLE {} CONNECTION LIMIT 1", own.db.user));
+    let (mut first, mut second) = (own.proxy.client().login(), own.proxy.client().login());
+    first.ok("BEGIN");
+    second.start("SELECT 'served'").unwrap();
+    eventually("a second server is refused", secs(10), || own.proxy.log().contains("53300"));
+    first.ok("COMMIT");
+    assert_eq!(second.finish().unwrap().one(), "served");
+    crate::support::wait::let_run(secs(4));
+    own.cluster.halt();
+    first.start("SELECT 'served again'").unwrap();
+    assert!(first.silent(ms(700)), "a short outage is waited for");
+    own.cluster.start_again(own.cluster.port()).unwrap();
+    first.limit(secs(20));
+    assert_eq!(first.finish().unwrap().one(), "served again");
 }
