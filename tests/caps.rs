@@ -66,6 +66,10 @@ fn plans() -> Vec<Plan> {
         ),
         Plan { gate: true, ..plan("a gate", one, &[(0, 0, 1), (0, 1, 1)], &[(0, 2), (1, 2)]) },
         Plan {
+            gate: true,
+            ..plan("a gate of one of two", [None, None, Some(1), None], &[(0, 0, 2), (1, 0, 2)], &[(0, 2), (1, 2)])
+        },
+        Plan {
             reserve: 1,
             trouble: 0,
             ..plan("a reserve", [Some(3), None, None, None], &[(0, 0, 1), (0, 1, 1)], &[(0, 1), (0, 1), (0, 1), (1, 1)])
@@ -350,6 +354,8 @@ impl Model {
         let turns = world.caps.presses(world.now).iter().any(|press| press.again.is_some());
         ensure(world.told || !turns || world.again.is_some(), "nobody looks again when it is another pool's turn")?;
         world.ledgers.iter().try_for_each(|ledger| ledger.audit().map_err(str::to_owned))?;
+        let is_shut = |pool: &SharerIx| world.ledgers[self.books(pool.0).0].gate() != Gate::Open;
+        ensure(world.told || !world.caps.line().iter().any(is_shut), "a pool stands in line for those who are held")?;
         let mut servers = Vec::new();
         for pool in 0..self.plan.pools.len() {
             let (database, ix) = self.books(pool);
@@ -456,6 +462,7 @@ impl Space for Model {
             }
             Do::Shut => {
                 world.shuts -= 1;
+                world.told = true;
                 world.epoch = world.ledgers[0].shut(None, world.now, |_| false);
             }
             Do::Open => {

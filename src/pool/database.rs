@@ -320,6 +320,8 @@ impl Database {
         let free = groups.free(scope.clone());
         let epoch = books.shut(bound, self.clock.now(), |group| free.contains(&group))?;
         self.shut.store(true, Ordering::Release);
+        // Whoever stood in line for those who are held now leaves it.
+        self.places.look();
         Some(epoch)
     }
 

@@ -167,6 +167,29 @@ fn another_size() {
     assert_eq!((ledger.surplus(pool), ledger.start_connects(pool, Moment(0))), (0, 0));
 }
 
+/// A held client takes a server that is free for all, and none from other databases that need theirs meanwhile.
+#[test]
+fn who_is_held_stands_in_no_line() {
+    let (mut ledger, pool) = books(3, &[1]);
+    let free = ledger.add_group(true);
+    let epoch = ledger.shut(None, Moment(0), |group| group == free).unwrap();
+    begin(&mut ledger, pool, "held", 1);
+    begin(&mut ledger, pool, "held too", 1);
+    assert!(!ledger.is_short(pool, Moment(1)));
+    assert_eq!(ledger.start_connects(pool, Moment(1)), 1, "if there is a place");
+    ledger.connects_denied(pool, 1);
+    for name in ["free", "waits"] {
+        assert!(!ledger.is_short(pool, Moment(2)), "{name}");
+        let _ = ledger.begin(pool, (free, Need::Server), Moment(2), || name);
+    }
+    assert!(ledger.is_short(pool, Moment(2)), "whom the gate leaves free waits for a server");
+    assert!(!ledger.finish(free));
+    assert_eq!(ledger.put_back(pool, 1, false, Moment(3)).unwrap().ticket, "waits");
+    assert!(!ledger.is_short(pool, Moment(3)));
+    assert!(ledger.open(epoch, Moment(4)).is_empty());
+    assert!(ledger.is_short(pool, Moment(4)), "nobody is held any more");
+}
+
 /// Two groups, one server: whom a shut gate does not concern goes on, in order, past those who are held.
 #[test]
 fn a_shut_gate_may_leave_groups_free() {

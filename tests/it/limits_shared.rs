@@ -105,6 +105,38 @@ fn max_user_connections_bounds_a_user_in_all_databases() {
     here[1].ok("COMMIT");
 }
 
+/// Who is held has no use for a server: another database keeps those that it has until the gate opens.
+#[test]
+fn trap_51_the_held_take_no_server_from_another_database() {
+    let (db, other) = (Db::new(), Db::new());
+    db.sql(&format!("GRANT CONNECT ON DATABASE {} TO {}", other.name, db.user));
+    let spec = Spec::of(&db).also(&other).num("max_user_connections", 2);
+    let spec = spec.entry(&other, "user", &format!("{:?}", db.user));
+    let proxy = spec.entry(&other, "password", &format!("{:?}", db.password)).start();
+    // A log-in may need a server.
+    let mut held: Vec<_> = (0..3).map(|_| proxy.client().login()).collect();
+    let mut theirs: Vec<_> = (0..2).map(|_| proxy.client_of(&other).login()).collect();
+    let mut servers = || {
+        theirs.iter_mut().for_each(|wire| drop(wire.ok("BEGIN")));
+        let mut pids: Vec<_> = theirs.iter_mut().map(|wire| wire.one("SELECT pg_backend_pid()")).collect();
+        theirs.iter_mut().for_each(|wire| drop(wire.ok("COMMIT")));
+        pids.sort();
+        pids
+    };
+    let before = servers();
+    let open = proxy.open("w", "hold='60s', tenure='60s'");
+    held.iter_mut().for_each(|wire| wire.start("SELECT 'served'").unwrap());
+    proxy.until_held(3);
+    // The upkeep looks once a second for what is missing.
+    crate::support::wait::let_run(ms(1500));
+    assert_eq!(servers(), before);
+    proxy.close("w", &open["token"]);
+    for wire in &mut held {
+        wire.limit(secs(10));
+        assert_eq!(wire.finish().unwrap().one(), "served");
+    }
+}
+
 #[test]
 fn trap_51_a_busy_user_does_not_starve_another_under_a_shared_cap() {
     let db = Db::new();

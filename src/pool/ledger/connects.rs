@@ -1,6 +1,6 @@
 //! Which servers a pool lacks, and when a connect for one may be started.
 
-use super::{Ledger, PoolIx};
+use super::{Ledger, PoolIx, Waiter};
 use crate::ids::Moment;
 
 /// How many connects one pool may have under way at once: more would storm a server that is just coming up.
@@ -72,13 +72,16 @@ impl<S, T> Ledger<S, T> {
         books.connecting = books.connecting.saturating_sub(count);
     }
 
-    /// Whether somebody needs a server for which no connect is under way, and one may be started now.
+    /// Whether somebody needs a server for which no connect is under way, and one may be started now. Who is held has no use for
+    /// one before the gate opens: [`start_connects`](Self::start_connects) opens it ahead, but nobody gives up a server for it.
     #[must_use]
     pub fn is_short(&self, pool: PoolIx, now: Moment) -> bool {
         let Some(books) = self.pools.get(pool.0) else { return false };
-        let waiting = books.in_need().nth(books.idle.len() + books.connecting).is_some();
+        let shut = self.gate.is_shut();
+        let waits = |waiter: &&Waiter<T>| !shut || waiter.held.is_none();
+        let waiting = books.in_need().filter(waits).nth(books.idle.len() + books.connecting).is_some();
         let welcome = books.wanted && books.servers() == 0;
-        (waiting || welcome) && now >= books.retry_at && books.servers() < books.limit(self.gate.is_shut(), now)
+        (waiting || welcome) && now >= books.retry_at && books.servers() < books.limit(shut, now)
     }
 
     /// The earliest moment at which a connect that is needed may be tried again; `None` if none waits for that.
