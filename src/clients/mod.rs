@@ -49,6 +49,8 @@ pub struct View {
     pub statement: Statement,
     /// The server that it has.
     pub link: Option<Arc<Link>>,
+    /// What its last transaction counts as at the gate: it may call itself something else since.
+    pub group: u32,
 }
 
 /// One client. See the module's text.
@@ -144,6 +146,13 @@ impl Client {
         (view.state, view.since, view.transaction)
     }
 
+    /// The number under which the gate knows its open transaction; `None` if it has none.
+    #[must_use]
+    pub fn runs_as(&self) -> Option<u32> {
+        let view = lock(&self.view);
+        view.transaction.map(|_| view.group)
+    }
+
     /// The name that the application gives itself, as it last reported it.
     #[must_use]
     pub fn application_name(&self) -> String {
@@ -210,6 +219,8 @@ impl Client {
         }
         (view.state, view.since, view.transaction) = (State::Active, now, Some(now));
         view.link = Some(Arc::clone(link));
+        // Its own task alone changes that, and has asked for leave under this number.
+        view.group = self.group.load(Ordering::Relaxed);
         true
     }
 

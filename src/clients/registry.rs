@@ -230,6 +230,7 @@ impl Entry {
             transaction: None,
             statement: Statement::default(),
             link: None,
+            group: super::UNKNOWN,
         };
         Client {
             id,

@@ -293,12 +293,12 @@ impl Database {
         }
     }
 
-    /// Whether the gate, if it is shut, keeps this client from beginning; for others to look at. The client may be one of a
-    /// database of the same name that the configuration had before, whose groups have other numbers.
+    /// Whether this client has an open transaction, and the gate, if it is shut, waits for its end; for others to look at. A client
+    /// of a database of the same name that the configuration had before, whose groups have other numbers, is on its way out.
     #[must_use]
-    pub fn keeps(&self, client: &Client) -> bool {
-        let groups = self.groups.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        !self.is_shut() || groups.keeps(&client.user, &client.application_name())
+    pub fn waits_for(&self, client: &Client) -> bool {
+        let waits = |group| !self.is_shut() || self.books().is_shut_for(GroupIx(group));
+        client.runs_as().is_some_and(waits)
     }
 
     /// The group that a shut gate knows a client of this database by.

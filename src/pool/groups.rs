@@ -58,11 +58,6 @@ impl Groups {
         }
     }
 
-    /// Whether the gate was last shut for somebody.
-    pub(super) fn keeps(&self, user: &str, application: &str) -> bool {
-        self.scope.has(user, application)
-    }
-
     /// The gate is to be shut for these: which groups it leaves free.
     pub(super) fn free(&mut self, scope: Scope) -> Vec<GroupIx> {
         self.scope = scope;

@@ -8,12 +8,13 @@ use crate::clients::{Client, State};
 use crate::ids::millis;
 use crate::pool::database::Database;
 
-/// Clients with an open transaction in these databases, those that the gate keeps.
+/// Clients with an open transaction in these databases that the gate waits for.
 pub(super) fn in_transaction(registry: &Registry, databases: &[Arc<Database>]) -> Vec<Arc<Client>> {
-    let here = |database: &Arc<Database>, client: &Client| database.name == client.database && database.keeps(client);
+    let here =
+        |database: &Arc<Database>, client: &Client| database.name == client.database && database.waits_for(client);
     let covered = |client: &Client| databases.iter().any(|database| here(database, client));
     let all = registry.clients.list();
-    all.into_iter().filter(|client| covered(client) && client.view().transaction.is_some()).collect()
+    all.into_iter().filter(|client| covered(client)).collect()
 }
 
 /// Who keeps these databases from draining, the oldest transaction first.

@@ -74,6 +74,36 @@ fn nobody_is_cut_in_vain() {
     precious.ok("COMMIT");
 }
 
+/// A transaction counts for the name that it began under, whatever its client has called itself since.
+#[test]
+fn who_takes_another_name_in_mid_transaction_is_known_by_the_one_it_began_with() {
+    let (db, proxy) = scene("");
+    let named = |name: &str| proxy.client().param("application_name", name).login();
+    let (mut job, mut web) = (named("job"), named("web-1"));
+    for (wire, other) in [(&mut job, "web-7"), (&mut web, "batch")] {
+        wire.ok("BEGIN");
+        wire.ok(&format!("SET application_name = '{other}'"));
+    }
+    let found = proxy.apply("kept", "drain='300ms', applications='web*'", ADD).finish().unwrap_err().db();
+    assert!(found.to_string().contains("batch") && !found.to_string().contains("web-7"), "{found}");
+    let mut window = proxy.apply("cut", "drain='300ms', applications='web*', stragglers='terminate'", ADD);
+    web.limit(secs(10));
+    assert_eq!(web.recv_ok().expect_err("it is cut").db().code, "57P01");
+    assert_eq!(window.finish().unwrap().maps()[0]["outcome"], "applied");
+    assert_eq!(cuts(&proxy, "cut"), [("client".into(), "batch".into(), "terminate".into())]);
+    job.ok("COMMIT");
+    assert!(db.has_column("accounts", "extra"));
+    // The next one is what it calls itself now.
+    job.ok("BEGIN");
+    let mut next = proxy.apply("next", "drain='20s', applications='web*'", "SELECT 1");
+    proxy.until_phase("next", "draining");
+    eventually("it is waited for", secs(5), || {
+        proxy.admin("SHOW BLOCKERS").maps().iter().any(|row| row["application_name"] == "web-7")
+    });
+    job.ok("COMMIT");
+    assert_eq!(next.finish().unwrap().maps()[0]["outcome"], "applied");
+}
+
 #[test]
 fn a_session_beside_us_is_cut_only_where_it_stands_in_the_way() {
     let (db, proxy) = scene("terminate application='cron*'");
