@@ -4,7 +4,7 @@
 
 use std::net::IpAddr;
 
-use crate::config::{AuthType, Hba, IdentMaps, Method, Names, Over, Rule};
+use crate::config::{AuthType, CONSOLE, Hba, IdentMaps, Method, Names, Over, Rule};
 
 /// What a connection is known to come over. Nothing in it is said by the client itself.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -117,7 +117,10 @@ fn database_fits(names: &Names, asked: Asked<'_>) -> bool {
     if asked.replication {
         return names.replication;
     }
-    names.all || (names.same_user && asked.database == asked.user) || names.names.contains(asked.database)
+    // The console is one, whatever it is called: a rule for one of its names is for each of them.
+    let console: &[&str] = if CONSOLE.contains(&asked.database) { &CONSOLE } else { &[] };
+    let mut called = console.iter().chain([&asked.database]);
+    names.all || called.any(|name| (names.same_user && *name == asked.user) || names.names.contains(*name))
 }
 
 fn user_fits(names: &Names, asked: Asked<'_>) -> bool {
@@ -189,6 +192,23 @@ mod tests {
         let replication = Asked { user: "joe", database: "shop", replication: true };
         assert_eq!(rules.way(replication, &come(false, Some("::1"))), Some(Way::Plain));
         assert_eq!(rules.way(replication, &come(false, Some("127.0.0.1"))), None);
+    }
+
+    #[test]
+    fn a_rule_for_one_name_of_the_console_is_for_both() {
+        let way = |databases: &str, user: &str, database: &str| {
+            let hba = Hba { rules: vec![rule(Over::Host, databases, "all", None, Method::Reject)] };
+            let rules = Rules { auth_type: AuthType::Hba, hba, ident_maps: IdentMaps::default() };
+            rules.way(Asked { user, database, replication: false }, &come(false, Some("127.0.0.1")))
+        };
+        for asked in CONSOLE {
+            for written in CONSOLE {
+                assert_eq!(way(written, "boss", asked), Some(Way::Reject), "{asked} by {written}");
+                assert_eq!(way("sameuser", written, asked), Some(Way::Reject), "{asked} of {written}");
+            }
+            assert_eq!(way("shop", "boss", asked), None);
+        }
+        assert_eq!(way("pgbouncer,pglull", "boss", "shop"), None);
     }
 
     #[test]

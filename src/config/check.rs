@@ -13,8 +13,8 @@ use super::value::{AuthType, show_duration};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-/// Names of the console's virtual database.
-const CONSOLE: [&str; 2] = ["pgbouncer", "pglull"];
+/// The names under which clients ask for the console instead of a database.
+pub const CONSOLE: [&str; 2] = ["pgbouncer", "pglull"];
 /// The longest path of a Unix socket on Linux, in bytes.
 const SOCKET_PATH_MAX: usize = 107;
 

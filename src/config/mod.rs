@@ -41,6 +41,7 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+pub use check::CONSOLE;
 pub use classes::{Class, Classes};
 pub use crowd::{Crowd, Who, is_like};
 pub use hba::{Hba, Method, Names, Net, Over, Rule};

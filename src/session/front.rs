@@ -166,6 +166,3 @@ pub enum Via {
     /// The console's own: peers are known by their uid.
     AdminSocket,
 }
-
-/// The names under which clients ask for the console instead of a database.
-pub const CONSOLE: [&str; 2] = ["pgbouncer", "pglull"];

@@ -10,12 +10,13 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::front::{CONSOLE, Front, Via};
+use super::front::{Front, Via};
 use super::login;
 use super::task::Session;
 use super::welcome;
 use crate::auth::rules::Asked;
 use crate::clients::{Cancel, Entry, Local, Presence};
+use crate::config::CONSOLE;
 use crate::ids::Moment;
 use crate::net::stream::{Peer, Stream};
 use crate::net::tls::accept::Acceptor;

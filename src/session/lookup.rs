@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use crate::auth::credential::Credential;
 use crate::auth::users::{Account, Users};
 use crate::clock::Clock;
-use crate::config::{Config, UserSecret};
+use crate::config::{CONSOLE, Config, UserSecret};
 use crate::ids::{Moment, ServerId};
 use crate::pool::databases;
 use crate::server::conn::{Failure, Rested};
@@ -140,7 +140,7 @@ impl Lookups {
     fn errand(&self, (config, connector): Setting<'_>, database: &str, user: &str) -> Option<(Key, Errand)> {
         // The console has no entry of its own; its users are looked up where auth_dbname says.
         let entry = config.database(database);
-        let console = super::front::CONSOLE.contains(&database);
+        let console = CONSOLE.contains(&database);
         let own = entry.filter(|_| !console);
         let role = own.and_then(|entry| entry.auth_user.clone()).or_else(|| config.auth_user.clone())?;
         let named = own.and_then(|entry| entry.auth_dbname.clone()).or_else(|| config.auth_dbname.clone());

@@ -102,3 +102,18 @@ fn a_reload_brings_other_rules() {
     // Who is in stays in.
     assert_eq!(before.one("SELECT 1"), "1");
 }
+
+/// The console has two names: a rule for one of them is for both, in whatever order they stand.
+#[test]
+fn a_rule_for_one_name_of_the_console_is_for_both() {
+    let db = Db::new();
+    for written in ["pgbouncer", "pglull"] {
+        let rules = format!("host {written} all 127.0.0.1/32 reject\nhost all all 127.0.0.1/32 trust\n");
+        let proxy = spec(&db, &rules).start();
+        for asked in ["pgbouncer", "pglull"] {
+            let boss = Target { user: "boss".to_owned(), database: asked.to_owned(), ..proxy.client() };
+            assert_eq!(refused(&boss).message, "login rejected", "{asked}, where {written} is rejected");
+        }
+        proxy.client().login().close();
+    }
+}
