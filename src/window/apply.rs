@@ -57,6 +57,15 @@ pub(super) struct Change {
     pub(super) trial: bool,
 }
 
+/// During what Postgres had something to say.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum During {
+    /// The change itself.
+    Change,
+    /// Its COMMIT, or what would check at a rehearsal whether it can be one.
+    Commit,
+}
+
 /// What is to be run.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Script {
@@ -133,7 +142,7 @@ impl Change {
         mut self,
         deadline: Moment,
         stop: Arc<Notify>,
-        notice: impl FnMut(Report) + Send,
+        mut notice: impl FnMut(During, Report) + Send,
     ) -> Verdict {
         let transaction = match self.begin(deadline).await {
             Ok(transaction) => transaction,
@@ -147,16 +156,17 @@ impl Change {
         }
         let verify = Arc::clone(&self.script.verify);
         let mut judge = Judge::default();
-        let (mut ended, mut stopped) = self.execute(&stop, watch(notice)).await;
+        let (mut ended, mut stopped) = self.execute(&stop, watch(During::Change, &mut notice)).await;
         if ended.is_ok() && !stopped && !verify.is_empty() && self.server.in_transaction() {
             let see = |tag, body: &[u8]| judge.see(tag, body);
             (ended, stopped) = stoppable(&mut self.server, &verify, &stop, see).await;
         }
         let open = self.server.in_transaction();
         let late = stopped || self.clock.now() >= deadline;
+        let see = watch(During::Commit, &mut notice);
         let report = match (ended, judge.objection()) {
-            (Ok(_), None) if !late && open && self.trial => return self.take_back(transaction, &stop).await,
-            (Ok(_), None) if !late && open => return self.commit(transaction, &stop).await,
+            (Ok(_), None) if !late && open && self.trial => return self.take_back(transaction, &stop, see).await,
+            (Ok(_), None) if !late && open => return self.commit(transaction, &stop, see).await,
             (Ok(_), Some(objection)) => Report::new(sqlstate::ASSERT_FAILURE, objection),
             (Ok(_), None) => Report::new(sqlstate::QUERY_CANCELED, "the change was stopped before COMMIT"),
             (Err(Failure::Refused(report)), _) if self.server.progress.broken() => return failed(&report),
@@ -235,7 +245,7 @@ impl Change {
         }
     }
 
-    async fn commit(&mut self, transaction: u64, stop: &Notify) -> Verdict {
+    async fn commit(&mut self, transaction: u64, stop: &Notify, see: impl FnMut(u8, &[u8])) -> Verdict {
         if let Err(verdict) = self.complete(transaction).await {
             return verdict;
         }
@@ -243,7 +253,7 @@ impl Change {
             let report = Report::new(sqlstate::QUERY_CANCELED, "the change was stopped before COMMIT");
             return self.roll_back(transaction, &report).await;
         }
-        match stoppable(&mut self.server, "COMMIT", stop, |_, _| {}).await.0 {
+        match stoppable(&mut self.server, "COMMIT", stop, see).await.0 {
             Ok(tag) if tag == "COMMIT" => Verdict::Applied,
             // A failed transaction answers COMMIT with ROLLBACK.
             Ok(_) => failed(&Report::new("25P02", "the transaction was rolled back")),
@@ -260,9 +270,9 @@ impl Change {
     }
 
     /// The end of a rehearsal: what COMMIT would check is checked, and nothing stays.
-    async fn take_back(&mut self, transaction: u64, stop: &Notify) -> Verdict {
+    async fn take_back(&mut self, transaction: u64, stop: &Notify, see: impl FnMut(u8, &[u8])) -> Verdict {
         const PLANNED: &str = "00000";
-        let report = match stoppable(&mut self.server, "SET CONSTRAINTS ALL IMMEDIATE", stop, |_, _| {}).await.0 {
+        let report = match stoppable(&mut self.server, "SET CONSTRAINTS ALL IMMEDIATE", stop, see).await.0 {
             Ok(_) => Report::new(PLANNED, "rolled back as planned"),
             Err(Failure::Refused(report)) if !self.server.progress.broken() => report,
             Err(failure) => return self.abandoned(transaction, &failure).await,
@@ -307,10 +317,10 @@ impl Change {
 }
 
 /// Passes on Postgres' notices.
-fn watch(mut notice: impl FnMut(Report)) -> impl FnMut(u8, &[u8]) {
+fn watch(during: During, notice: &mut impl FnMut(During, Report)) -> impl FnMut(u8, &[u8]) {
     move |tag, body| {
         if tag == tags::server::NOTICE {
-            notice(Report::parse(body));
+            notice(during, Report::parse(body));
         }
     }
 }

@@ -10,7 +10,7 @@ use futures_util::future::{join_all, select_all};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 
-use super::apply::{Change, Script};
+use super::apply::{Change, During, Script};
 use super::event::{Effect, Event, Outcome, Reason, Verdict};
 use super::facts::{Looked, Wanted, look};
 use super::lookout::Lookout;
@@ -254,7 +254,7 @@ impl Driver {
                     taken.as_ref().and_then(|change| Lookout::new(change, &self.registry, &self.handle, &self.status));
                 self.verdict_due = true;
                 self.applying = Some(tokio::spawn(async move {
-                    let notice = move |report: Report| keep_notice(&status, &report);
+                    let notice = move |during, report: Report| keep_notice(&status, during, &report);
                     let verdict = match taken.zip(lookout) {
                         Some((change, lookout)) => lookout.beside(change.run(deadline, stop, notice)).await,
                         None => Verdict::Failed {
@@ -341,11 +341,20 @@ impl Drop for Driver {
     }
 }
 
-fn keep_notice(status: &watch::Sender<Status>, report: &Report) {
+/// Keeps what Postgres had to say. A warning at COMMIT is more than that: it may be all that tells that a standby was not
+/// waited for, so it has a place of its own.
+fn keep_notice(status: &watch::Sender<Status>, during: During, report: &Report) {
+    let warning = during == During::Commit && !report.sqlstate.starts_with("00");
+    let detail = report.detail.as_ref().filter(|_| warning).map(|detail| format!(": {detail}"));
+    let text = shorten(&format!("{}{}", report.message, detail.unwrap_or_default()));
     status.send_if_modified(|status| {
-        let kept = status.notices.len() < NOTICES_KEPT;
+        let first = warning && status.warned.is_none();
+        if first {
+            status.warned = Some(text.clone());
+        }
+        let kept = first || status.notices.len() < NOTICES_KEPT;
         if kept {
-            status.notices.push(shorten(&report.message));
+            status.notices.push(text);
         }
         kept
     });
@@ -354,6 +363,11 @@ fn keep_notice(status: &watch::Sender<Status>, report: &Report) {
 /// The reason of an outcome, with what the operator said or the first of those who are it.
 fn reason(outcome: &Outcome, status: &Status, said: Option<&String>) -> String {
     let blockers = match outcome {
+        Outcome::Applied => {
+            let warned = status.warned.as_ref();
+            return warned
+                .map_or_else(String::new, |warned| format!("committed, but Postgres warned at COMMIT: {warned}"));
+        }
         Outcome::Aborted(Reason::Operator) => {
             return said.map_or_else(|| outcome.reason(), |said| format!("{}: {said}", outcome.reason()));
         }

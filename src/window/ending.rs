@@ -63,6 +63,7 @@ impl Driver {
         self.status.send_modify(|status| {
             // What others write may have come in the meantime.
             next.notices = std::mem::take(&mut status.notices);
+            next.warned = status.warned.take();
             next.preflight = std::mem::take(&mut status.preflight);
             next.beside = std::mem::take(&mut status.beside);
             (next.cuts, next.cut) = (std::mem::take(&mut status.cuts), status.cut);

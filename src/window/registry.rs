@@ -173,22 +173,7 @@ impl Registry {
             }
         }
         let (window, first) = Window::begin(request.form, request.bounds, now);
-        let status = Status {
-            edges: vec![(now, window.phase.as_str())],
-            window,
-            preflight: Vec::new(),
-            blockers: Vec::new(),
-            notices: Vec::new(),
-            beside: Vec::new(),
-            cuts: Vec::new(),
-            cut: 0,
-            held: None,
-            stalls: Vec::new(),
-            samples: Vec::new(),
-            ended_at: String::new(),
-            reason: String::new(),
-        };
-        let (sender, status) = watch::channel(status);
+        let (sender, status) = watch::channel(Status::new(window, now));
         let (events, received) = mpsc::unbounded_channel();
         let sql = request.sql.unwrap_or_default();
         let owner = request.owner.clone();

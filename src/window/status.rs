@@ -51,6 +51,8 @@ pub struct Status {
     pub blockers: Vec<Blocker>,
     /// What Postgres had to say while the change ran.
     pub notices: Vec<String>,
+    /// What Postgres warned of at COMMIT.
+    pub warned: Option<String>,
     /// Sessions beside us that the change had to wait for.
     pub beside: Vec<Blocker>,
     /// Those who were cut, by a policy that the operator named; not more than a hundred of them.
@@ -90,6 +92,26 @@ impl Request {
 }
 
 impl Status {
+    /// Of a window that begins now.
+    pub(super) fn new(window: Window, now: Moment) -> Self {
+        Self {
+            edges: vec![(now, window.phase.as_str())],
+            window,
+            preflight: Vec::new(),
+            blockers: Vec::new(),
+            notices: Vec::new(),
+            warned: None,
+            beside: Vec::new(),
+            cuts: Vec::new(),
+            cut: 0,
+            held: None,
+            stalls: Vec::new(),
+            samples: Vec::new(),
+            ended_at: String::new(),
+            reason: String::new(),
+        }
+    }
+
     /// Notes that somebody was cut.
     pub(super) fn note_cut(&mut self, cut: Cut) {
         self.cut += 1;

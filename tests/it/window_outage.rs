@@ -145,3 +145,28 @@ fn w07_a_standby_takes_over_in_the_change_and_in_the_hold() {
     assert_eq!(own.outcome("hold"), "applied");
     own.goes_on("next", "b");
 }
+
+/// Where a standby has to confirm a COMMIT and does not, Postgres gives up waiting when it is told to stop: the change is
+/// there, and nobody knows whether it is elsewhere too.
+#[test]
+fn a_commit_that_no_standby_has_confirmed_says_so() {
+    const WARNED: &str = "canceling wait for synchronous replication due to user request";
+    let own = Own::start();
+    // The change table is there from now on.
+    own.proxy.apply("before", "", "SELECT 1").finish().unwrap();
+    let mut root = own.direct();
+    root.ok("ALTER SYSTEM SET synchronous_standby_names = 'nobody'");
+    root.ok("SELECT pg_reload_conf()");
+    let mut asked = own.direct();
+    eventually("it is in force", secs(10), || asked.one("SHOW synchronous_standby_names") == "nobody");
+    let reply = own.proxy.apply("alone", "apply='2s'", "ALTER TABLE accounts ADD COLUMN extra int").finish().unwrap();
+    assert!(own.has_extra());
+    assert!(reply.notices.iter().any(|notice| notice.message.contains(WARNED)), "{:?}", reply.notices);
+    let shown = own.proxy.closed("alone");
+    assert_eq!(shown["outcome"], "applied");
+    for part in [WARNED, "might not have been replicated"] {
+        assert!(shown["reason"].contains(part), "{}", shown["reason"]);
+    }
+    let receipt: serde_json::Value = serde_json::from_str(&shown["receipt"]).unwrap();
+    assert!(receipt["notices"].to_string().contains(WARNED) && receipt["reason"] == shown["reason"], "{receipt}");
+}
