@@ -6,6 +6,9 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use futures_util::{StreamExt as _, stream};
+use tokio::time::{Instant, timeout_at};
+
 use super::apply::{self, Change, Script};
 use super::change_table::{Note, Part};
 use super::event::Event;
@@ -23,6 +26,10 @@ use crate::server::conn::{Failure, Server};
 
 /// How long one question may take.
 const ASK: Duration = Duration::from_secs(3);
+/// How long all looks together may take: a little less than the machine waits for them.
+const LOOK: Duration = Duration::from_secs(9);
+/// How many databases are looked at at once.
+const AT_ONCE: usize = 32;
 
 /// What is to be started.
 #[derive(Clone, Debug)]
@@ -55,11 +62,9 @@ pub(super) struct Looked {
 pub(super) async fn look(registry: &Registry, databases: &[Arc<Database>], wanted: &Wanted) -> Looked {
     let by_hand = !wanted.form.runs_sql();
     let (mut lines, mut change, mut present) = (Vec::new(), None, None);
-    for (ix, database) in databases.iter().enumerate() {
-        let policy = policy(registry, wanted.stragglers);
-        // The first is the one that is changed; the others are only held.
-        let role = if ix == 0 { wanted.clone() } else { Wanted { form: Form::Open, ..wanted.clone() } };
-        let (facts, ready) = gather(registry, (database, databases), &role).await;
+    let policy = policy(registry, wanted.stragglers);
+    let looks = gather_all(registry, databases, wanted).await;
+    for (ix, (database, (facts, ready))) in databases.iter().zip(looks).enumerate() {
         let mut found = judge(&facts, &policy);
         if databases.len() > 1 {
             found.iter_mut().for_each(|line| line.subject = format!("{} {}", database.name, line.subject));
@@ -110,23 +115,33 @@ fn policy(registry: &Registry, stragglers: Stragglers) -> Policy {
     }
 }
 
+/// The facts of all, in their order. Those who do not answer must not keep the others from being heard: all are asked at
+/// once, up to a bound, and whoever has not answered in time is known by that.
+async fn gather_all(registry: &Registry, databases: &[Arc<Database>], wanted: &Wanted) -> Vec<(Facts, Option<Change>)> {
+    let until = Instant::now() + LOOK;
+    let look = |(ix, database): (usize, &Arc<Database>)| {
+        // The first is the one that is changed; the others are only held.
+        let role = if ix == 0 { wanted.clone() } else { Wanted { form: Form::Open, ..wanted.clone() } };
+        let database = Arc::clone(database);
+        async move {
+            let gathered = timeout_at(until, gather(registry, (&database, databases), &role)).await;
+            gathered.unwrap_or_else(|_| {
+                let unreachable = Some(format!("preflight could not look at it within {} s", LOOK.as_secs()));
+                let open = open_transactions(registry, &database);
+                (Facts { unreachable, open, ..known(registry, &database, &role) }, None)
+            })
+        }
+    };
+    stream::iter(databases.iter().enumerate().map(look)).buffered(AT_ONCE).collect().await
+}
+
 /// The facts of one database, which is held together with `all`.
 async fn gather(
     registry: &Registry,
     (database, all): (&Arc<Database>, &[Arc<Database>]),
     wanted: &Wanted,
 ) -> (Facts, Option<Change>) {
-    // Of several changes, those are looked at that turn out to be left.
-    let whole = wanted.form.runs_sql() && wanted.note.parts.is_empty();
-    let objection = if whole { objection(&wanted.script) } else { None };
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let mut facts = Facts {
-        database: database.name.clone(),
-        objection,
-        lints: if whole { lints(&wanted.script.sql) } else { Vec::new() },
-        hours_until: registry.databases.config().window.windows.until(now.as_secs()),
-        ..Facts::default()
-    };
+    let mut facts = known(registry, database, wanted);
     let ready = match registry.target(database) {
         Ok(target) => apply::prepare(target, registry.clock, wanted.script.clone(), wanted.note.clone()).await,
         Err(why) if !wanted.form.runs_sql() => {
@@ -170,6 +185,21 @@ async fn gather(
     }
     facts.open = open_transactions(registry, database);
     (facts, Some(ready))
+}
+
+/// What is known before anybody is asked.
+fn known(registry: &Registry, database: &Database, wanted: &Wanted) -> Facts {
+    // Of several changes, those are looked at that turn out to be left.
+    let whole = wanted.form.runs_sql() && wanted.note.parts.is_empty();
+    let objection = if whole { objection(&wanted.script) } else { None };
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Facts {
+        database: database.name.clone(),
+        objection,
+        lints: if whole { lints(&wanted.script.sql) } else { Vec::new() },
+        hours_until: registry.databases.config().window.windows.until(now.as_secs()),
+        ..Facts::default()
+    }
 }
 
 fn objection(script: &Script) -> Option<String> {
@@ -250,7 +280,7 @@ async fn standbys(server: &mut Server, facts: &mut Facts) -> Result<(), Failure>
 }
 
 /// The sessions of the server's database that are none of ours. Several of our entries may lead to it: those that are held
-/// are ours, the others are not.
+/// are ours, the others are not. Their looks are known by the name of the window.
 async fn sessions(server: &mut Server, all: &[Arc<Database>]) -> Result<Vec<Session>, Failure> {
     let pools = all.iter().flat_map(|database| database.pools());
     let servers = pools.flat_map(|pool| pool.roster.list());
@@ -289,6 +319,7 @@ const SESSIONS: &str = "SELECT a.pid, a.usename, a.application_name, a.backend_t
        AND (c.relkind IS NULL OR c.relkind IN ('r', 'p', 'v', 'm', 'f')) GROUP BY l.pid) h ON h.pid = a.pid \
      WHERE a.datname = pg_catalog.current_database() AND a.pid <> pg_catalog.pg_backend_pid() \
      AND coalesce(a.backend_type, 'client backend') IN ('client backend', 'autovacuum worker') \
+     AND (a.application_name = pg_catalog.current_setting('application_name') AND a.usename = current_user) IS NOT TRUE \
      AND a.pid <> ALL ('{$OURS}'::pg_catalog.int4[]) ORDER BY a.xact_start NULLS LAST, a.pid";
 
 const PREPARED: &str = "SELECT gid, owner, \

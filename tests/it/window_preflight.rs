@@ -1,5 +1,7 @@
 //! What preflight has against a start: each check on a real Postgres, what an operator is told, and what force passes over.
 
+use std::net::TcpListener;
+
 use crate::support::load::ACCOUNTS;
 use crate::support::postgres::{Db, cluster, tool};
 use crate::support::proxy::{Proxy, Spec};
@@ -211,4 +213,26 @@ fn what_is_dangerous_in_a_change_is_told_and_does_not_keep_it_from_running() {
     assert!(told.contains("lint: \"CREATE INDEX slow ON accounts (n)\"") && told.contains("CONCURRENTLY"), "{told}");
     assert!(told.contains("may rewrite the table"), "{told}");
     assert_eq!(db.one("SELECT format_type(atttypid, NULL) FROM pg_attribute WHERE attrelid = 'accounts'::regclass AND attname = 'n'"), "bigint");
+}
+
+/// Databases are looked at all at once, and each that does not answer is named: by hand, it may be passed over.
+#[test]
+fn databases_that_do_not_answer_are_named_in_time_and_can_be_passed_over() {
+    let (db, twin, dead) = (Db::new(), Db::new(), [Db::new(), Db::new()]);
+    // Connections are taken, and nothing is ever said.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port().to_string();
+    // Two entries for one database do not take each other's looks for somebody beside them.
+    let entry = [("dbname", &db.name), ("user", &db.user), ("password", &db.password)];
+    let spec = Spec::of(&db).also(&twin);
+    let spec = entry.iter().fold(spec, |spec, (key, value)| spec.entry(&twin, key, &format!("{value:?}")));
+    let spec = dead.iter().fold(spec, |spec, dead| spec.also(dead).entry(dead, "port", &port));
+    let proxy = spec.start();
+    let opened = proxy.admin("WINDOW OPEN * WITH (id='all', force='target')");
+    let told = notices(&opened);
+    for dead in &dead {
+        assert!(told.contains(&format!("target: {}", dead.name)), "{} is not named: {told}", dead.name);
+    }
+    assert!(!told.contains("pglull window all"), "{told}");
+    proxy.close("all", &opened.maps()[0]["token"]);
 }
