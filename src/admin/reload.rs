@@ -10,6 +10,7 @@ use crate::net::tls::accept::Acceptor;
 use crate::net::tls::connect::Connector;
 use crate::wire::reply::{Report, sqlstate};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// How many mistakes a client of the console is shown; all of them are in the log.
@@ -144,8 +145,12 @@ fn failed(why: &[String]) -> Report {
     report.detail(shown.join("\n")).hint("Nothing was changed. `pglull check FILE` shows every mistake.")
 }
 
-/// What SIGHUP does.
+/// What SIGHUP does. Another process that is about to take over, or has, may have read the files before they were changed:
+/// it is told too.
 pub async fn signalled(env: Env) {
+    if env.front.door.moving.load(Ordering::Acquire) {
+        env.front.door.hangup.notify_one();
+    }
     let _ = logged(&env, "SIGHUP").await;
 }
 

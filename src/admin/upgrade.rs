@@ -3,6 +3,9 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
@@ -151,7 +154,7 @@ pub(super) async fn run(operator: &mut Operator, env: &Env) -> Result<Answer, Pr
         }
     };
     tracing::info!(pid, version, "another process has taken over");
-    tokio::spawn(see_off(env.clone(), given, lost));
+    tokio::spawn(see_off(env.clone(), pid, (given, lost)));
     let until = Instant::now() + PATIENCE;
     while env.front.clients.count() > 0 && Instant::now() < until {
         tokio::time::sleep(AGAIN).await;
@@ -211,9 +214,10 @@ impl Given {
 }
 
 /// Has clients move as they become idle; ends the process after the last. If the other one dies, this one goes on.
-async fn see_off(env: Env, given: Given, mut lost: oneshot::Receiver<()>) {
+async fn see_off(env: Env, heir: u32, (given, mut lost): (Given, oneshot::Receiver<()>)) {
     let mut shrunk = Instant::now();
     loop {
+        pass_hangup_on(&env, heir);
         let plain = |client: &&std::sync::Arc<Client>| client.tls.is_none();
         let clients = env.front.clients.list();
         clients.iter().filter(plain).for_each(|client| client.ask_to_move(true));
@@ -232,6 +236,16 @@ async fn see_off(env: Env, given: Given, mut lost: oneshot::Receiver<()>) {
             come_back(&env, &given);
             return;
         }
+    }
+}
+
+/// Has the process in charge read the files again, if this one was told to since the upgrade began.
+fn pass_hangup_on(env: &Env, heir: u32) {
+    // Whoever lives is not waited for yet, so the number is its own.
+    let lives = env.front.door.way.load().is_some();
+    if env.front.door.hangup.notified().now_or_never().is_some() && lives {
+        tracing::info!(pid = heir, "SIGHUP is passed on to the process that has taken over");
+        let _ = kill(Pid::from_raw(i32::try_from(heir).unwrap_or(i32::MAX)), Signal::SIGHUP);
     }
 }
 

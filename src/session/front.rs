@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
 use super::journey::Way;
 use super::lookup::Lookups;
@@ -57,6 +57,8 @@ pub struct Door {
     pub elder: watch::Sender<Option<Elder>>,
     /// An upgrade is under way: nothing may be held that the other process would not know of.
     pub moving: AtomicBool,
+    /// SIGHUP has come meanwhile: it is for the process that is in charge then, too.
+    pub hangup: Notify,
     /// How many listeners take connections in.
     accepting: AtomicUsize,
     /// For the log: connections for which there was no place.
@@ -72,6 +74,7 @@ impl Door {
             closing: AtomicBool::new(false),
             way: ArcSwapOption::empty(),
             moving: AtomicBool::new(false),
+            hangup: Notify::new(),
             elder: watch::Sender::default(),
             accepting: AtomicUsize::new(0),
             crowd: Seldom::default(),

@@ -1,15 +1,18 @@
 //! `UPGRADE` when something goes wrong, or comes at the same time: no window runs beside clients that are not held, whoever is
 //! in charge is told of the end, and what clients have proved is not lost.
 
+use std::io::Write as _;
 use std::net::TcpStream;
 
+use nix::fcntl::{OFlag, open};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 
 use crate::support::load::ACCOUNTS;
 use crate::support::postgres::Db;
 use crate::support::proxy::{Proxy, Spec};
-use crate::support::wait::{eventually, secs};
+use crate::support::wait::{eventually, secs, until};
 use crate::support::wire::{DbError, Target, Wire, cstr, msg_of, startup};
 
 /// `UPGRADE`, after which both processes serve: the test's own stays the old one. Returns the new one.
@@ -216,7 +219,7 @@ fn nothing_changes_the_configuration_while_the_new_process_starts() {
     let file = proxy.dir().join("userlist.txt");
     let text = std::fs::read_to_string(&file).unwrap();
     std::fs::remove_file(&file).unwrap();
-    nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRUSR | nix::sys::stat::Mode::S_IWUSR).unwrap();
+    nix::unistd::mkfifo(&file, Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
     let mut upgrade = proxy.admin_start("UPGRADE");
     eventually("the upgrade has begun", secs(5), || proxy.log().contains("command=Upgrade"));
     for command in ["SET log_stats = 0".to_owned(), format!("DISABLE {}", db.name), format!("ENABLE {}", db.name)] {
@@ -227,6 +230,45 @@ fn nothing_changes_the_configuration_while_the_new_process_starts() {
     assert_eq!(proxy.admin_err("RELOAD").message, "an upgrade is under way");
     std::fs::write(&file, text).unwrap();
     let heir = Heir(upgrade.finish().unwrap().maps()[0]["pid"].parse().unwrap());
+    assert!(heir.lives());
+    stays.ok("COMMIT");
+}
+
+/// Whoever sends it may know the old process only, and the new one may have read the files before they were changed.
+#[test]
+fn a_hangup_of_the_old_process_reaches_the_one_in_charge() {
+    let db = Db::with(ACCOUNTS);
+    let proxy = Spec::of(&db).pool(3).start();
+    let mut stays = stayer(&proxy);
+    let shown = || {
+        let config = proxy.admin("SHOW CONFIG").maps();
+        config.iter().find(|row| row["key"] == "default_pool_size").unwrap()["value"].clone()
+    };
+    let resize = |from: u32, to: u32| {
+        let line = |size: u32| format!("default_pool_size = {size}\n");
+        proxy.edit(|text| text.replace(&line(from), &line(to)));
+        let reloads = || proxy.log().matches("configuration reloaded").count();
+        let before = reloads();
+        proxy.hangup(Signal::SIGHUP);
+        eventually("it was heard", secs(5), || reloads() > before);
+    };
+    // The new process has read the configuration and waits here, in the file of users, until somebody writes.
+    let file = proxy.dir().join("userlist.txt");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::remove_file(&file).unwrap();
+    nix::unistd::mkfifo(&file, Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
+    let mut upgrade = proxy.admin_start("UPGRADE");
+    let open = || open(&file, OFlag::O_WRONLY | OFlag::O_NONBLOCK, Mode::empty()).ok();
+    let pipe = until("the new process reads", secs(5), open);
+    // Whoever reads from now on finds the file.
+    std::fs::remove_file(&file).unwrap();
+    std::fs::write(&file, &text).unwrap();
+    resize(3, 4);
+    std::fs::File::from(pipe).write_all(text.as_bytes()).unwrap();
+    let heir = Heir(upgrade.finish().unwrap().maps()[0]["pid"].parse().unwrap());
+    eventually("it has what was written before it was in charge", secs(5), || shown() == "4");
+    resize(4, 5);
+    eventually("it has what was written afterwards", secs(5), || shown() == "5");
     assert!(heir.lives());
     stays.ok("COMMIT");
 }
