@@ -3,6 +3,7 @@
 //! Nobody is held meanwhile. A session beside us that is in a transaction for a moment only is looked at twice: what counts
 //! is what lasts.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -22,6 +23,7 @@ use super::script;
 use crate::clients::{State, Statement};
 use crate::ids::millis;
 use crate::pool::database::Database;
+use crate::server::cancel::Link;
 use crate::server::conn::{Failure, Server};
 
 /// How long one question may take.
@@ -279,12 +281,29 @@ async fn standbys(server: &mut Server, facts: &mut Facts) -> Result<(), Failure>
     Ok(())
 }
 
+/// Where a Postgres is: host, port, and the address that the host turned out to have.
+type Place<'a> = (&'a str, u16, Option<SocketAddr>);
+
+fn place(link: &Link) -> Place<'_> {
+    (&link.target.host, link.target.port, link.addr)
+}
+
+/// Whether both are the same Postgres, as far as can be told: the number of a process means nothing on another one. One host
+/// may have several addresses, and several hosts one; on this machine the port tells.
+fn is_one(a: Place<'_>, b: Place<'_>) -> bool {
+    let is_near = |(host, _, addr): Place<'_>| addr.map_or(host.starts_with('/'), |addr| addr.ip().is_loopback());
+    a.1 == b.1 && (a.0 == b.0 || (a.2.is_some() && a.2 == b.2) || (is_near(a) && is_near(b)))
+}
+
 /// The sessions of the server's database that are none of ours. Several of our entries may lead to it: those that are held
 /// are ours, the others are not. Their looks are known by the name of the window.
 async fn sessions(server: &mut Server, all: &[Arc<Database>]) -> Result<Vec<Session>, Failure> {
     let pools = all.iter().flat_map(|database| database.pools());
     let servers = pools.flat_map(|pool| pool.roster.list());
-    let pids: Vec<String> = servers.filter_map(|listed| Some(listed.account()?.link.key.pid.to_string())).collect();
+    let here = place(&server.link);
+    let links = servers.filter_map(|listed| Some(Arc::clone(&listed.account()?.link)));
+    let pids: Vec<String> =
+        links.filter(|link| is_one(place(link), here)).map(|link| link.key.pid.to_string()).collect();
     let sql = SESSIONS.replace("$OURS", &pids.join(","));
     let session = |row: &Row| {
         let statement = row.text(7);
@@ -353,4 +372,35 @@ impl Row {
 
 async fn rows(server: &mut Server, sql: &str) -> Result<Vec<Row>, Failure> {
     Ok(server.query_within(sql.as_bytes(), ASK).await?.rows.into_iter().map(Row).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_servers_of_another_postgres_are_no_sessions_of_this_one() {
+        let at = |text: &str| Some(text.parse::<SocketAddr>().unwrap());
+        let here: Place<'_> = ("db1", 5432, at("10.0.0.1:5432"));
+        for (other, one) in [
+            (here, true),
+            (("10.0.0.1", 5432, at("10.0.0.1:5432")), true),
+            // A name that several proxies before one Postgres have.
+            (("db1", 5432, at("10.0.0.9:5432")), true),
+            (("db2", 5432, at("10.0.0.2:5432")), false),
+            (("db1", 5433, at("10.0.0.1:5433")), false),
+            (("/tmp", 5432, None), false),
+            (("localhost", 5432, at("127.0.0.1:5432")), false),
+        ] {
+            assert_eq!((is_one(here, other), is_one(other, here)), (one, one), "{other:?}");
+        }
+        let near: [Place<'_>; 4] = [
+            ("/tmp", 5432, None),
+            ("/run/postgresql", 5432, None),
+            ("localhost", 5432, at("[::1]:5432")),
+            ("127.0.0.1", 5432, at("127.0.0.1:5432")),
+        ];
+        assert!(near.iter().all(|a| near.iter().all(|b| is_one(*a, *b))));
+        assert!(!is_one(near[0], ("/tmp", 5433, None)));
+    }
 }
