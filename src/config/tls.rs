@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf, absolute};
 use std::sync::Arc;
 
 use rustls::crypto::aws_lc_rs::default_provider;
@@ -96,17 +96,22 @@ impl PartialEq for TlsSide {
 
 /// Reads the files of both sides, where TLS is not switched off.
 pub(super) fn files(draft: &mut Draft<'_>, read: Reader<'_>) {
-    let config = &draft.config;
+    let (file, config) = (draft.file, &mut draft.config);
+    // Commands beside us are told them too, which run elsewhere.
+    let resolve = |path: &mut Option<PathBuf>| {
+        *path = path.take().map(|path| beside(file, &path)).map(|path| absolute(&path).unwrap_or(path));
+        path.clone()
+    };
     let client = Keys {
         names: ["client_tls_sslmode", "client_tls_cert_file", "client_tls_key_file", "client_tls_ca_file"],
-        paths: [&config.client_tls_cert_file, &config.client_tls_key_file, &config.client_tls_ca_file]
-            .map(|path| path.as_ref().map(|path| beside(draft.file, path))),
+        paths: [&mut config.client_tls_cert_file, &mut config.client_tls_key_file, &mut config.client_tls_ca_file]
+            .map(resolve),
         needs_identity: true,
     };
     let server = Keys {
         names: ["server_tls_sslmode", "server_tls_cert_file", "server_tls_key_file", "server_tls_ca_file"],
-        paths: [&config.server_tls_cert_file, &config.server_tls_key_file, &config.server_tls_ca_file]
-            .map(|path| path.as_ref().map(|path| beside(draft.file, path))),
+        paths: [&mut config.server_tls_cert_file, &mut config.server_tls_key_file, &mut config.server_tls_ca_file]
+            .map(resolve),
         needs_identity: false,
     };
     let (mode, protocols) = (config.client_tls_sslmode, config.client_tls_protocols);
@@ -118,7 +123,7 @@ pub(super) fn files(draft: &mut Draft<'_>, read: Reader<'_>) {
 /// The keys of one side, and the paths in them: certificate, key, authorities.
 struct Keys {
     names: [&'static str; 4],
-    paths: [Option<std::path::PathBuf>; 3],
+    paths: [Option<PathBuf>; 3],
     needs_identity: bool,
 }
 

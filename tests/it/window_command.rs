@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use crate::support::load::{ACCOUNTS, Load, short_work};
 use crate::support::postgres::{Db, cluster, tool};
 use crate::support::proxy::{Proxy, Spec, binary};
+use crate::support::tls::authority;
 use crate::support::wait::{eventually, secs, until};
 
 /// A proxy, its database, and a folder for what scripts leave.
@@ -312,4 +313,22 @@ fn a_command_that_cannot_be_started_holds_nobody() {
         assert!(said(&output).contains(why), "{args:?}: {}", said(&output));
     }
     assert!(scene.proxy.admin("SHOW WINDOWS").rows.is_empty());
+}
+
+/// Files of the configuration that are named from its own folder are found from wherever the command runs.
+#[test]
+fn a_command_gets_the_tls_files_of_the_configuration() {
+    let db = Db::with(ACCOUNTS);
+    let leaf = authority().leaf(&db.user, &[]);
+    let spec = Spec::of(&db).server_tls("verify-full").file("own.crt", &leaf.cert).file("own.key", &leaf.key);
+    let spec = spec.text("server_tls_cert_file", "own.crt").text("server_tls_key_file", "own.key");
+    let scene = Scene { db, proxy: spec.pool(5).start(), dir: tempfile::tempdir().unwrap() };
+    let script = "\"$psql\" -XAtqc 'SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()' && \
+                  ls \"$PGSSLROOTCERT\" \"$PGSSLCERT\" \"$PGSSLKEY\"";
+    let output = scene.apply("sealed", &[], script).current_dir(scene.dir.path()).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    let files = ["server-ca.crt", "own.crt", "own.key"].map(|name| scene.proxy.dir().join(name).display().to_string());
+    let mut listed: Vec<_> = String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect();
+    assert_eq!(listed.remove(0), "t");
+    assert!(files.iter().all(|file| listed.contains(file)), "{listed:?}");
 }
