@@ -109,6 +109,7 @@ fn change(config: Config, tls: Option<Tls>, env: &Env) {
         front.databases.put_connector(connector);
     }
     front.lookups.forget();
+    front.catalog.resize(config.prepared_statement_memory);
     front.resize_guests(before.max_client_conn, config.max_client_conn);
     for database in front.databases.reload(|role| front.users.credential(role)) {
         tracing::warn!(database = %database.name, "database removed: its clients are disconnected");

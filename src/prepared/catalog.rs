@@ -6,7 +6,7 @@
 use std::borrow::Borrow;
 use std::collections::{HashSet, VecDeque};
 use std::hash::{Hash, Hasher};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::hints::Leaves;
@@ -78,7 +78,7 @@ impl Eq for Key {}
 /// All statements that are known. See the module's text.
 #[derive(Debug)]
 pub struct Catalog {
-    limit: usize,
+    limit: AtomicUsize,
     inner: Mutex<Inner>,
 }
 
@@ -98,7 +98,12 @@ impl Catalog {
     /// An empty one, for so many bytes.
     #[must_use]
     pub fn new(limit: usize) -> Self {
-        Self { limit, inner: Mutex::default() }
+        Self { limit: AtomicUsize::new(limit), inner: Mutex::default() }
+    }
+
+    /// Another number of bytes. What is known stays known until there is no room for something new.
+    pub fn resize(&self, limit: usize) {
+        self.limit.store(limit, Ordering::Relaxed);
     }
 
     /// The statement with this body. `None`: there is no room, because clients have names for all that are known.
@@ -110,8 +115,9 @@ impl Catalog {
             return Some(Arc::clone(statement));
         }
         let cost = cost(body);
-        inner.make_room(self.limit.saturating_sub(cost));
-        if inner.bytes + cost > self.limit {
+        let limit = self.limit.load(Ordering::Relaxed);
+        inner.make_room(limit.saturating_sub(cost));
+        if inner.bytes + cost > limit {
             return None;
         }
         inner.last += 1;

@@ -347,3 +347,30 @@ fn b14_names_that_come_and_go_without_end_take_a_bounded_room() {
     }
     proxy.still_serves();
 }
+
+/// What the error advises is put in force where it is given, and so is the way back.
+#[test]
+fn the_memory_for_statements_can_be_changed_while_clients_are_there() {
+    let db = Db::new();
+    let proxy = Spec::of(&db).pool(1).text("prepared_statement_memory", "1MB").start();
+    let mut wire = proxy.client().login();
+    let mut fill = |from: usize| {
+        let is_full = |n: &usize| {
+            let sql = format!("SELECT {n} -- {}", "z".repeat(100_000));
+            wire.send(&[parse(&format!("s{n}"), &sql), sync()].concat()).unwrap();
+            rows(&mut wire).is_err_and(|error| error.code == "53200")
+        };
+        (from..from + 40).find(is_full).expect("it never became full")
+    };
+    let first = fill(0);
+    assert!((5..12).contains(&first), "{first}");
+    proxy.admin("SET prepared_statement_memory = '2MB'");
+    let second = fill(first);
+    assert!((15..22).contains(&second), "{second}");
+    proxy.edit(|text| text.replace("prepared_statement_memory = \"1MB\"", "prepared_statement_memory = \"3MB\""));
+    proxy.admin("RELOAD");
+    let third = fill(second);
+    assert!((25..32).contains(&third), "{third}");
+    proxy.admin("SET prepared_statement_memory = '1MB'");
+    assert_eq!(fill(third), third);
+}
