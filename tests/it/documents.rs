@@ -72,6 +72,7 @@ const OTHERS_NAMES: &[&str] = &[
     "server_version",
     "set_config",
     "statement_timeout",
+    "synchronous_standby_names",
     "idle_in_transaction_session_timeout",
     "gen_random_uuid",
     "clock_timestamp",
