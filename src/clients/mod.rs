@@ -77,7 +77,7 @@ pub struct Client {
     /// The minor version of the protocol that it speaks.
     pub minor: u16,
     application_name: Mutex<String>,
-    /// Under which number the gate of its database knows it; [`UNKNOWN`] until it is asked for, and when it has another name.
+    /// Under which number the gate of its database knew it last; [`UNKNOWN`] until it is asked for, and when it has another name.
     group: AtomicU32,
     view: Mutex<View>,
     /// How many prepared statements it has names for.
@@ -169,16 +169,15 @@ impl Client {
         }
     }
 
-    /// The number under which the gate of its database knows it; `find` gets its application's name.
-    pub fn group(&self, find: impl FnOnce(String) -> u32) -> u32 {
-        match self.group.load(Ordering::Acquire) {
-            UNKNOWN => {
-                let group = find(self.application_name());
-                self.group.store(group, Ordering::Release);
-                group
-            }
-            known => known,
-        }
+    /// The number under which it was known to the gate of its database when it was last looked for there.
+    #[must_use]
+    pub fn group(&self) -> u32 {
+        self.group.load(Ordering::Acquire)
+    }
+
+    /// Notes that number.
+    pub fn set_group(&self, group: u32) {
+        self.group.store(group, Ordering::Release);
     }
 
     /// What keeps it on its server; none while it is free to get another.

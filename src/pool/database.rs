@@ -91,7 +91,7 @@ pub struct Database {
     pub(super) places: Arc<Places>,
     ledger: Mutex<Books>,
     /// Locked before the books.
-    groups: Mutex<Groups>,
+    pub(super) groups: Mutex<Groups>,
     /// The holds of all shuttings but the last. Locked behind the books.
     earlier: Mutex<Earlier>,
     shut: AtomicBool,
@@ -284,34 +284,9 @@ impl Database {
         self.shut.load(Ordering::Acquire)
     }
 
-    /// Whether it is shut for this client; for the relay, which then stops between requests. No lock where it is open.
-    #[must_use]
-    pub fn is_shut_for(&self, client: &Client) -> bool {
-        self.is_shut() && {
-            let group = self.group(client);
-            self.books().is_shut_for(group)
-        }
-    }
-
-    /// Whether this client has an open transaction, and the gate, if it is shut, waits for its end; for others to look at. A client
-    /// of a database of the same name that the configuration had before, whose groups have other numbers, is on its way out.
-    #[must_use]
-    pub fn waits_for(&self, client: &Client) -> bool {
-        let waits = |group| !self.is_shut() || self.books().is_shut_for(GroupIx(group));
-        client.runs_as().is_some_and(waits)
-    }
-
-    /// The group that a shut gate knows a client of this database by.
-    pub(super) fn group(&self, client: &Client) -> GroupIx {
-        GroupIx(client.group(|application| {
-            let mut groups = self.groups.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            groups.of(&client.user, application, |free| self.books().add_group(free)).0
-        }))
-    }
-
     /// Shuts the gate for those in `scope`, until `bound` at the latest. `None`: it is shut already.
     pub fn shut(&self, bound: Option<Moment>, scope: &Scope) -> Option<Epoch> {
-        let mut groups = self.groups.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut groups = self.groups();
         let mut books = self.books();
         if books.gate().is_shut() {
             return None;
@@ -398,12 +373,11 @@ impl Pool {
     pub fn begin(self: &Arc<Self>, client: &Arc<Client>, need: Need) -> Begun {
         let database = &self.database;
         let now = database.clock.now();
-        let group = database.group(client);
         let mut receiver = None;
         // Whether somebody waits at a shut gate, or for a server that may yet be opened.
         let (mut shut, mut full) = (false, true);
-        let begun = {
-            let mut books = database.books();
+        let (begun, group) = {
+            let (group, mut books) = database.group_and_books(client, true);
             let begun = books.begin(self.ix, (group, need), now, || {
                 let (answer, asked) = oneshot::channel();
                 receiver = Some(asked);
@@ -414,7 +388,7 @@ impl Pool {
                 client.waits(now);
                 (shut, full) = (books.gate().is_shut(), books.is_full(self.ix, now));
             }
-            begun
+            (begun, group)
         };
         match (begun, receiver) {
             (Begin::Now(Some(server)), _) => Begun::Now(Some(Lease::new(Arc::clone(self), group, server))),
@@ -514,10 +488,8 @@ impl Pool {
 /// Hands a grant to the client that waited. If that has gone, the next in line gets it.
 pub(super) fn deliver(grant: Grant<Rested, Ticket>) {
     let mut next = Some(grant);
-    while let Some(Grant { ticket: Ticket { answer, pool, client }, server, stall }) = next.take() {
+    while let Some(Grant { ticket: Ticket { answer, pool, client }, group, server, stall }) = next.take() {
         let database = Arc::clone(&pool.database);
-        // It is the one that it waits with: only its own task could change it.
-        let group = database.group(&client);
         drop(client);
         let lease = server.map(|server| Lease::new(Arc::clone(&pool), group, server));
         if let Some(stall) = stall {

@@ -139,7 +139,7 @@ impl Lease {
 
     /// The next transaction of a client that kept its server begins; the gate has given leave.
     pub fn resume(&mut self, client: &Client) {
-        self.group = self.pool.database.group(client);
+        self.group = GroupIx(client.group());
         self.running = true;
     }
 

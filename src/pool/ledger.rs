@@ -74,6 +74,8 @@ pub enum Begin<S> {
 pub struct Grant<S, T> {
     /// What the client left when it began to wait.
     pub ticket: T,
+    /// What its transaction counts as.
+    pub group: GroupIx,
     /// Its server, if it needed one.
     pub server: Option<S>,
     /// How long the gate kept it, if it did.
@@ -151,6 +153,8 @@ pub struct Ledger<S, T> {
     gate: Gate,
     pools: Vec<Pool<S, T>>,
     groups: Vec<Group>,
+    /// Places in that list which belong to nobody.
+    vacant: Vec<u32>,
     /// Those that the gate waits for when it is shut.
     running: usize,
     last_waiter: u64,
@@ -164,6 +168,7 @@ impl<S, T> Default for Ledger<S, T> {
             gate: Gate::Open,
             pools: Vec::new(),
             groups: vec![Group::default()],
+            vacant: Vec::new(),
             running: 0,
             last_waiter: 0,
             last_epoch: 0,
@@ -360,7 +365,7 @@ impl<S, T> Ledger<S, T> {
             return None;
         }
         for (ix, group) in (0..).zip(&mut self.groups).skip(1) {
-            group.free = free(GroupIx(ix));
+            group.free = free(GroupIx::new(ix, group.turn));
         }
         self.running = self.groups.iter().filter(|group| !group.free).map(|group| group.running).sum();
         self.last_epoch += 1;
@@ -430,7 +435,7 @@ impl<S, T> Ledger<S, T> {
         if stall.is_some() {
             self.tally.end(Why::Released, stall);
         }
-        Grant { ticket: waiter.ticket, server, stall }
+        Grant { ticket: waiter.ticket, group: waiter.group, server, stall }
     }
 
     /// Counts of a pool.

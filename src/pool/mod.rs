@@ -13,6 +13,7 @@ pub mod gate;
 pub mod groups;
 mod heal;
 mod holds;
+mod known;
 pub mod lease;
 pub mod ledger;
 mod places;

@@ -15,7 +15,7 @@ use super::event::{Effect, Event, Outcome, Reason, Verdict};
 use super::facts::{Looked, Wanted, look};
 use super::lookout::Lookout;
 use super::machine::{Phase, step};
-use super::people::blockers;
+use super::people::{blockers, indistinct};
 use super::plan::Form;
 use super::receipt::shorten;
 use super::record::Pledge;
@@ -302,7 +302,8 @@ impl Driver {
         tokio::spawn(async move {
             let note = handle.note.clone();
             let wanted = Wanted { form: handle.form, script, note, looks_only: false, force, stragglers };
-            let Looked { lines, answer, change: ready } = look(&registry, &handle.databases, &wanted).await;
+            let Looked { mut lines, answer, change: ready } = look(&registry, &handle.databases, &wanted).await;
+            lines.extend(indistinct(&handle.databases, &handle.scope));
             status.send_modify(|status| status.preflight = lines);
             *change.lock().unwrap_or_else(PoisonError::into_inner) = ready;
             let _ = events.send(answer);

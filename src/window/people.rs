@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use super::preflight::{Line, Verdict};
 use super::receipt::{Blocker, Bucket, Held, buckets};
 use super::registry::{Registry, Status};
 use crate::clients::{Client, State};
 use crate::ids::millis;
 use crate::pool::database::Database;
+use crate::pool::groups::Scope;
 
 /// Clients with an open transaction in these databases that the gate waits for.
 pub(super) fn in_transaction(registry: &Registry, databases: &[Arc<Database>]) -> Vec<Arc<Client>> {
@@ -15,6 +17,16 @@ pub(super) fn in_transaction(registry: &Registry, databases: &[Arc<Database>]) -
     let covered = |client: &Client| databases.iter().any(|database| here(database, client));
     let all = registry.clients.list();
     all.into_iter().filter(|client| covered(client)).collect()
+}
+
+/// Where a window is for some only, and clients cannot be told apart.
+pub(super) fn indistinct(databases: &[Arc<Database>], scope: &Scope) -> Vec<Line> {
+    if *scope == Scope::default() {
+        return Vec::new();
+    }
+    let crowded = databases.iter().filter(|database| database.is_beyond_names());
+    let why = "too many users and applications are at work at once to tell all apart: some others will be held as well";
+    crowded.map(|database| Line::new("transactions", Verdict::Warn, database.name.clone(), why)).collect()
 }
 
 /// Who keeps these databases from draining, the oldest transaction first.

@@ -7,6 +7,7 @@ use super::apply::Script;
 use super::change_table::{Note, Part};
 use super::event::Event;
 use super::facts::{Looked, Wanted, look};
+use super::people::indistinct;
 use super::plan::Form;
 use super::predict::{Live, Prediction, predict};
 use super::preflight::{Line, Verdict};
@@ -58,6 +59,7 @@ pub async fn rehearse(registry: &Registry, request: &Request) -> Result<Rehearsa
     };
     let (live, looked) = tokio::join!(live(registry, &databases, &sql), Box::pin(look(registry, &databases, &wanted)));
     let Looked { mut lines, answer, change } = looked;
+    lines.extend(indistinct(&databases, &request.scope));
     let present = matches!(answer, Event::Present(_));
     let mut refusal = match answer {
         Event::Refused(why) => Some(why),

@@ -272,6 +272,39 @@ fn a_window_for_some_applications_leaves_the_others_alone() {
     proxy.still_serves();
 }
 
+/// However many names there have been: who comes later is told apart too, and nobody is taken for another.
+#[test]
+fn a_thousand_names_that_are_gone_do_not_make_everybody_alike() {
+    let (_db, proxy) = scene();
+    let named = |name: &str| proxy.client().param("application_name", name).login();
+    let (mut web, mut job) = (named("web 1"), named("job 1"));
+    for wire in [&mut web, &mut job] {
+        wire.ok("SELECT 1");
+    }
+    let mut many = proxy.client().login();
+    for n in 0..2100 {
+        let name = if n % 2 == 0 { "worker" } else { "web worker" };
+        many.ok(&format!("SET application_name = '{name} {n}'"));
+    }
+    let (mut late_web, mut late_job) = (named("web 2"), named("job 2"));
+    late_job.ok("SELECT 1");
+    late_job.ok("BEGIN");
+    let open = proxy.open("web", "applications='web*', drain='1s'");
+    late_job.ok("COMMIT");
+    for wire in [&mut job, &mut late_job] {
+        wire.limit(secs(5));
+        assert_eq!(wire.ok("SELECT 'flows'").one(), "flows");
+    }
+    for wire in [&mut web, &mut late_web] {
+        wire.start("SELECT 'held'").unwrap();
+    }
+    proxy.until_held(2);
+    proxy.close("web", &open["token"]);
+    for wire in [&mut web, &mut late_web] {
+        assert_eq!(wire.finish().unwrap().one(), "held");
+    }
+}
+
 /// A change is made in one database while others, which lead there too, are held with it.
 #[test]
 fn a_change_may_hold_other_databases_too() {

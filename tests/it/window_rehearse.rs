@@ -5,6 +5,7 @@ use std::process::Command;
 use crate::support::load::ACCOUNTS;
 use crate::support::postgres::Db;
 use crate::support::proxy::{Proxy, Spec, binary};
+use crate::support::wait::{eventually, secs};
 use crate::support::wire::Reply;
 
 const ADD: &str = "ALTER TABLE accounts ADD COLUMN extra int NOT NULL DEFAULT 7";
@@ -22,6 +23,34 @@ fn said(reply: &Reply, (check, subject): (&str, &str), verdict: &str) -> String 
     let row = row.unwrap_or_else(|| panic!("no {check} {subject}: {rows:#?}"));
     assert_eq!(row["verdict"], verdict, "{row:?}");
     row["reason"].clone()
+}
+
+/// More names at work at once than can be told apart: whom a window for some would hold besides is said before.
+#[test]
+fn that_clients_cannot_be_told_apart_is_said() {
+    let db = Db::with(ACCOUNTS);
+    let proxy = Spec::of(&db).pool(1).num("max_client_conn", 3000).start();
+    let rehearse = |with: &str| proxy.admin(&format!("WINDOW REHEARSE {} WITH ({with})", db.name));
+    let mut open = proxy.client().login();
+    open.ok("BEGIN");
+    let crowd = |n| {
+        let mut wire = proxy.client().param("application_name", &format!("worker {n}")).login();
+        wire.start("SELECT 1").unwrap();
+        wire
+    };
+    let mut crowd: Vec<_> = (0..999).map(crowd).collect();
+    eventually("they wait", secs(20), || proxy.pools("cl_waiting") == 999);
+    for with in ["users='app*'", "drain='1s'"] {
+        let rows = rehearse(with).maps();
+        let told = rows.iter().any(|row| row["check"] == "transactions" && row["reason"].contains("tell all apart"));
+        assert_eq!(told, with.starts_with("users"), "{rows:#?}");
+    }
+    open.ok("COMMIT");
+    for wire in &mut crowd {
+        wire.finish().unwrap();
+    }
+    let rows = rehearse("users='app*'").maps();
+    assert!(!rows.iter().any(|row| row["reason"].contains("tell all apart")), "{rows:#?}");
 }
 
 #[test]

@@ -234,7 +234,7 @@ impl Model {
             grants.remove(0);
         }
         if self.is(Mutant::GrantTwice) {
-            let twice = grants.first().map(|grant| Grant { ticket: grant.ticket, server: None, stall: grant.stall });
+            let twice = grants.first().map(|grant| Grant { server: None, ..*grant });
             grants.extend(twice);
         }
         self.granted(world, grants)
