@@ -29,7 +29,7 @@ pub(super) async fn run(
         Rehearsal::Drill => Some(Form::Drill),
         Rehearsal::Rollback => Some(Form::Trial),
     };
-    if sql.is_some() && databases.len() > 1 {
+    if sql.is_some() && !windows::is_one(&databases) {
         let text = "a change is rehearsed on one database at a time";
         return Err(Report::new(sqlstate::FEATURE_NOT_SUPPORTED, text).into());
     }

@@ -37,7 +37,7 @@ pub(super) async fn run(command: Command, operator: &mut Operator, env: &Env) ->
     match command {
         Command::Pause { database } => pause(database, operator, env).await,
         Command::Resume { database } => resume(database, env).await,
-        Command::WindowApply { databases, .. } if databases.len() > 1 => {
+        Command::WindowApply { databases, .. } if !is_one(&databases) => {
             let text = "WINDOW APPLY changes one database";
             Err(Report::new(sqlstate::FEATURE_NOT_SUPPORTED, text)
                 .hint("WITH (also='b, c') holds others meanwhile; WINDOW OPEN a, b holds several while you change them by hand.")
@@ -107,7 +107,8 @@ pub(super) fn request(
         max_held: max_held(defaults, env),
     };
     let scope = Scope { users: options.users, applications: options.applications };
-    let mut databases = every(databases, env);
+    // A change is made in the first of them: that is the one that was named, never one that stands for it.
+    let mut databases = if sql.is_none() { every(databases, env) } else { databases };
     for name in every(options.also, env) {
         if !databases.contains(&name) {
             databases.push(name);
@@ -118,6 +119,11 @@ pub(super) fn request(
     let parts = options.changes.into_iter().map(part).collect();
     let (owner, verify, force) = (operator.name.clone(), options.verify, options.force);
     Request { id: options.id, databases, form, sql, parts, verify, bounds, force, scope, owner, change_table }
+}
+
+/// Whether these name one database: `*` names them all, however many there are.
+pub(super) fn is_one(databases: &[String]) -> bool {
+    matches!(databases, [name] if name != "*")
 }
 
 /// The names, with `*` replaced by those of all databases.

@@ -323,3 +323,27 @@ fn a_change_may_hold_other_databases_too() {
     proxy.close("all", &all["token"]);
     assert_eq!(wire.finish().unwrap().one(), "held");
 }
+
+/// The first of all would be changed alone, and the answer would say that all was done.
+#[test]
+fn a_change_of_every_database_is_refused() {
+    let (db, other) = (Db::with(ACCOUNTS), Db::with(ACCOUNTS));
+    let proxy = Spec::of(&db).also(&other).start();
+    let sql = "ALTER TABLE accounts ADD COLUMN extra int";
+    for command in [
+        format!("WINDOW APPLY * WITH (id='all') AS $$ {sql} $$"),
+        format!("WINDOW APPLY * WITH (start_within='1min') AS $$ {sql} $$"),
+        format!("WINDOW REHEARSE * WITH (rollback) AS $$ {sql} $$"),
+        format!("WINDOW REHEARSE * AS $$ {sql} $$"),
+    ] {
+        let error = proxy.admin_err(&command);
+        assert_eq!(error.code, "0A000", "{command}: {error}");
+        assert!(error.message.contains("one database"), "{command}: {error}");
+    }
+    assert_eq!(proxy.admin("SHOW WINDOWS").rows.len(), 0);
+    assert!(!db.has_column("accounts", "extra") && !other.has_column("accounts", "extra"));
+    // Without a change all are looked at, and others are held beside the one that is changed.
+    assert!(proxy.admin("WINDOW REHEARSE *").rows.len() > 1);
+    proxy.apply("one", "also='*'", sql).finish().unwrap();
+    assert!(db.has_column("accounts", "extra") && !other.has_column("accounts", "extra"));
+}
