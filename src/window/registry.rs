@@ -327,15 +327,16 @@ impl Registry {
 }
 
 impl Books {
-    /// Whether an id is used up. A change that is not applied may be tried again under its id, and so may one of which the
-    /// database will say that it is applied.
+    /// Whether an id is used up: by a window that has changed something, or may have. An `APPLY` may come again all the same where
+    /// the database will say what became of the other.
     fn uses(&self, id: &str, request: &Request) -> bool {
-        let noted = request.change_table.is_some();
+        let asks = request.form == Form::Apply && request.change_table.is_some();
         let again = |past: &Receipt| {
-            let done = matches!(past.outcome.as_ref(), "applied" | "unknown");
+            let rehearsal = [Form::Drill, Form::Trial].iter().any(|form| past.form == form.as_str());
+            let done = matches!(past.outcome.as_ref(), "applied" | "already_applied" | "unknown");
             // A record that could not be read does not say of which form it was.
             let apply = past.form == Form::Apply.as_str() || past.form.is_empty();
-            request.form == Form::Apply && apply && (noted || !done)
+            rehearsal || !done || asks && apply
         };
         self.live.iter().any(|handle| handle.id == id)
             || self.unsettled.iter().any(|unsettled| unsettled.receipt().id == id)

@@ -91,13 +91,13 @@ fn what_was_not_begun_has_no_receipt_of_an_earlier_window() {
         command(&proxy, &["window", "apply", &db.name, "--id", id, "--json", "-c", "SELECT 1"]).output().unwrap()
     };
     assert_eq!(apply("release-1").status.code(), Some(0));
-    proxy.open("other", "hold='30s'");
+    let open = proxy.open("other", "hold='30s'");
     // A pipeline that reads the receipt must not take the earlier one for the answer.
     let output = apply("release-1");
     assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stdout).as_ref()), (Some(1), ""));
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(text.contains("is in window other of") && text.contains("WINDOW ABORT other"), "{text}");
-    proxy.admin("WINDOW ABORT other");
+    proxy.close("other", &open["token"]);
     let output = apply("other");
     assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stdout).as_ref()), (Some(1), ""));
     assert!(String::from_utf8_lossy(&output.stderr).contains("SHOW WINDOW other has"));

@@ -198,3 +198,29 @@ fn a_lost_answer_to_commit_is_found_in_the_table() {
         }
     }
 }
+
+/// What is only rehearsed, and what was given up, leaves the id to the change itself.
+#[test]
+fn an_id_is_used_up_only_by_what_has_changed_something() {
+    let (db, proxy) = scene();
+    proxy.admin(&format!("WINDOW REHEARSE {} WITH (id='trial', rollback) AS $$ {COUNT} $$", db.name));
+    assert_eq!(proxy.closed("trial")["outcome"], "rehearsed");
+    proxy.admin(&format!("WINDOW REHEARSE {} WITH (id='trial', fire_drill)", db.name));
+    assert_eq!(applied(&proxy, "trial", COUNT).0, "applied");
+    // By hand, once nobody keeps it from draining.
+    let mut open = proxy.client().login();
+    open.ok("BEGIN");
+    let command = format!("WINDOW OPEN {} WITH (id='hand', drain='50ms')", db.name);
+    assert!(proxy.admin_err(&command).message.contains("drain bound"));
+    open.ok("COMMIT");
+    let row = proxy.admin(&command).maps().remove(0);
+    proxy.admin("WINDOW ABORT hand");
+    let again = proxy.admin(&command).maps().remove(0);
+    assert_ne!(row["token"], again["token"]);
+    proxy.close("hand", &again["token"]);
+    // What was done is not done again.
+    assert!(proxy.admin_err(&command).message.contains("already"));
+    let error = proxy.admin_err(&format!("WINDOW OPEN {} WITH (id='trial')", db.name));
+    assert!(error.message.contains("already"), "{error}");
+    assert_eq!(times(&db), "1");
+}
