@@ -79,3 +79,19 @@ async fn a_change_that_may_still_run_keeps_the_database() {
         tokio::task::yield_now().await;
     }
 }
+
+/// A `CLOSE` that would be passed over is refused: whoever has sent it waits for the end.
+#[tokio::test]
+async fn a_window_by_hand_is_closed_only_when_it_holds() {
+    let registry = registry();
+    let (mut driver, _) = registry.begin_undriven(Request { form: Form::Open, ..request("hand") }).unwrap();
+    let handle = Arc::clone(&driver.handle);
+    let way = [(None, "preflight"), (Some(Event::Passed), "recording"), (Some(Event::Recorded), "draining")];
+    for (event, expected) in way {
+        event.into_iter().for_each(|event| driver.step(event, &mut Vec::new()));
+        assert_eq!(driver.phase().as_str(), expected);
+        assert!(matches!(handle.close(), Err(Denied::NotNow { phase, .. }) if phase == expected), "{expected}");
+    }
+    driver.step(Event::Drained, &mut Vec::new());
+    assert_eq!((driver.phase().as_str(), handle.close().is_ok()), ("holding", true));
+}

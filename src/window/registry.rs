@@ -392,7 +392,9 @@ impl Handle {
         let phase = self.status.borrow().window.phase.clone();
         let why = match (self.form, &phase) {
             (Form::Apply | Form::Drill | Form::Trial, _) => Some("it closes itself; WINDOW ABORT ends it"),
-            (Form::Open, Phase::Preflight | Phase::Draining { .. }) => Some("it can be closed when it holds"),
+            (Form::Open, Phase::Preflight | Phase::Recording | Phase::Draining { .. }) => {
+                Some("it can be closed when it holds")
+            }
             (Form::Open | Form::Pause, _) => None,
         };
         match why {
