@@ -186,10 +186,12 @@ pub(crate) fn exact(ms: u64) -> String {
 #[must_use]
 pub(crate) fn verdict(status: &Status) -> String {
     let number = |key| status.number(key).unwrap_or(0);
+    // Somebody may still wait for a server.
+    let least = if number("held_now") > 0 { "at least " } else { "" };
     let held = match number("held_total") {
         0 => "nobody had to wait".to_owned(),
-        1 => format!("one client was held, for {}", exact(number("stall_max_ms"))),
-        all => format!("{all} requests were held, the longest for {}", exact(number("stall_max_ms"))),
+        1 => format!("one client was held, for {least}{}", exact(number("stall_max_ms"))),
+        all => format!("{all} requests were held, the longest for {least}{}", exact(number("stall_max_ms"))),
     };
     let cut = match number("cut") {
         0 => "nobody was disconnected".to_owned(),

@@ -25,7 +25,7 @@ use super::wait::{Answer, Begun, Wait};
 use crate::clients::Client;
 use crate::clock::Clock;
 use crate::config::{PoolLimits, PoolMode};
-use crate::ids::{Epoch, Moment, ServerId};
+use crate::ids::{Epoch, Moment, ServerId, millis};
 use crate::server::cancel::Link;
 use crate::server::conn::Rested;
 use crate::server::connect::Target;
@@ -157,15 +157,13 @@ pub struct Welcome {
     pub hopeless: bool,
 }
 
-/// The gate and its traffic, as one look sees them.
+/// What the gate has done to clients, as one look sees it.
 #[derive(Clone, Debug)]
 pub struct Traffic {
-    /// The gate.
-    pub gate: Gate,
-    /// Transactions that are open through us.
-    pub running: usize,
     /// What the last shutting did to clients.
     pub tally: Tally,
+    /// How long those who were held and still wait have waited so far, in milliseconds.
+    pub waiting_ms: Vec<u64>,
 }
 
 impl Database {
@@ -317,11 +315,13 @@ impl Database {
         true
     }
 
-    /// One look at the gate.
+    /// One look at what the last shutting has done.
     #[must_use]
     pub fn traffic(&self) -> Traffic {
         let books = self.books();
-        Traffic { gate: books.gate(), running: books.running(), tally: books.tally().clone() }
+        let now = self.clock.now();
+        let waiting_ms = books.held().map(|(_, since)| millis(now.since(since))).collect();
+        Traffic { tally: books.tally().clone(), waiting_ms }
     }
 
     /// The gate, the open transactions and the number of held clients, without copying the tally.

@@ -7,7 +7,7 @@ use super::receipt::{Blocker, Bucket, Held, buckets};
 use super::registry::{Registry, Status};
 use crate::clients::{Client, State};
 use crate::ids::millis;
-use crate::pool::database::Database;
+use crate::pool::database::{Database, Traffic};
 use crate::pool::groups::Scope;
 
 /// Clients with an open transaction in these databases that the gate waits for.
@@ -63,7 +63,7 @@ pub(super) fn held(databases: &[Arc<Database>], status: &Status) -> (Held, Vec<B
     }
     let mut stalls = Vec::new();
     for database in databases {
-        let tally = database.traffic().tally;
+        let Traffic { tally, waiting_ms } = database.traffic();
         sum.held_now += tally.waiting();
         sum.held_peak += tally.peak;
         sum.held_total += tally.held;
@@ -72,6 +72,8 @@ pub(super) fn held(databases: &[Arc<Database>], status: &Status) -> (Held, Vec<B
         sum.left += tally.left;
         sum.expired += tally.expired;
         stalls.extend(tally.stalls_ms);
+        // A window may close before the last of them is served: so long at least was its stall, and it may be the longest.
+        stalls.extend(waiting_ms);
     }
     let buckets = buckets(&stalls);
     sum.stalls(stalls);

@@ -211,3 +211,28 @@ fn a_receipt_is_drawn_as_svg() {
         assert!(texts.contains(expect), "{expect}: {texts}");
     }
 }
+
+/// The window closes 5 s after its gate has opened, whoever still waits for a server.
+#[test]
+fn who_still_waits_at_the_end_counts_with_its_stall_so_far() {
+    let db = Db::with(ACCOUNTS);
+    let proxy = Spec::of(&db).pool(1).start();
+    let open = proxy.open("long", "");
+    let [mut first, mut second] = [proxy.client().login(), proxy.client().login()];
+    first.start("BEGIN").unwrap();
+    proxy.until_held(1);
+    second.start("SELECT 'served'").unwrap();
+    proxy.until_held(2);
+    proxy.close("long", &open["token"]);
+    first.finish().unwrap();
+    let closed = proxy.closed("long");
+    first.ok("COMMIT");
+    assert_eq!(second.finish().unwrap().one(), "served");
+    assert_eq!((closed["released"].as_str(), closed["held_now"].as_str()), ("1", "1"));
+    let number = |key: &str| closed[key].parse::<u64>().unwrap();
+    assert!(number("stall_max_ms") >= number("release_ms") && number("release_ms") >= 5000, "{closed:?}");
+    assert_eq!(number("stall_p99_ms"), number("stall_max_ms"));
+    let receipt: serde_json::Value = serde_json::from_str(&closed["receipt"]).unwrap();
+    let stalled: u64 = receipt["stalls"].as_array().unwrap().iter().map(|b| b["count"].as_u64().unwrap()).sum();
+    assert_eq!(stalled, 2, "{receipt}");
+}
