@@ -45,6 +45,15 @@ struct Blocking {
     since: String,
     blocker: Blocker,
     cuttable: bool,
+    /// It runs no statement: there is nothing to cancel.
+    idle: bool,
+}
+
+/// One who was met already, by process and its start.
+struct Met {
+    who: (i32, String),
+    /// Nothing more is to be done about it.
+    settled: bool,
 }
 
 impl Lookout {
@@ -79,7 +88,7 @@ impl Lookout {
     /// Looks until it is dropped. Cancel-safe: a connection that is dropped half-way is closed.
     async fn look(&self) {
         tokio::time::sleep(PATIENCE).await;
-        let mut known: Vec<(i32, String)> = Vec::new();
+        let mut known: Vec<Met> = Vec::new();
         loop {
             if let Err(failure) = self.watch(&mut known).await {
                 tracing::warn!(window = %self.window, %failure, "whom the change waits for could not be looked at");
@@ -89,16 +98,21 @@ impl Lookout {
     }
 
     /// Looks over one connection until that fails. `known` are those who were met already.
-    async fn watch(&self, known: &mut Vec<(i32, String)>) -> Result<(), Failure> {
+    async fn watch(&self, known: &mut Vec<Met>) -> Result<(), Failure> {
         let mut server = connect(&self.target, ServerId(0), self.clock.now(), ASK).await?.wake();
         loop {
             for found in self.ask(&mut server).await? {
-                let key = (found.pid, found.since.clone());
-                if known.contains(&key) || known.len() >= NAMED {
-                    continue;
+                let who = (found.pid, found.since.clone());
+                if !known.iter().any(|met| met.who == who) && known.len() < NAMED {
+                    tracing::warn!(window = %self.window, blocker = %found.blocker.sentence(), "the change waits");
+                    self.status.send_modify(|status| status.beside.push(found.blocker.clone()));
+                    known.push(Met { who: who.clone(), settled: false });
                 }
-                known.push(key);
-                self.meet(&mut server, found).await?;
+                if let Some(met) = known.iter_mut().find(|met| met.who == who && !met.settled) {
+                    // One whose cut was not answered is not cut twice.
+                    met.settled = true;
+                    met.settled = self.cut(&mut server, found).await?;
+                }
             }
             tokio::time::sleep(LOOK).await;
         }
@@ -143,47 +157,55 @@ impl Lookout {
             since: text(4),
             blocker,
             cuttable: matches!(text(9).as_str(), "client backend" | "") && pid > 0,
+            idle: text(3).starts_with("idle"),
         }
     }
 
-    /// Names one, and cuts it if its class allows that.
-    async fn meet(&self, server: &mut Server, found: Blocking) -> Result<(), Failure> {
-        let Blocking { pid, blocker, cuttable, .. } = found;
+    /// Cuts one if its class allows that. Returns whether nothing more is to be done about it: where no statement runs, a cancel
+    /// would be answered with success and change nothing, but one may run at the next look.
+    async fn cut(&self, server: &mut Server, found: Blocking) -> Result<bool, Failure> {
+        let Blocking { pid, blocker, cuttable, idle, .. } = found;
         let who = Who { user: &blocker.user, database: &self.database.name, application: &blocker.application_name };
-        let class = self.classes.of(who).filter(|class| cuttable && class.may_be_cut());
-        tracing::warn!(window = %self.window, blocker = %blocker.sentence(), "the change waits");
-        let cut = class.map(|class| Cut {
-            database: blocker.database.clone(),
-            kind: "session".into(),
-            id: u64::try_from(pid).unwrap_or(0),
-            user: blocker.user.clone(),
-            application_name: blocker.application_name.clone(),
-            policy: class.as_str().into(),
-        });
-        self.status.send_modify(|status| status.beside.push(blocker));
-        let (Some(class), Some(cut)) = (class, cut) else { return Ok(()) };
+        let Some(class) = self.classes.of(who).filter(|class| cuttable && class.may_be_cut()) else { return Ok(true) };
+        let (function, unless) = match class {
+            Class::Terminate => ("pg_terminate_backend", ""),
+            _ if idle => return Ok(false),
+            _ => ("pg_cancel_backend", UNLESS_IDLE),
+        };
         // Only if it still stands in the way: it may have gone, and its number be another's.
-        let function = if class == Class::Terminate { "pg_terminate_backend" } else { "pg_cancel_backend" };
         let sql = format!(
-            "SELECT pg_catalog.{function}({pid}) WHERE {pid} = ANY (pg_catalog.pg_blocking_pids({}))",
+            "SELECT pg_catalog.{function}(b.pid) FROM (VALUES ({pid})) AS b(pid) \
+             WHERE b.pid = ANY (pg_catalog.pg_blocking_pids({})){unless}",
             self.pid
         );
         let done = match server.query_within(sql.as_bytes(), ASK).await {
             Ok(answer) => answer.rows.first().and_then(|row| row.first()?.clone()).is_some_and(|done| done == "t"),
             Err(Failure::Refused(report)) if !server.progress.broken() => {
                 tracing::warn!(window = %self.window, pid, %report, "a session beside us could not be cut");
-                false
+                return Ok(true);
             }
             Err(failure) => return Err(failure),
         };
         if done {
-            tracing::warn!(window = %self.window, pid, user = %cut.user, policy = class.as_str(), "session beside us cut");
+            tracing::warn!(window = %self.window, pid, user = %blocker.user, policy = class.as_str(), "session beside us cut");
             self.database.metrics.cut(class.as_str());
+            let cut = Cut {
+                database: blocker.database,
+                kind: "session".into(),
+                id: u64::try_from(pid).unwrap_or(0),
+                user: blocker.user,
+                application_name: blocker.application_name,
+                policy: class.as_str().into(),
+            };
             self.status.send_modify(|status| status.note_cut(cut));
         }
-        Ok(())
+        Ok(done)
     }
 }
+
+/// Its statement may have ended since it was looked at.
+const UNLESS_IDLE: &str =
+    " AND NOT EXISTS (SELECT FROM pg_catalog.pg_stat_activity a WHERE a.pid = b.pid AND a.state LIKE 'idle%')";
 
 const BLOCKING: &str = "SELECT b.pid, a.usename, a.application_name, a.state, a.backend_start, \
      pg_catalog.floor(extract(epoch FROM pg_catalog.clock_timestamp() - a.xact_start) * 1000), \

@@ -147,3 +147,25 @@ fn whoever_keeps_the_lock_is_named_in_the_reason() {
     keeper.ok("COMMIT");
     keeper.close();
 }
+
+/// A cancel of a session that runs nothing is answered with success, and does nothing.
+#[test]
+fn a_session_beside_us_that_runs_nothing_is_not_called_cut() {
+    let (db, proxy) = scene("cancel application=report");
+    let mut report = db.direct().app("report").login();
+    report.ok("BEGIN; LOCK TABLE accounts IN ACCESS SHARE MODE");
+    let error = proxy.apply("idle", "apply='800ms'", ADD).finish().unwrap_err().db();
+    assert!(error.to_string().contains("report"), "{error}");
+    assert_eq!(cuts(&proxy, "idle"), []);
+    assert_eq!(proxy.window("idle")["cut"], "0");
+    assert!(!counted(&proxy, "cancel") && !db.has_column("accounts", "extra"));
+    // It is looked at again: its next statement can be cancelled.
+    let mut window = proxy.apply("later", "apply='9s'", ADD);
+    let named = || proxy.log().matches("the change waits").count() == 2;
+    eventually("it is in the way", secs(8), named);
+    report.start("SELECT pg_sleep(30)").unwrap();
+    assert_eq!(window.finish().unwrap().maps()[0]["outcome"], "applied");
+    assert_eq!(report.finish().unwrap_err().db().code, "57014");
+    assert!(named(), "it is named once");
+    report.close();
+}
