@@ -3,6 +3,8 @@
 //! A file is one line that says what it is, with a hash of the rest, and the rest is JSON. There is one file for each
 //! window, from before its first effect to the end: the receipt takes the place of what stood there.
 
+use std::collections::{BTreeSet, HashSet};
+
 use aws_lc_rs::digest;
 use serde::{Deserialize, Serialize};
 
@@ -117,11 +119,22 @@ pub fn is_record(file_name: &str) -> bool {
     file_name.ends_with(SUFFIX)
 }
 
-/// How many of these times (as in receipts, sorted) are too many, or before `oldest`.
+/// Which of these receipts (sorted by age) are from before `oldest`, or too many. Of those that are too many, tries that failed
+/// and were followed by another under their id go first: whoever tries for hours does not push out what others have done.
 #[must_use]
-pub fn superfluous(sorted: &[&str], most: usize, oldest: Option<&str>) -> usize {
-    let too_many = sorted.len().saturating_sub(most);
-    too_many.max(sorted.partition_point(|time| *time < oldest.unwrap_or_default()))
+pub fn superfluous(sorted: &[Receipt], most: usize, oldest: Option<&str>) -> BTreeSet<usize> {
+    let old = sorted.partition_point(|receipt| receipt.started_at.as_str() < oldest.unwrap_or_default());
+    let too_many = (sorted.len() - old).saturating_sub(most);
+    let mut later = HashSet::new();
+    let mut tries = BTreeSet::new();
+    for (ix, receipt) in sorted.iter().enumerate().skip(old).rev() {
+        let followed = !later.insert(receipt.id.as_str());
+        if followed && matches!(receipt.outcome.as_ref(), "refused" | "aborted") {
+            tries.insert(ix);
+        }
+    }
+    let others = (old..sorted.len()).filter(|ix| !tries.contains(ix));
+    (0..old).chain(tries.iter().copied().chain(others).take(too_many)).collect()
 }
 
 fn compact(time: &str) -> String {
@@ -204,10 +217,35 @@ mod tests {
 
     #[test]
     fn the_oldest_are_superfluous() {
-        let times = ["2025-01-01T00:00:00.000Z", "2026-01-01T00:00:00.000Z", "2027-01-01T00:00:00.000Z"];
-        assert_eq!(superfluous(&times, 10, None), 0);
-        assert_eq!(superfluous(&times, 1, None), 2);
-        assert_eq!(superfluous(&times, 10, Some("2026-06-01T00:00:00.000Z")), 2);
-        assert_eq!(superfluous(&times, 0, Some("1970-01-01T00:00:00.000Z")), 3);
+        let all = [receipt(2025, "a", "applied"), receipt(2026, "b", "aborted"), receipt(2027, "c", "refused")];
+        let gone = |most, oldest| superfluous(&all, most, oldest).into_iter().collect::<Vec<_>>();
+        assert!(gone(10, None).is_empty());
+        assert_eq!(gone(1, None), [0, 1]);
+        assert_eq!(gone(10, Some("2026-06-01T00:00:00.000Z")), [0, 1]);
+        assert_eq!(gone(0, Some("1970-01-01T00:00:00.000Z")), [0, 1, 2]);
+    }
+
+    fn receipt(year: u16, id: &str, outcome: &'static str) -> Receipt {
+        let record = Record::unreadable(&format!("{year}0101T000000.000Z-{id}.record"), "x").unwrap();
+        Receipt { outcome: outcome.into(), ..record.receipt }
+    }
+
+    #[test]
+    fn tries_that_failed_go_before_what_others_have_done() {
+        let all = [
+            receipt(2020, "old", "applied"),
+            receipt(2021, "try", "applied"),
+            receipt(2022, "try", "aborted"),
+            receipt(2023, "other", "aborted"),
+            receipt(2024, "try", "refused"),
+            receipt(2025, "try", "aborted"),
+        ];
+        let gone = |most, oldest| superfluous(&all, most, oldest).into_iter().collect::<Vec<_>>();
+        assert!(gone(6, None).is_empty());
+        assert_eq!(gone(5, None), [2], "the oldest try");
+        assert_eq!(gone(4, None), [2, 4], "the last under its id is no try");
+        assert_eq!(gone(3, None), [0, 2, 4], "then the oldest of all");
+        assert_eq!(gone(4, Some("2021-06-01T00:00:00.000Z")), [0, 1], "what is old makes room too");
+        assert_eq!(gone(0, None), [0, 1, 2, 3, 4, 5]);
     }
 }

@@ -221,8 +221,16 @@ impl Registry {
 
     /// Receipts that are too many, or from before `oldest`, are kept no longer.
     fn forget(&self, books: &mut Books, oldest: Option<&str>) {
-        let times: Vec<&str> = books.past.iter().map(|receipt| receipt.started_at.as_str()).collect();
-        let gone: Vec<Receipt> = books.past.drain(..superfluous(&times, KEPT, oldest)).collect();
+        let superfluous = superfluous(books.past.make_contiguous(), KEPT, oldest);
+        let (mut gone, mut kept) = (Vec::new(), VecDeque::new());
+        for (ix, receipt) in std::mem::take(&mut books.past).into_iter().enumerate() {
+            if superfluous.contains(&ix) {
+                gone.push(receipt);
+            } else {
+                kept.push_back(receipt);
+            }
+        }
+        books.past = kept;
         if let Some(store) = self.store.clone().filter(|_| !gone.is_empty()) {
             let names = gone.iter().map(Receipt::file_name).collect();
             store.remove_beside(names);
