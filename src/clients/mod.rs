@@ -310,9 +310,8 @@ impl Client {
 
     /// For its own task: what it is told, once, as far as it counts for what the task does.
     pub fn poll_told(&self, cx: &mut Context<'_>, doing: Doing) -> Poll<Told> {
-        if self.told.load(Ordering::Acquire) == 0 {
-            self.waker.register(cx.waker());
-        }
+        // Before the look, whatever was told before: what is told behind the look finds the waker.
+        self.waker.register(cx.waker());
         let told = self.told.load(Ordering::Acquire);
         if told & LEAVE != 0 || (told & LEAVE_AT_REST != 0 && doing == Doing::Resting) {
             let why = lock(&self.farewell).clone();
@@ -321,9 +320,6 @@ impl Client {
         if doing == Doing::Waiting && told & CANCEL != 0 {
             self.told.fetch_and(!CANCEL, Ordering::AcqRel);
             return Poll::Ready(Told::Cancel);
-        }
-        if told != 0 {
-            self.waker.register(cx.waker());
         }
         Poll::Pending
     }

@@ -278,7 +278,62 @@ fn random_key(minor: u16) -> CancelKey {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+    use std::sync::atomic::AtomicUsize;
+    use std::task::{Context, Wake, Waker};
+
+    use super::super::Doing;
     use super::*;
+    use crate::wire::reply::Report;
+
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    fn client() -> Client {
+        let entry = Entry {
+            user: String::new(),
+            database: String::new(),
+            pool_user: String::new(),
+            application_name: String::new(),
+            peer: Peer::Tcp(Ipv4Addr::LOCALHOST.into(), 1),
+            tls: None,
+            local: Local::default(),
+            connected_at: Moment(0),
+            minor: 0,
+        };
+        entry.into_client(SessionId(1), random_key(0))
+    }
+
+    #[test]
+    fn what_is_told_while_the_task_looks_wakes_it() {
+        // Two threads that meet: one of so many times a word comes between the look and the waker, if there is a between.
+        for _ in 0..20_000 {
+            let (client, woken, here) = (client(), Arc::new(Woken::default()), AtomicUsize::new(0));
+            client.ask_to_move(true);
+            let meet = || {
+                here.fetch_add(1, Ordering::SeqCst);
+                while here.load(Ordering::SeqCst) < 2 {
+                    std::thread::yield_now();
+                }
+            };
+            let heard = std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    meet();
+                    client.dismiss(Report::new("57P01", "go"));
+                });
+                meet();
+                let waker = Waker::from(Arc::clone(&woken));
+                client.poll_told(&mut Context::from_waker(&waker), Doing::Resting).is_ready()
+            });
+            assert!(heard || woken.0.load(Ordering::SeqCst) > 0, "it was told, and nobody woke its task");
+        }
+    }
 
     #[test]
     fn keys_are_as_long_as_their_protocol_says_and_random() {
