@@ -174,6 +174,14 @@ impl State {
         self.wanted = Arc::clone(&self.home);
     }
 
+    /// At a boundary behind which the server is reset, whatever is on it: what the client had there is gone.
+    pub(super) fn begin_anew(&mut self) {
+        self.traces = Traces::default();
+        self.keeps = Hints::default();
+        self.settings.clone_from(&self.first);
+        self.hidden = hidden(self.first.as_deref());
+    }
+
     /// At a boundary: finds out what the traces have come to. **Not cancel-safe.**
     ///
     /// # Errors

@@ -227,9 +227,10 @@ impl Session {
         let settings = Arc::clone(&self.pool.database.settings());
         let client = Arc::clone(self.presence.client());
         let Some(server) = lease.server() else { return Ok(()) };
-        if !settings.reset_always
-            && let Err(failure) = self.state.settle(server).await
-        {
+        if settings.reset_always {
+            server.dirty = true;
+            self.state.begin_anew();
+        } else if let Err(failure) = self.state.settle(server).await {
             return Err(End::ServerGone(std::io::Error::other(failure.to_string()), false));
         }
         let Some(boundary) = server.boundary() else {

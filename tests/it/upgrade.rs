@@ -239,3 +239,17 @@ fn a_new_process_that_hangs_is_killed_and_loses_nobody() {
     proxy.still_serves();
     busy.ok("SELECT 1");
 }
+
+#[test]
+fn a_client_whose_server_is_reset_each_time_goes_along() {
+    let db = Db::new();
+    let mut proxy = Spec::of(&db).pool(2).text("server_reset_query_always", "on").start();
+    let (mut one, mut other) = (proxy.client().login(), proxy.client().login());
+    one.ok("SET work_mem = '5MB'");
+    other.ok("SELECT 1");
+    let (row, before) = proxy.upgrade();
+    assert_eq!((row["clients_moved"].as_str(), row["clients_left"].as_str()), ("2", "0"));
+    until_gone(&mut proxy, before);
+    assert_eq!(one.one("SHOW work_mem"), "4MB");
+    other.ok("SELECT 1");
+}
