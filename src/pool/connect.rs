@@ -7,7 +7,6 @@ use std::time::Duration;
 use super::database::{Pool, Welcome};
 use super::failing::{self, Failing};
 use super::places::Place;
-use super::recycle::RECONNECT;
 use super::wait::Answer;
 use crate::auth::credential::Credential;
 use crate::ids::{Moment, millis};
@@ -64,7 +63,7 @@ impl Pool {
     /// bounded by the caller.
     ///
     /// # Errors
-    /// Postgres' own report if it refuses us in a way that another attempt would not change.
+    /// Postgres' own report if it refuses us in a way that another attempt would not change; that the database is gone.
     pub async fn greet(self: &Arc<Self>) -> Result<Arc<Parameters>, Report> {
         let mut welcome = self.welcome.subscribe();
         loop {
@@ -80,6 +79,10 @@ impl Pool {
                     self.want_server();
                     return Err(report);
                 }
+            }
+            if self.database.is_removed() {
+                let text = format!("no such database: {}", self.database.name);
+                return Err(Report::new(sqlstate::INVALID_CATALOG_NAME, text));
             }
             self.want_server();
             // The sender lives in the pool, which we hold.
@@ -140,8 +143,8 @@ impl Pool {
         {
             let mut books = self.database.books();
             books.connect_failed(self.ix, now);
-            if reason == RECONNECT {
-                // A log-in may wait for what this server would have said.
+            if !self.database.is_removed() {
+                // A log-in may wait for what this server would have said, and nobody else wakes it.
                 books.want_server(self.ix);
             }
         }

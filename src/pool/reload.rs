@@ -41,6 +41,8 @@ impl Database {
         for pool in self.forget_pools() {
             let idle = pool.database.books().take_idle(pool.ix, |_| true);
             pool.close(idle, "database removed");
+            // Whoever waits to hear of its first server is not to wait for that.
+            pool.welcome.send_modify(|_| {});
         }
     }
 

@@ -2,6 +2,7 @@
 
 use nix::sys::signal::Signal;
 
+use crate::support::between::{Between, Catch, Fate};
 use crate::support::load::{ACCOUNTS, Load, short_work};
 use crate::support::postgres::Db;
 use crate::support::proxy::{Proxy, Spec};
@@ -381,4 +382,34 @@ fn two_hundred_reloads_under_load_are_noticed_by_nobody() {
         load.stop().assert_clean();
     }
     assert!(proxy.log().matches("configuration reloaded").count() >= 200);
+}
+
+/// A log-in to a cold pool, whose first server stands still on its way to Postgres while the head of the database's section
+/// is replaced; `then` says what becomes of that server. Returns the client's time zone.
+fn overtaken(head: impl FnOnce(&str) -> String, then: impl FnOnce(&Between)) -> Result<String, String> {
+    let (db, between) = (Db::new(), Between::start());
+    let spec = Spec::of(&db).text("client_login_timeout", "20s").text("server_tls_sslmode", "disable");
+    let proxy = spec.entry(&db, "port", &between.port.to_string()).start();
+    between.trap(&db.name, Catch::Before);
+    let target = proxy.client();
+    let login = std::thread::spawn(move || target.connect());
+    between.caught();
+    let now = format!("[databases.{}]", db.name);
+    proxy.edit(|text| text.replace(&now, &head(&now)));
+    proxy.admin("RELOAD");
+    then(&between);
+    let wire = login.join().unwrap();
+    wire.map(|mut wire| wire.one("SHOW TimeZone")).map_err(|error| error.to_string())
+}
+
+#[test]
+fn a_log_in_waits_for_the_first_server_of_the_new_configuration() {
+    let zone = overtaken(|now| format!("{now}\ntimezone = \"Asia/Tokyo\""), |between| between.fate(Fate::GoesOn));
+    assert_eq!(zone, Ok("Asia/Tokyo".to_owned()));
+}
+
+#[test]
+fn a_log_in_to_a_database_that_is_removed_waits_no_more() {
+    let refused = overtaken(|_| "[databases.other]".to_owned(), |_| ()).unwrap_err();
+    assert!(refused.contains("no such database"), "{refused}");
 }
