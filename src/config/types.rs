@@ -361,7 +361,7 @@ section!(
         datestyle: Option<String> = OptText("");
         /// Encoding of clients that ask for none; likewise.
         client_encoding: Option<String> = OptText("");
-        /// Run on each server once, when it has been opened.
+        /// Run on each server when it has been opened, and again where what it has set was reset for the next client.
         connect_query: Option<String> = OptText("");
         /// For how long a client keeps its server; by default the global pool_mode.
         pool_mode: Option<PoolMode> = OptPoolMode("");

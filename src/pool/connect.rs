@@ -4,6 +4,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::database::{Pool, Welcome};
 use super::failing::{self, Failing};
 use super::places::Place;
@@ -201,6 +203,14 @@ impl Pool {
     }
 }
 
+/// Runs the `connect_query`, which the server runs again from here on where its session is made new.
+async fn begin(rested: Rested, query: &Bytes) -> Result<Rested, Failure> {
+    let mut server = recover::reset(rested.wake(), query).await?.wake();
+    server.connect_query = query.clone();
+    let proof = server.boundary().ok_or_else(|| Failure::Protocol("not clean after connect_query".to_owned()))?;
+    Ok(Rested::new(server, proof))
+}
+
 /// A number from 0 to 1 that looks random; for spreading things out in time only.
 fn jitter(seed: u64) -> f64 {
     let mixed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -228,9 +238,7 @@ impl Attempt {
         let badge = pool.roster.enter(id, now);
         let result = connect::connect(&pool.target(), id, now, settings.server_connect_timeout).await;
         let result = match result {
-            Ok(rested) if !settings.connect_query.is_empty() => {
-                recover::reset(rested.wake(), &settings.connect_query).await
-            }
+            Ok(rested) if !settings.connect_query.is_empty() => begin(rested, &settings.connect_query).await,
             result => result,
         };
         self.booked = false;

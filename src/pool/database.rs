@@ -60,7 +60,7 @@ pub struct Settings {
     pub server_check_delay: Option<Duration>,
     /// What it is asked.
     pub server_check_query: Bytes,
-    /// Run once on each server that has been opened.
+    /// Run on each server that has been opened, and again where its session is made new.
     pub connect_query: Bytes,
     /// How long a server may be kept back for a cancel that is on its way to it.
     pub cancel_wait_timeout: Duration,

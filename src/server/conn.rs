@@ -65,6 +65,10 @@ pub struct Server {
     pub said_farewell: bool,
     /// It may have settings of its last client's that nobody can list.
     pub unlisted: bool,
+    /// What it ran when it was opened, and runs again where its session is made new; empty for nothing.
+    pub connect_query: Bytes,
+    /// What its `connect_query` has set may be gone.
+    pub bare: bool,
     /// The only client whose `nextval`s it may remember; `None`: those of several.
     pub numbers: Option<SessionId>,
     /// Its place on the list of its pool's servers, if it is a pool's.

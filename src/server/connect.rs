@@ -256,6 +256,8 @@ impl Greeting {
             notifications: BytesMut::new(),
             said_farewell: false,
             unlisted: false,
+            connect_query: Bytes::new(),
+            bare: false,
             numbers: None,
             badge: None,
         };

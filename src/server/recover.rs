@@ -88,6 +88,9 @@ pub async fn reset(mut server: Box<Server>, query: &[u8]) -> Result<Rested, Fail
         if did("DISCARD ALL") {
             server.settings = None;
         }
+        if did("DISCARD ALL") || did("RESET") {
+            residue::stripped(&mut server);
+        }
         residue::clear(&mut server).await?;
     }
     if server.slots.doubtful() {

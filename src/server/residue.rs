@@ -182,23 +182,39 @@ pub fn words(keeps: Hints) -> String {
     words.join(", ")
 }
 
-/// Takes the settings that it was given from a server, if it has any. **Not cancel-safe.**
+/// Settings of the server may have been led back to what they were before its `connect_query`.
+pub const fn stripped(server: &mut Server) {
+    server.bare |= !server.connect_query.is_empty();
+}
+
+/// Takes the settings that it was given from a server, if it has any; it has those of its `connect_query` again then.
+/// **Not cancel-safe.**
 ///
 /// # Errors
-/// As [`Server::query_within`].
+/// As [`Server::query_within`]; never Postgres' own for the `connect_query`, which is no client's: such a server is to be closed.
 pub async fn clear(server: &mut Server) -> Result<(), Failure> {
     let listed = server.settings.take().is_some();
     if std::mem::take(&mut server.unlisted) || listed {
         server.query_within(CLEAR, BOUND).await?;
+        stripped(server);
+    }
+    if std::mem::take(&mut server.bare) {
+        // By itself, as at the opening: it may be something that cannot stand in a block with others.
+        let query = server.connect_query.clone();
+        server.query_within(&query, BOUND).await.map_err(|failure| match failure {
+            Failure::Refused(report) => Failure::Protocol(format!("connect_query was refused: {}", report.message)),
+            failure => failure,
+        })?;
     }
     Ok(())
 }
 
-/// Whether the server has other settings than this client, or may have some that Postgres does not list.
+/// Whether the server has other settings than this client, may have some that Postgres does not list, or lacks those of its
+/// `connect_query`.
 #[must_use]
 pub fn differs(server: &Server, client: SessionId, wanted: Option<&Arc<Settings>>) -> bool {
     let foreign = server.unlisted && server.client != Some(client);
-    foreign || !same(server.settings.as_ref(), wanted)
+    foreign || server.bare || !same(server.settings.as_ref(), wanted)
 }
 
 /// Gives the server the settings that this client has. **Not cancel-safe.**

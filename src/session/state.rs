@@ -195,6 +195,10 @@ impl State {
             server.unlisted = false;
         }
         server.unlisted |= leaves.hints.any_of(Hints::UNLISTED);
+        if wiped || leaves.hints.any_of(Hints::SETTINGS) {
+            // Nobody knows which of them are its `connect_query`'s.
+            residue::stripped(server);
+        }
         self.hidden.add(&leaves);
         let too_many = self.hidden.hints.only(Hints::HIDDEN_SETTINGS);
         let hints = leaves.hints.residue().with(too_many);

@@ -205,3 +205,66 @@ fn a_timeout_of_the_clients_own_loses_nothing() {
     assert!(b.query(slow).is_ok());
     assert!(a.query(slow).is_ok());
 }
+
+const PATH: &str = "SHOW search_path";
+
+#[test]
+fn what_connect_query_sets_is_there_for_every_client() {
+    let db = Db::new();
+    let query = "\"SET search_path TO app, public\"";
+    let proxy = Spec::of(&db).pool(1).entry(&db, "connect_query", query).start();
+    let mut a = proxy.client().param("extra_float_digits", "3").login();
+    let mut b = proxy.client().login();
+    for _ in 0..2 {
+        assert_eq!((a.one(PATH), a.one("SHOW extra_float_digits")), ("app, public".into(), "3".into()));
+        assert_eq!((b.one(PATH), b.one("SHOW extra_float_digits")), ("app, public".into(), "1".into()));
+    }
+    for text in ["SET work_mem = '5MB'", "SET search_path TO DEFAULT", "DO 'BEGIN END'", "RESET ALL", "DISCARD ALL"] {
+        b.ok(text);
+        assert_eq!(b.one(PATH), "app, public", "{text}: itself");
+        b.ok(text);
+        assert_eq!(a.one(PATH), "app, public", "{text}: another client");
+        assert_eq!(b.one(PATH), "app, public", "{text}");
+    }
+    a.ok("SET search_path TO pg_catalog");
+    assert_eq!(b.one(PATH), "app, public");
+    assert_eq!(a.one(PATH), "pg_catalog", "what a client sets itself comes first");
+}
+
+#[test]
+fn what_connect_query_sets_outlives_the_reset_query() {
+    let db = Db::new();
+    let of = |query: &str| {
+        let entry = "\"SET search_path TO app, public\"";
+        Spec::of(&db).pool(1).text("server_reset_query", query).entry(&db, "connect_query", entry)
+    };
+    for spec in [
+        of("DISCARD ALL").session(),
+        of("RESET ALL").session(),
+        of("DISCARD ALL").text("server_reset_query_always", "on"),
+    ] {
+        let proxy = spec.start();
+        let mut server = String::new();
+        for _ in 0..3 {
+            let mut wire = proxy.client().login();
+            assert_eq!(wire.one(PATH), "app, public");
+            let before = std::mem::replace(&mut server, pid(&mut wire));
+            assert!(before.is_empty() || before == server, "it is the same server");
+            wire.ok("SET search_path TO pg_catalog");
+            wire.close();
+        }
+    }
+}
+
+#[test]
+fn a_server_that_refuses_to_run_connect_query_again_costs_nobody_an_error() {
+    let db = Db::new();
+    let proxy = Spec::of(&db).pool(1).entry(&db, "connect_query", "\"PREPARE mine AS SELECT 1\"").start();
+    let mut a = proxy.client().param("extra_float_digits", "3").login();
+    let mut b = proxy.client().login();
+    for _ in 0..2 {
+        for wire in [&mut a, &mut b] {
+            assert_eq!(wire.one("SELECT count(*) FROM pg_prepared_statements WHERE name = 'mine'"), "1");
+        }
+    }
+}
