@@ -13,7 +13,6 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::task::JoinHandle;
 
 use self::ending::{Signals, answered, signals};
 use self::heir::take_over;
@@ -54,9 +53,6 @@ pub enum StartError {
     /// TLS could not be set up.
     #[error("{0}")]
     Tls(#[from] crate::net::tls::BadTls),
-    /// The metrics could not be set up.
-    #[error("cannot set up metrics: {0}")]
-    Metrics(String),
     /// The process before this one has not said what it should.
     #[error("cannot take over: {0}")]
     Elder(io::Error),
@@ -117,7 +113,7 @@ pub async fn run(config: Config, mut outside: Outside) -> Result<(), StartError>
             return Err(error);
         }
     };
-    let Serving { env, ending, heard, scraping, _watchdog } = serving;
+    let Serving { env, ending, heard, _watchdog } = serving;
     let elder = match inheritance {
         None => {
             env.notify.ready();
@@ -131,7 +127,6 @@ pub async fn run(config: Config, mut outside: Outside) -> Result<(), StartError>
         let _ = tokio::time::timeout(Duration::from_secs(1), told.wait_for(|told| *told)).await;
     }
     answered(&env).await;
-    scraping.abort();
     tracing::info!("ended");
     Ok(())
 }
@@ -141,7 +136,6 @@ struct Serving {
     env: Env,
     ending: watch::Receiver<Ending>,
     heard: Signals,
-    scraping: JoinHandle<()>,
     _watchdog: Watchdog,
 }
 
@@ -151,7 +145,7 @@ async fn start(config: Config, outside: Outside, inheritance: Option<&mut Inheri
     raise_descriptor_limit(&config);
     let running = Running::new(config);
     let config = running.get();
-    let recorder = metrics::install().map_err(|error| StartError::Metrics(error.to_string()))?;
+    let recorder = metrics::install();
     let clock = Clock::start();
     let clients: Arc<Clients> = Arc::default();
     let users = Users::new(&config);
@@ -203,7 +197,6 @@ async fn start(config: Config, outside: Outside, inheritance: Option<&mut Inheri
         tracing::info!(on = %listener.describe(), console_only = via == Via::AdminSocket, "listening");
         tokio::spawn(accept(listener, via, env.clone(), ending.clone()));
     }
-    let scraping = tokio::spawn(metrics::run_upkeep(recorder.clone()));
     if let Some(listener) = doors.metrics {
         tokio::spawn(serve_http(listener, recorder, env.clone()));
     }
@@ -214,7 +207,7 @@ async fn start(config: Config, outside: Outside, inheritance: Option<&mut Inheri
     if let Some(within) = notify::watchdog() {
         tokio::spawn(show_life(within, env.clone()));
     }
-    Ok(Serving { env, ending, heard, scraping, _watchdog: watchdog })
+    Ok(Serving { env, ending, heard, _watchdog: watchdog })
 }
 
 /// Shows systemd's watchdog that tasks are run and that no lock of a database is stuck; whoever hangs there is started anew.

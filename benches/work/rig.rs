@@ -164,7 +164,7 @@ fn front(backend: u16, servers: usize) -> Result<Front> {
     let config = config::load(&file).map_err(|mistakes| format!("{mistakes:?}"))?;
     let running = Running::new(config);
     let config = running.get();
-    let (clock, recorder) = (Clock::start(), metrics::install()?);
+    let (clock, recorder) = (Clock::start(), metrics::install());
     let users = Users::new(&config);
     let databases = Databases::new(Arc::clone(&running), clock, recorder.clone(), Connector::new(&config)?);
     let acceptor = ArcSwap::from_pointee(Acceptor::new(&config)?);

@@ -20,8 +20,7 @@ fn registry() -> Arc<Registry> {
     let config = config::load(&file).unwrap();
     let clock = Clock::start();
     let users = Users::new(&config);
-    let databases =
-        Databases::new(config::Running::new(config), clock, metrics::install().unwrap(), Connector::default());
+    let databases = Databases::new(config::Running::new(config), clock, metrics::install(), Connector::default());
     Registry::new(databases, Arc::<Clients>::default(), users, clock, None)
 }
 

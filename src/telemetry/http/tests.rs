@@ -34,7 +34,7 @@ struct Server {
 async fn start(within: Deadlines, before_scrape: impl Fn() + Send + Sync + 'static) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
-    let recorder = install().unwrap();
+    let recorder = install();
     let state = Arc::new(Mutex::new(Readiness::Ready(String::new())));
     let (counted, published, asked) = (AtomicU64::new(0), recorder.clone(), state.clone());
     let sources = Sources {
@@ -235,7 +235,7 @@ async fn an_answer_that_nobody_takes_is_given_up() {
     let filler = recorder_filler.clone();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
-    let recorder = install().unwrap();
+    let recorder = install();
     let published = recorder.clone();
     let sources = Sources {
         recorder,

@@ -6,7 +6,7 @@
 use metrics::{Counter, Gauge};
 
 use super::family::Family;
-use super::pool::Timing;
+use super::timing::Timing;
 use super::{Recorder, table};
 
 /// All holds of one database since the start of the process.

@@ -26,7 +26,7 @@ const TAIL: &str = "
 ";
 
 fn page() -> String {
-    let bounds: Vec<String> = super::BUCKETS_SECONDS.iter().map(ToString::to_string).collect();
+    let bounds: Vec<String> = super::timing::bounds().map(|seconds| seconds.to_string()).collect();
     let mut out = format!("{HEAD}{} s.{TAIL}", bounds.join(", "));
     for (title, kinds) in [("Histograms", Kind::Histogram), ("Counters", Kind::Counter), ("Gauges", Kind::Gauge)] {
         let _ = write!(out, "\n## {title}\n\n| Name | Labels | What it says |\n|---|---|---|\n");

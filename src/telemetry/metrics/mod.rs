@@ -2,8 +2,8 @@
 //!
 //! One [`Recorder`] belongs to one proxy; it is a cheap clone of shared state and never the `metrics`
 //! crate's global recorder. Names come only from [`table`]; a handle is resolved once and then costs some
-//! ten nanoseconds a record. Counters in seconds are kept here, since the exporter's counters are whole
-//! numbers. This file must not know what is measured.
+//! nanoseconds a record. Counters in seconds are kept here, since the exporter's counters are whole numbers, and
+//! histograms, since its are dear (`timing`). This file must not know what is measured.
 
 mod database;
 #[cfg(test)]
@@ -13,30 +13,26 @@ mod pool;
 mod process;
 pub mod table;
 mod text;
+mod timing;
 
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Key, Label, Level, Metadata, Recorder as _};
-use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
 pub use database::{DatabaseMetrics, Holds};
 pub use family::Family;
-pub use pool::{PoolMetrics, Timing, Totals, publish};
+pub use pool::{PoolMetrics, Totals, publish};
 pub use process::{Connected, ProxyMetrics};
 use table::{Kind, Spec, Unit};
 pub use text::labels;
-
-/// Upper bounds of the histogram buckets in seconds, from 100 µs to 60 s. One set for all, so that stall, wait
-/// and query can be laid over each other; the window's default bounds (2, 4, 10 s) fall between 1 and 10.
-pub const BUCKETS_SECONDS: [f64; 13] = [0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0];
-
-/// How often samples are moved out of the histograms' buffers. Without it memory grows until the first scrape.
-const UPKEEP_EVERY: Duration = Duration::from_secs(5);
+pub use timing::Timing;
 
 /// The metrics of one proxy. Clones share the same state.
 #[derive(Clone, Debug)]
@@ -48,30 +44,29 @@ pub struct Recorder {
 struct Shared {
     exporter: PrometheusRecorder,
     handle: PrometheusHandle,
-    seconds: Mutex<SecondsByName>,
+    seconds: Mutex<ByName<f64>>,
+    timings: Mutex<ByName<Timing>>,
     /// Recorders of series that end before the process does.
     apart: Mutex<Vec<Weak<Self>>>,
 }
 
-/// Counters in seconds: by metric name, then by rendered labels.
-type SecondsByName = BTreeMap<&'static str, BTreeMap<String, f64>>;
+/// What is kept here: by metric name, then by rendered labels.
+type ByName<T> = BTreeMap<&'static str, BTreeMap<String, T>>;
 
 /// Makes a recorder for one proxy and describes every metric of [`table::TABLE`] in it.
-///
-/// # Errors
-/// Only if the exporter rejects [`BUCKETS_SECONDS`], which it does not.
-pub fn install() -> Result<Recorder, BuildError> {
-    let exporter = PrometheusBuilder::new().set_buckets(&BUCKETS_SECONDS)?.build_recorder();
+#[must_use]
+pub fn install() -> Recorder {
+    let exporter = PrometheusBuilder::new().build_recorder();
     for spec in table::TABLE {
         match spec.kind {
             Kind::Counter => exporter.describe_counter(spec.name.into(), None, spec.help.into()),
             Kind::Gauge => exporter.describe_gauge(spec.name.into(), None, spec.help.into()),
-            Kind::Histogram => exporter.describe_histogram(spec.name.into(), None, spec.help.into()),
+            Kind::Histogram => {}
         }
     }
     let handle = exporter.handle();
-    let shared = Shared { exporter, handle, seconds: Mutex::default(), apart: Mutex::default() };
-    Ok(Recorder { shared: Arc::new(shared) })
+    let (seconds, timings, apart) = Default::default();
+    Recorder { shared: Arc::new(Shared { exporter, handle, seconds, timings, apart }) }
 }
 
 impl Recorder {
@@ -79,8 +74,7 @@ impl Recorder {
     /// anybody has it, and is gone with the last handle.
     #[must_use]
     pub fn apart(&self) -> Self {
-        // It cannot fail where the first did not; if it did, the series would stay, no more.
-        let Ok(apart) = install() else { return self.clone() };
+        let apart = install();
         let mut all = self.shared.apart.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|one| one.strong_count() > 0);
         all.push(Arc::downgrade(&apart.shared));
@@ -106,19 +100,20 @@ impl Recorder {
     fn render_own(&self) -> String {
         let mut out = self.shared.handle.render();
         let seconds = self.shared.seconds.lock().unwrap_or_else(PoisonError::into_inner);
+        let timings = self.shared.timings.lock().unwrap_or_else(PoisonError::into_inner);
         for spec in table::TABLE {
             if let Some(by_labels) = seconds.get(spec.name) {
-                text::write_counter(&mut out, spec, by_labels);
+                text::write_family(&mut out, spec, by_labels, |out, labels, value| {
+                    let _ = writeln!(out, "{}{labels} {value}", spec.name);
+                });
+            }
+            if let Some(by_labels) = timings.get(spec.name) {
+                text::write_family(&mut out, spec, by_labels, |out, labels, timing| {
+                    timing.write(out, spec.name, labels);
+                });
             }
         }
         out
-    }
-
-    /// Moves the samples that the histograms have buffered into their buckets. Called every few seconds by
-    /// [`run_upkeep`].
-    pub fn upkeep(&self) {
-        self.shared.handle.run_upkeep();
-        self.living().iter().for_each(|one| one.shared.handle.run_upkeep());
     }
 
     /// The counter `spec` with these label values, made if it is new. Resolve once, keep, increment often.
@@ -137,7 +132,9 @@ impl Recorder {
     #[must_use]
     pub fn timing(&self, spec: &'static Spec, values: &[&str]) -> Timing {
         debug_assert!(spec.kind == Kind::Histogram, "{}", spec.name);
-        Timing::new(self.shared.exporter.register_histogram(&key(spec, values), &METADATA))
+        let labels = labels(spec.labels, values);
+        let mut timings = self.shared.timings.lock().unwrap_or_else(PoisonError::into_inner);
+        timings.entry(spec.name).or_default().entry(labels).or_default().clone()
     }
 
     /// Sets a counter of seconds to at least `total`; it never goes down. Takes a lock: for scrape time only.
@@ -147,21 +144,6 @@ impl Recorder {
         let mut seconds = self.shared.seconds.lock().unwrap_or_else(PoisonError::into_inner);
         let value = seconds.entry(spec.name).or_default().entry(labels).or_default();
         *value = value.max(total.as_secs_f64());
-    }
-}
-
-/// Moves buffered samples into their buckets every 5 s, for ever; the caller aborts it at shutdown.
-/// Cancel-safe.
-pub async fn run_upkeep(recorder: Recorder) {
-    let mut every = tokio::time::interval(UPKEEP_EVERY);
-    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        every.tick().await;
-        let recorder = recorder.clone();
-        // A burst of a million samples takes some 8 ms: too long for a thread that also relays bytes.
-        if tokio::task::spawn_blocking(move || recorder.upkeep()).await.is_err() {
-            tracing::warn!("upkeep of the metrics failed; trying again");
-        }
     }
 }
 

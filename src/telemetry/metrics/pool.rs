@@ -6,30 +6,7 @@
 
 use std::time::Duration;
 
-use metrics::Histogram;
-
-use super::{Recorder, table};
-
-/// A histogram of durations.
-#[derive(Clone)]
-pub struct Timing(Histogram);
-
-impl Timing {
-    pub(super) const fn new(histogram: Histogram) -> Self {
-        Self(histogram)
-    }
-
-    /// Adds one sample. Costs some 40 ns, takes no lock.
-    pub fn record(&self, took: Duration) {
-        self.0.record(took);
-    }
-}
-
-impl std::fmt::Debug for Timing {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Timing")
-    }
-}
+use super::{Recorder, Timing, table};
 
 /// Histograms of one pool. Resolve once, when the pool is made.
 #[derive(Clone, Debug)]

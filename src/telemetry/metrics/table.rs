@@ -16,6 +16,17 @@ pub enum Kind {
     Histogram,
 }
 
+impl Kind {
+    /// As the text format calls it.
+    pub(super) const fn word(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
 /// What a figure is counted in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Unit {

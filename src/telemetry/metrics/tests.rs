@@ -43,7 +43,7 @@ fn value(scrape: &Scrape, name: &str, labels: &str) -> Option<f64> {
 }
 
 fn everything() -> (Recorder, Scrape) {
-    let recorder = install().unwrap();
+    let recorder = install();
     let pool = PoolMetrics::new(&recorder, "shop", "app");
     for timing in [&pool.wait, &pool.query, &pool.transaction] {
         timing.record(Duration::from_millis(2));
@@ -94,13 +94,8 @@ fn table_is_well_formed() {
 fn every_metric_is_rendered_with_help_and_type() {
     let (_, scrape) = everything();
     for spec in TABLE {
-        let kind = match spec.kind {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-            Kind::Histogram => "histogram",
-        };
         assert_eq!(scrape.help.get(spec.name).map(String::as_str), Some(spec.help), "{}", spec.name);
-        assert_eq!(scrape.kind.get(spec.name).map(String::as_str), Some(kind), "{}", spec.name);
+        assert_eq!(scrape.kind.get(spec.name).map(String::as_str), Some(spec.kind.word()), "{}", spec.name);
         let sample = if spec.kind == Kind::Histogram { format!("{}_bucket", spec.name) } else { spec.name.into() };
         let found: Vec<_> = scrape.samples.iter().filter(|(name, ..)| *name == sample).collect();
         assert!(!found.is_empty(), "{} has no sample", spec.name);
@@ -156,7 +151,7 @@ fn counters_never_go_down() {
 fn label_values_are_escaped_and_stay_apart() {
     // The pairs that the exporter's own escaping would make alike, and everything that ends a line or a value.
     let names = ["a\"b", "a\\\"b", "a\\b", "a\\\\b", "a\\", "a\nb", "a\\\nb", "a\\nb", "ä{},=\u{1}", ""];
-    let recorder = install().unwrap();
+    let recorder = install();
     for name in names {
         publish(&recorder, name, "app", &Totals::default());
         PoolMetrics::new(&recorder, name, "app").wait.record(Duration::from_millis(1));
@@ -193,7 +188,7 @@ fn database(labels: &str) -> String {
 
 #[test]
 fn recorders_do_not_share_anything() {
-    let (one, other) = (install().unwrap(), install().unwrap());
+    let (one, other) = (install(), install());
     publish(&one, "shop", "app", &Totals { transactions: 7, ..Totals::default() });
     assert!(one.render().contains("pglull_transactions_total{database=\"shop\",user=\"app\"} 7"));
     assert!(!other.render().contains("shop"));
@@ -201,7 +196,7 @@ fn recorders_do_not_share_anything() {
 
 #[test]
 fn a_task_that_panics_is_not_counted_as_connected() {
-    let recorder = install().unwrap();
+    let recorder = install();
     let proxy = Arc::new(ProxyMetrics::new(&recorder));
     let task = std::thread::spawn(move || {
         let _client = proxy.connected();
@@ -213,19 +208,9 @@ fn a_task_that_panics_is_not_counted_as_connected() {
     assert_eq!(value(&scrape, "pglull_client_disconnections_total", "reason=\"internal\""), Some(1.0));
 }
 
-#[tokio::test(start_paused = true)]
-async fn upkeep_goes_on_for_ever() {
-    let recorder = install().unwrap();
-    let pool = PoolMetrics::new(&recorder, "shop", "app");
-    pool.wait.record(Duration::from_millis(1));
-    let upkeep = tokio::time::timeout(Duration::from_secs(60), super::run_upkeep(recorder.clone()));
-    assert!(upkeep.await.is_err(), "it ended by itself");
-    assert!(recorder.render().contains("pglull_wait_seconds_count{database=\"shop\",user=\"app\"} 1"));
-}
-
 #[test]
 fn what_is_recorded_apart_is_rendered_while_it_lives() {
-    let recorder = install().unwrap();
+    let recorder = install();
     let stays = DatabaseMetrics::new(&recorder, "shop");
     let totals = Totals { transactions: 7, wait_time_us: 2_500_000, ..Totals::default() };
     publish(&recorder, "shop", "app", &totals);
@@ -234,7 +219,6 @@ fn what_is_recorded_apart_is_rendered_while_it_lives() {
     goes.1.wait.record(Duration::from_millis(2));
     publish(&apart, "tenant", "app", &Totals { transactions: 8, ..totals });
     drop(apart);
-    recorder.upkeep();
     let both = scrape(&recorder.render());
     let transactions = |scrape: &Scrape, database: &str| {
         value(scrape, "pglull_transactions_total", &format!("database=\"{database}\",user=\"app\""))

@@ -31,12 +31,17 @@ fn escaped(value: &str) -> String {
     value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
-/// Appends one counter family with its HELP and TYPE lines.
-pub(super) fn write_counter(out: &mut String, spec: &Spec, by_labels: &BTreeMap<String, f64>) {
+/// Appends one family with its HELP and TYPE lines; `write` adds the samples of one set of labels.
+pub(super) fn write_family<T>(
+    out: &mut String,
+    spec: &Spec,
+    by_labels: &BTreeMap<String, T>,
+    write: impl Fn(&mut String, &str, &T),
+) {
     // Writing to a String cannot fail.
-    let _ = writeln!(out, "# HELP {} {}\n# TYPE {} counter", spec.name, spec.help, spec.name);
+    let _ = writeln!(out, "# HELP {} {}\n# TYPE {} {}", spec.name, spec.help, spec.name, spec.kind.word());
     for (labels, value) in by_labels {
-        let _ = writeln!(out, "{}{labels} {value}", spec.name);
+        write(out, labels, value);
     }
     out.push('\n');
 }
