@@ -4,10 +4,6 @@
 //! (`server::residue`). Doubt means yes. A function that does such things inside is not seen here: for that there is
 //! `server_reset_query_always`.
 
-use std::sync::LazyLock;
-
-use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
-
 /// A set of things that may have been left behind.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Hints(u16);
@@ -143,15 +139,14 @@ impl Leaves {
     pub fn of_text(text: &[u8]) -> Self {
         let mut leaves = Self::default();
         leaves.set(text);
-        for found in WORDS.find_overlapping_iter(text) {
-            let behind = || text.get(found.end()..).unwrap_or_default();
-            match WORD_HINTS.get(found.pattern().as_usize()) {
-                Some((_, Hints::SETTINGS)) => leaves.call(behind()),
-                Some((SEMICOLON, _)) => leaves.set(behind()),
-                Some((_, hint)) => leaves.hints = leaves.hints.with(*hint),
-                None => leaves.hints = Hints::ANYTHING,
+        each_word(text, |word, end| {
+            let behind = || text.get(end..).unwrap_or_default();
+            match word.hint {
+                Hints::SETTINGS => leaves.call(behind()),
+                _ if word.text == SEMICOLON => leaves.set(behind()),
+                hint => leaves.hints = leaves.hints.with(hint),
             }
-        }
+        });
         leaves
     }
 
@@ -244,29 +239,77 @@ fn arguments(rest: &[u8]) -> Vec<&[u8]> {
     found
 }
 
-const SEMICOLON: &str = ";";
+/// A word that hints at something, wherever it stands in a text: also within a longer one.
+#[derive(Debug)]
+struct Word {
+    /// In small letters.
+    text: &'static [u8],
+    /// Where its mark is: two letters that seldom stand together in SQL. [`may_have_marks`] knows them all.
+    mark: usize,
+    hint: Hints,
+}
 
-const WORD_HINTS: [(&str, Hints); 8] = [
-    ("set_config", Hints::SETTINGS),
-    ("advisory", Hints::LOCKS),
-    ("temp", Hints::SAYS_TEMP),
-    ("currval", Hints::SEQUENCES),
-    ("lastval", Hints::SEQUENCES),
-    ("deallocate", Hints::NAMES),
-    ("execute", Hints::NAMES),
+const SEMICOLON: &[u8] = b";";
+
+const WORDS: [Word; 8] = [
+    Word { text: b"set_config", mark: 3, hint: Hints::SETTINGS },
+    Word { text: b"advisory", mark: 1, hint: Hints::LOCKS },
+    Word { text: b"temp", mark: 2, hint: Hints::SAYS_TEMP },
+    Word { text: b"currval", mark: 3, hint: Hints::SEQUENCES },
+    Word { text: b"lastval", mark: 3, hint: Hints::SEQUENCES },
+    Word { text: b"deallocate", mark: 4, hint: Hints::NAMES },
+    Word { text: b"execute", mark: 1, hint: Hints::NAMES },
     // Another statement begins.
-    (SEMICOLON, Hints(0)),
+    Word { text: SEMICOLON, mark: 0, hint: Hints(0) },
 ];
 
-/// Never changes; a `const` if the crate could.
-static WORDS: LazyLock<AhoCorasick> = LazyLock::new(|| {
-    AhoCorasick::builder()
-        .ascii_case_insensitive(true)
-        .match_kind(MatchKind::Standard)
-        .kind(Some(AhoCorasickKind::DFA))
-        .build(WORD_HINTS.map(|(word, _)| word))
-        .unwrap_or_else(|_| unreachable!("a few short words make a small automaton"))
-});
+/// So many bytes are looked at in one go.
+const AT_ONCE: usize = 16;
+
+/// Whether a word may have its mark in the first [`AT_ONCE`] of these bytes. A loop without a branch: the compiler makes a few
+/// instructions of it that look at all of them side by side.
+fn may_have_marks(bytes: &[u8; AT_ONCE + 1]) -> bool {
+    const UNDERSCORE: u8 = b'_' | 0x20;
+    let mut found = 0;
+    for at in 0..AT_ONCE {
+        // Capital letters become small ones, and some signs become others: the word is looked at anyway.
+        let (one, two) = (bytes[at] | 0x20, bytes[at + 1] | 0x20);
+        let is = |pair: (u8, u8)| u8::from(one == pair.0) & u8::from(two == pair.1);
+        found |= u8::from(one == b';')
+            | is((UNDERSCORE, b'c'))
+            | is((b'd', b'v'))
+            | is((b'm', b'p'))
+            | is((b'r', b'v'))
+            | is((b't', b'v'))
+            | is((b'l', b'o'))
+            | is((b'x', b'e'));
+    }
+    found != 0
+}
+
+/// Tells each word that is in a text, and where it ends.
+fn each_word(text: &[u8], mut found: impl FnMut(&'static Word, usize)) {
+    for from in (0..text.len()).step_by(AT_ONCE) {
+        let here = text.get(from..).unwrap_or_default();
+        let marked = here.first_chunk().map_or_else(|| may_have_marks(&padded(here)), may_have_marks);
+        for at in from..if marked { text.len().min(from + AT_ONCE) } else { from } {
+            for word in &WORDS {
+                if let Some(begin) = at.checked_sub(word.mark)
+                    && let Some(there) = text.get(begin..begin + word.text.len())
+                    && there.eq_ignore_ascii_case(word.text)
+                {
+                    found(word, begin + word.text.len());
+                }
+            }
+        }
+    }
+}
+
+fn padded(bytes: &[u8]) -> [u8; AT_ONCE + 1] {
+    let mut padded = [0; AT_ONCE + 1];
+    padded.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+    padded
+}
 
 /// Where a text names a prepared statement, and how.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -497,6 +540,32 @@ mod tests {
             all.add(&Leaves::of_text(format!("set a.b{n} = 1").as_bytes()));
         }
         assert!(all.settings.len() == SETTINGS_MAX && all.hints.any_of(Hints::HIDDEN_SETTINGS));
+    }
+
+    fn words(text: &[u8]) -> Vec<(&[u8], usize)> {
+        let mut found = Vec::new();
+        each_word(text, |word, end| found.push((word.text, end)));
+        found
+    }
+
+    #[test]
+    fn a_word_is_found_wherever_it_stands_and_however_it_is_written() {
+        for word in &WORDS {
+            let upper = word.text.to_ascii_uppercase();
+            for before in 0..40 {
+                for text in [word.text, &upper, &[word.text, &upper[..], b"s ("].concat()] {
+                    let text = [&b"pg_catalog.pg_try_select_from_where_x_or"[..before], text].concat();
+                    let found = words(&text).into_iter().filter(|(found, _)| *found == word.text);
+                    let lower = text.to_ascii_lowercase();
+                    let expected = (0..=text.len()).filter(|&end| lower[..end].ends_with(word.text));
+                    let (found, expected): (Vec<_>, Vec<_>) = (found.map(|(_, end)| end).collect(), expected.collect());
+                    assert_eq!(found, expected, "{}", text.escape_ascii());
+                    assert!(!found.is_empty());
+                    assert_eq!(words(&text[..before + word.text.len() - 1]), [], "{}", text.escape_ascii());
+                }
+            }
+        }
+        assert_eq!(words(b"xxooVV__mm'--tem p;"), [(SEMICOLON, 19)]);
     }
 
     #[test]

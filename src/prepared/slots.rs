@@ -5,7 +5,7 @@
 //! one that is on its way is good in its own batch. What the server may still have and nobody wants is closed
 //! with the next request that goes to it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::sync::{Arc, Weak};
 
@@ -124,16 +124,19 @@ pub struct Portal {
     pub relies: Option<Digest>,
 }
 
+/// By our number for a statement: nobody else chooses those, so the hash need not withstand anybody.
+type ById<T> = std::collections::HashMap<u64, T, foldhash::fast::RandomState>;
+
 /// See the module's text.
 #[derive(Debug, Default)]
 pub struct Slots {
-    slots: HashMap<u64, Slot>,
+    slots: ById<Slot>,
     /// The unnamed statement.
     pub unnamed: Unnamed,
     /// What the server may have and nobody wants.
     unwanted: Vec<u64>,
     /// What it was told to forget, with the number of the batch.
-    closing: HashMap<u64, u64>,
+    closing: ById<u64>,
     /// What is on its way.
     pub notes: VecDeque<Note>,
     /// The `DEALLOCATE`s in texts that were sent, with the numbers of their batches: which of the client's statements each of them
