@@ -370,9 +370,8 @@ impl Pool {
     }
 
     /// A client wants to begin a transaction.
-    pub fn begin(self: &Arc<Self>, client: &Arc<Client>, need: Need) -> Begun {
+    pub fn begin(self: &Arc<Self>, client: &Arc<Client>, need: Need, now: Moment) -> Begun {
         let database = &self.database;
-        let now = database.clock.now();
         let mut receiver = None;
         // Whether somebody waits at a shut gate, or for a server that may yet be opened.
         let (mut shut, mut full) = (false, true);
@@ -434,11 +433,11 @@ impl Pool {
     }
 
     /// The same at the end of a transaction, in one section.
-    pub(super) fn finish_and_put_back(&self, group: GroupIx, server: Rested) {
+    pub(super) fn finish_and_put_back(&self, group: GroupIx, server: Rested, now: Moment) {
         let (drained, grant) = {
             let mut books = self.database.books();
             let drained = books.finish(group);
-            (drained, books.put_back(self.ix, server, false, self.database.clock.now()))
+            (drained, books.put_back(self.ix, server, false, now))
         };
         if drained {
             self.database.news.notify_one();

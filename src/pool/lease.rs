@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 use super::database::{Pool, Ticket};
 use super::ledger::{Grant, GroupIx};
 use crate::clients::Client;
+use crate::ids::Moment;
 use crate::server::conn::{Failure, Rested, Server};
 use crate::server::progress::Boundary;
 use crate::server::recover;
@@ -74,7 +75,10 @@ impl Lease {
                 let (id, proof) = (server.id.0, server.boundary());
                 self.pool.stats.server_parses.add(count);
                 match proof {
-                    Some(boundary) => self.release(boundary, false),
+                    Some(boundary) => {
+                        let now = self.pool.database.clock.now();
+                        self.release(boundary, false, now);
+                    }
                     None => tracing::info!(
                         server = id,
                         "closing server: it has not ended what it was asked to prepare anew"
@@ -106,28 +110,29 @@ impl Lease {
     }
 
     /// Makes sure that the server is still there before a client's request goes to it: one that died while idle costs
-    /// nobody an error. Returns false if it is not; the lease is to be dropped then. **Not cancel-safe.**
-    pub async fn check(&mut self) -> bool {
-        let Held::Rested(rested) = &mut self.held else { return true };
+    /// nobody an error. False first: it is not; the lease is to be dropped then. True second: it was asked, which took a while.
+    /// **Not cancel-safe.**
+    pub async fn check(&mut self, now: Moment) -> (bool, bool) {
+        let Held::Rested(rested) = &mut self.held else { return (true, false) };
         if rested.server().is_outdated() || !rested.still_fresh() {
-            return false;
+            return (false, false);
         }
-        let idle = self.pool.database.clock.now().since(rested.server().used_at);
+        let idle = now.since(rested.server().used_at);
         if idle >= GLANCE_AFTER && !rested.looks_alive() {
-            return false;
+            return (false, false);
         }
         if self.pool.database.settings.load().server_check_delay.is_none_or(|delay| idle < delay) {
-            return true;
+            return (true, false);
         }
-        let Held::Rested(rested) = std::mem::replace(&mut self.held, Held::Gone) else { return false };
+        let Held::Rested(rested) = std::mem::replace(&mut self.held, Held::Gone) else { return (false, false) };
         let query = self.pool.database.settings().server_check_query.clone();
         // Boxed, as it is seldom: it would be part of every transaction's future.
         match Box::pin(recover::reset(rested.wake(), &query)).await {
             Ok(rested) => {
                 self.held = Held::Rested(rested);
-                true
+                (true, true)
             }
-            Err(_) => false,
+            Err(_) => (false, true),
         }
     }
 
@@ -150,9 +155,9 @@ impl Lease {
     }
 
     /// Gives the server back, clean as `boundary` proves. `cancel_under_way`: a cancel may still be on its way to it.
-    pub fn release(mut self, boundary: Boundary, cancel_under_way: bool) {
+    /// `now`: when its last answer was read.
+    pub fn release(mut self, boundary: Boundary, cancel_under_way: bool, now: Moment) {
         let Some(mut server) = self.take_awake() else { return };
-        let now = self.pool.database.clock.now();
         server.used_at = now;
         let over = server.expires_at.is_some_and(|moment| now >= moment).then_some("server lifetime over");
         let unsure = server.progress.may_say_more().then_some("an answer may still come");
@@ -164,7 +169,7 @@ impl Lease {
             self.stop_running();
             tokio::spawn(self.clean(server));
         } else {
-            self.put_back(Rested::new(server, boundary));
+            self.put_back(Rested::new(server, boundary), now);
         }
     }
 
@@ -215,7 +220,10 @@ impl Lease {
         }
         let query = if server.dirty { settings.reset_query.clone() } else { Bytes::new() };
         match recover::reset(server, &query).await {
-            Ok(rested) => self.put_back(rested),
+            Ok(rested) => {
+                let now = self.pool.database.clock.now();
+                self.put_back(rested, now);
+            }
             Err(failure) => tracing::info!(server = id.0, %failure, "closing server: it could not be cleaned"),
         }
     }
@@ -237,10 +245,10 @@ impl Lease {
         }
     }
 
-    fn put_back(&mut self, rested: Rested) {
+    fn put_back(&mut self, rested: Rested, now: Moment) {
         self.booked = false;
         if std::mem::take(&mut self.running) {
-            self.pool.finish_and_put_back(self.group, rested);
+            self.pool.finish_and_put_back(self.group, rested, now);
         } else {
             self.pool.put_back(rested, false);
         }

@@ -111,7 +111,10 @@ pub(super) struct Relay<'a> {
     pub(super) rows: bool,
     /// The most prepared statements on a server; `None`: the client keeps its server, and its statements are its own affair.
     pub(super) statements: Option<usize>,
-    pub(super) requested: Instant,
+    /// When the request that is to be answered next was sent. In the end, when the last answer was read.
+    pub(super) at: &'a mut Instant,
+    /// It has not been polled yet, so `at` is now.
+    pub(super) fresh: bool,
     pub(super) look: Look,
     /// The client has said good-bye, and will not be waited for longer than this.
     pub(super) leaving: Option<Pin<Box<Sleep>>>,
@@ -121,7 +124,12 @@ impl Relay<'_> {
     /// Moves bytes until something ends it. Dropping the future loses no byte.
     pub(super) async fn run(mut self) -> End {
         let mut counts = Counts::default();
-        let end = std::future::poll_fn(|cx| self.poll(cx, &mut counts)).await;
+        let end = std::future::poll_fn(|cx| {
+            let polled = self.poll(cx, &mut counts);
+            self.fresh = false;
+            polled
+        })
+        .await;
         let stats = &self.pool.stats;
         stats.received.add(counts.received);
         stats.sent.add(counts.sent);
@@ -138,8 +146,11 @@ impl Relay<'_> {
         if let Poll::Ready(Told::Leave(why)) = self.client.poll_told(cx, doing) {
             return Poll::Ready(End::Dismissed(why));
         }
+        // A server that was asked nothing yet has nothing to say: its turn comes when the request is out.
+        let mut asks_first = self.fresh && self.running;
         loop {
-            let mut moved = match self.answers(cx, counts) {
+            let answers = if std::mem::take(&mut asks_first) { Ok(true) } else { self.answers(cx, counts) };
+            let mut moved = match answers {
                 Ok(moved) => moved,
                 Err(end) => return Poll::Ready(end),
             };
@@ -253,7 +264,7 @@ impl Relay<'_> {
 
     fn walk_answers(&mut self, counts: &mut Counts) -> Result<(), End> {
         let Server { flow, progress, parameters, initial, slots, said_farewell, .. } = &mut *self.server;
-        let (client, clock, requested) = (self.client, self.clock, &mut self.requested);
+        let (client, clock, requested) = (self.client, self.clock, &mut *self.at);
         let (state, rows, timing) = (&mut *self.state, &mut self.rows, &self.pool.metrics.query);
         let (single, refused) = (self.single, &mut self.refused);
         flow.walk(|head, body, out| {
@@ -309,7 +320,8 @@ impl Relay<'_> {
     fn requests(&mut self, cx: &mut Context<'_>, counts: &mut Counts) -> Result<bool, End> {
         let mut moved = false;
         let again = self.server.slots.replay.is_due();
-        if self.leaving.is_none() && !again && self.input.pending().is_empty() && !self.owes_reading() {
+        let ready = self.leaving.is_none() && !again && self.input.pending().is_empty() && !self.owes_reading();
+        if ready && !self.input.unread().is_empty() {
             // What is in the buffer may have been stopped before; look again before more is read.
             moved |= self.walk_requests(counts)?;
         }
@@ -334,7 +346,7 @@ impl Relay<'_> {
     fn walk_requests(&mut self, counts: &mut Counts) -> Result<bool, End> {
         let Server { progress, slots, client: owner, numbers, .. } = &mut *self.server;
         let (client, database, running) = (self.client, &self.pool.database, self.running);
-        let (clock, requested, began) = (self.clock, &mut self.requested, &mut self.began);
+        let (clock, requested, began) = (self.clock, (&mut *self.at, self.fresh), &mut self.began);
         let State { names, traces, catalog, asks_sequences, drew, .. } = &mut *self.state;
         let (leaving, errand) = (&mut self.leaving, &mut false);
         let limit = self.statements;
@@ -391,7 +403,7 @@ impl Relay<'_> {
             // Something of ours may have gone out before a message that stays.
             *began |= begins && !progress.at_rest();
             if !matches!(verdict, Verdict::Whole | Verdict::Stop) {
-                note_request((first, text), client, (clock, requested));
+                note_request((first, text), client, (clock, requested.1, &mut *requested.0));
                 if begins && *owner != Some(client.id) {
                     *numbers = owner.is_none().then_some(client.id);
                     *owner = Some(client.id);
@@ -444,9 +456,14 @@ pub(super) fn check(head: Header) -> Result<(), End> {
 }
 
 /// Keeps what others may see of the client up to date. `first`: the server had nothing to do before.
-fn note_request((first, text): (bool, Option<&[u8]>), client: &Client, (clock, requested): (Clock, &mut Instant)) {
+/// `fresh`: `requested` is now.
+fn note_request(
+    (first, text): (bool, Option<&[u8]>),
+    client: &Client,
+    (clock, fresh, requested): (Clock, bool, &mut Instant),
+) {
     if first || text.is_some() {
-        let now = Instant::now();
+        let now = if fresh { *requested } else { Instant::now() };
         if first {
             *requested = now;
         }

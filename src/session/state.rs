@@ -101,6 +101,11 @@ impl State {
         Ok(())
     }
 
+    /// Whether [`move_to`](Self::move_to) has nothing to do.
+    pub(super) fn is_at_home_on(&self, client: SessionId, server: &Server) -> bool {
+        !residue::differs(server, client, self.settings.as_ref()) && !self.differs(server)
+    }
+
     /// Whether a server that the client keeps has other settings than the client.
     pub(super) fn differs(&self, server: &Server) -> bool {
         self.wanted.difference(&server.parameters).is_some()

@@ -156,17 +156,11 @@ impl Session {
     /// One turn: gets leave and a server, and serves until the transaction is over.
     async fn transaction(&mut self) -> Life<()> {
         let kept = self.kept.is_some();
-        let mut lease = match self.kept.take() {
-            None => match self.admit(Need::Server).await? {
-                Some(lease) => lease,
-                None => return Ok(()),
-            },
-            Some(lease) => match self.next_of_session(lease).await? {
-                Some(lease) => lease,
-                None => return Ok(()),
-            },
+        let admitted = match self.kept.take() {
+            None => self.admit(Need::Server).await?,
+            Some(lease) => self.next_of_session(lease).await?,
         };
-        let began = Instant::now();
+        let Some((mut lease, began)) = admitted else { return Ok(()) };
         let now = self.front.clock.moment(began);
         let Some(server) = lease.server() else { return Err(End::ClientGone) };
         if !self.presence.client().begins(&server.link, now) {
@@ -175,18 +169,23 @@ impl Session {
         if kept && self.state.differs(server) && !matches!(self.tune(&mut lease).await, Ok(true)) {
             return Err(End::ServerGone(std::io::Error::other("the settings of the client were refused"), false));
         }
+        // Where nothing has been waited for since, it still is the time that it was.
+        let mut at = if kept { Instant::now() } else { began };
         let end = loop {
-            match self.relay(&mut lease, Some(began)).await {
-                End::Errand => forget_sequences(&mut lease, self.presence.client().id).await?,
+            match self.relay(&mut lease, true, &mut at).await {
+                End::Errand => {
+                    forget_sequences(&mut lease, self.presence.client().id).await?;
+                    at = Instant::now();
+                }
                 end => break end,
             }
         };
-        self.after(lease, end, began).await
+        let ended = if matches!(end, End::Boundary(_)) { at } else { Instant::now() };
+        self.after((lease, end), (began, ended)).await
     }
 
     /// Books what a transaction took and decides where its server goes.
-    async fn after(&mut self, mut lease: Lease, end: End, began: Instant) -> Life<()> {
-        let ended = Instant::now();
+    async fn after(&mut self, (mut lease, end): (Lease, End), (began, ended): (Instant, Instant)) -> Life<()> {
         let (took, now) = (ended.duration_since(began), self.front.clock.moment(ended));
         self.pool.stats.transactions.add(1);
         self.pool.stats.transaction_us.add_us(took);
@@ -218,7 +217,7 @@ impl Session {
         if let Some(server) = lease.server() {
             server.dirty |= self.pool.database.settings().reset_always;
         }
-        lease.release(boundary, cancel_under_way);
+        lease.release(boundary, cancel_under_way, now);
     }
 
     /// The transaction may have left something on its server, or may have ended what keeps the client there: asks, and parts
@@ -257,14 +256,15 @@ impl Session {
 
     /// Parts with a server whose client is leaving.
     fn give_up(&self, mut lease: Lease, used_for_long: bool) {
-        let cancel_under_way = self.presence.client().ends(self.front.clock.now());
+        let now = self.front.clock.now();
+        let cancel_under_way = self.presence.client().ends(now);
         let Some(server) = lease.server() else { return };
         server.dirty |= used_for_long || self.state.is_unsettled();
         if server.progress.broken() {
             return;
         }
         match server.progress.boundary(&self.input, &server.flow) {
-            Some(boundary) => lease.release(boundary, cancel_under_way),
+            Some(boundary) => lease.release(boundary, cancel_under_way, now),
             None => lease.abandon(!self.input.at_message_end()),
         }
     }
@@ -329,22 +329,24 @@ impl Session {
         })
     }
 
-    /// Gets leave to begin, and a server if one is needed. `None`: the request was answered with an error instead.
-    async fn admit(&mut self, need: Need) -> Life<Option<Lease>> {
+    /// Gets leave to begin, and a server if one is needed, and says since when. `None`: the request was answered with an error
+    /// instead. The clock is looked at when somebody may have been waited for, and only then.
+    async fn admit(&mut self, need: Need) -> Life<Option<(Lease, Instant)>> {
         let asked = Instant::now();
-        let (mut held, mut waited) = (Duration::ZERO, Duration::ZERO);
+        let (mut held, mut waited, mut at) = (Duration::ZERO, Duration::ZERO, asked);
         for _ in 0..DEAD_SERVERS {
             if self.answered_at_the_gate(false).await? {
                 return Ok(None);
             }
-            let lease = match self.pool.begin(self.presence.client(), need) {
+            let lease = match self.pool.begin(self.presence.client(), need, self.front.clock.moment(at)) {
                 Begun::Now(lease) => lease,
                 Begun::Wait(wait) => {
-                    let waiting = self.waiting(true);
+                    let waiting = self.waiting(true, at);
                     match Box::pin(waiting.run(wait)).await {
                         Waited::Go(lease, stall) => {
+                            at = Instant::now();
                             held += stall;
-                            waited = asked.elapsed().saturating_sub(held);
+                            waited = at.duration_since(asked).saturating_sub(held);
                             lease
                         }
                         Waited::Gone => return Err(End::ClientGone),
@@ -355,19 +357,14 @@ impl Session {
             };
             let Some(mut lease) = lease else { return Ok(None) };
             self.presence.client().prepares(self.front.clock.moment(asked));
-            if lease.check().await {
-                self.pool.stats.server_assignments.add(1);
-                self.pool.stats.wait_us.add_us(waited);
-                self.pool.metrics.wait.record(waited);
-                match self.tune(&mut lease).await {
-                    Ok(true) => return Ok(Some(lease)),
-                    Ok(false) => {}
-                    Err(report) => {
-                        if let Some(boundary) = lease.server().and_then(|server| server.boundary()) {
-                            lease.release(boundary, false);
-                        }
-                        return Err(End::Dismissed(report));
+            match self.ready(&mut lease, (at, waited)).await {
+                Ok(Some(at)) => return Ok(Some((lease, at))),
+                Ok(None) => at = Instant::now(),
+                Err(report) => {
+                    if let Some(boundary) = lease.server().and_then(|server| server.boundary()) {
+                        lease.release(boundary, false, self.front.clock.now());
                     }
+                    return Err(End::Dismissed(report));
                 }
             }
         }
@@ -376,8 +373,26 @@ impl Session {
         self.reject(&report).await.map(|()| None)
     }
 
-    /// Itself, as one that waits; `limited`: for a server, and no longer than it may.
-    fn waiting(&mut self, limited: bool) -> Waiting<'_> {
+    /// Makes sure that the server is there, and gives it this client's settings. Returns since when it is ready; `None`: it is of
+    /// no use. An error as [`tune`](Self::tune). **Not cancel-safe.**
+    async fn ready(&mut self, lease: &mut Lease, (at, waited): (Instant, Duration)) -> Result<Option<Instant>, Report> {
+        let (there, asked) = lease.check(self.front.clock.moment(at)).await;
+        if !there {
+            return Ok(None);
+        }
+        self.pool.stats.server_assignments.add(1);
+        self.pool.stats.wait_us.add_us(waited);
+        self.pool.metrics.wait.record(waited);
+        let Some(server) = lease.server() else { return Ok(None) };
+        let client = self.presence.client().id;
+        if !self.state.is_at_home_on(client, server) {
+            return Ok(self.tune(lease).await?.then(Instant::now));
+        }
+        Ok(server.boundary().map(|_| if asked { Instant::now() } else { at }))
+    }
+
+    /// Itself, as one that waits since `asked`; `limited`: for a server, and no longer than it may.
+    fn waiting(&mut self, limited: bool, asked: Instant) -> Waiting<'_> {
         let client = self.presence.client();
         let limits = self.front.config().client_limits(&client.database, &client.user);
         let fails_fast = self.fails_fast();
@@ -386,10 +401,12 @@ impl Session {
             input: &mut self.input,
             client: self.presence.client(),
             pool: &self.pool,
+            asked,
             limit: limits.query_wait_timeout.filter(|_| limited),
-            timer: &mut self.timer,
             notify: limits.query_wait_notify,
+            timer: &mut self.timer,
             notice: BytesMut::new(),
+            heard: false,
             fails_fast,
         }
     }
@@ -414,9 +431,9 @@ impl Session {
         }
     }
 
-    /// Serves a transaction that has begun; `None`: listens to a client that keeps its server, and to that.
-    async fn relay(&mut self, lease: &mut Lease, began: Option<Instant>) -> End {
-        let running = began.is_some();
+    /// Serves a transaction that has begun, or listens to a client that keeps its server, and to that. `at`: now; when it ends
+    /// at a boundary, when the last answer was read.
+    async fn relay(&mut self, lease: &mut Lease, running: bool, at: &mut Instant) -> End {
         let client = Arc::clone(self.presence.client());
         let Some(server) = lease.server() else { return End::ClientGone };
         if running {
@@ -440,7 +457,8 @@ impl Session {
             refused: false,
             rows: false,
             statements: carried.then(|| self.pool.database.settings().max_prepared_statements),
-            requested: began.unwrap_or_else(Instant::now),
+            at,
+            fresh: true,
             look: Look::default(),
             leaving: None,
         };

@@ -58,14 +58,18 @@ pub(super) struct Waiting<'a> {
     pub(super) input: &'a mut Flow,
     pub(super) client: &'a Client,
     pub(super) pool: &'a Arc<Pool>,
+    /// Since when it waits.
+    pub(super) asked: Instant,
     /// How long for a server.
     pub(super) limit: Option<Duration>,
-    /// For the limit. It is the session's, and is not set anew for each waiting: one that fires too early is set to what is left.
-    pub(super) timer: &'a mut Timer,
-    /// After how long it is told that it waits.
+    /// After how long it is told that it waits; `None`: not, or not again.
     pub(super) notify: Option<Duration>,
+    /// For both. It is the session's, and is not set anew for each waiting: one that fires too early is set to what is left.
+    pub(super) timer: &'a mut Timer,
     /// What of that notice is still to be written.
     pub(super) notice: BytesMut,
+    /// When its turn came, there was something to read from it: perhaps its end.
+    pub(super) heard: bool,
     /// It is not to be held: a gate that is shut while it waits ends its waiting.
     pub(super) fails_fast: bool,
 }
@@ -74,7 +78,6 @@ impl Waiting<'_> {
     /// Waits. Dropping the future gives the place up.
     pub(super) async fn run(mut self, mut wait: Wait) -> Waited {
         self.set_timer();
-        let mut notify = self.notify.map(|after| Box::pin(tokio::time::sleep(after)));
         let mut look = Look::default();
         if self.input.has(client::TERMINATE) {
             wait.give_up(Why::Left);
@@ -82,7 +85,7 @@ impl Waiting<'_> {
         }
         let mut glance = self.fails_fast.then(|| tokio::time::interval(GLANCE));
         let waited = std::future::poll_fn(|cx| {
-            self.poll_notice(cx, &mut notify);
+            self.poll_notice(cx);
             if let Some(glance) = &mut glance
                 && let Poll::Ready(report) = self.poll_gate(cx, glance)
             {
@@ -93,6 +96,7 @@ impl Waiting<'_> {
         })
         .await;
         // What comes next is written behind the whole notice.
+        self.heard |= !self.notice.is_empty();
         if !self.notice.is_empty()
             && !matches!(timeout(FAREWELL, self.stream.write_all(&self.notice)).await, Ok(Ok(())))
         {
@@ -103,7 +107,7 @@ impl Waiting<'_> {
         }
         // A client that went in the same moment as its turn came has not been served: its request must not start.
         match waited {
-            Waited::Go(lease, _) if self.stream.read_closed() => {
+            Waited::Go(lease, _) if self.heard && self.stream.read_closed() => {
                 wait.undo(lease);
                 Waited::Gone
             }
@@ -112,8 +116,8 @@ impl Waiting<'_> {
     }
 
     fn set_timer(&mut self) {
-        let Some(limit) = self.limit else { return };
-        let due = Instant::now() + limit;
+        let Some(first) = self.limit.into_iter().chain(self.notify).min() else { return };
+        let due = self.asked + first;
         match &mut *self.timer {
             Some(timer) if timer.deadline() <= due => {}
             Some(timer) => timer.as_mut().reset(due),
@@ -131,6 +135,7 @@ impl Waiting<'_> {
             Poll::Pending => {}
         }
         if let Poll::Ready(answer) = wait.poll_answer(cx) {
+            self.heard = self.stream.poll_readable(cx).is_ready();
             return Poll::Ready(match answer {
                 Answer::Go { lease, stall } => Waited::Go(lease, stall.unwrap_or_default()),
                 Answer::No(report) => Waited::Rejected(report),
@@ -154,14 +159,8 @@ impl Waiting<'_> {
         }
     }
 
-    /// Tells the client that it waits, once, when it is time.
-    fn poll_notice(&mut self, cx: &mut Context<'_>, notify: &mut Timer) {
-        if let Some(timer) = notify
-            && timer.as_mut().poll(cx).is_ready()
-        {
-            *notify = None;
-            self.why_it_waits().write(Severity::Notice, &mut self.notice);
-        }
+    /// Writes what the client is told of its waiting, as far as it takes it.
+    fn poll_notice(&mut self, cx: &mut Context<'_>) {
         while !self.notice.is_empty() {
             match Pin::new(&mut *self.stream).poll_write(cx, &self.notice) {
                 Poll::Ready(Ok(n @ 1..)) => self.notice.advance(n),
@@ -205,18 +204,28 @@ impl Waiting<'_> {
         look.poll(cx, self.stream)
     }
 
-    /// Ready when the client has waited too long for a server. Time behind a shut gate does not count.
+    /// Ready when the client has waited too long for a server. Time behind a shut gate does not count. Tells it that it waits,
+    /// once, when it is time.
     fn poll_timer(&mut self, cx: &mut Context<'_>, wait: &mut Wait) -> Poll<Waited> {
-        let (Some(timer), Some(limit)) = (&mut self.timer, self.limit) else { return Poll::Pending };
-        loop {
+        while self.limit.is_some() || self.notify.is_some() {
+            let Some(timer) = &mut self.timer else { break };
             std::task::ready!(timer.as_mut().poll(cx));
-            let left = wait.left(limit);
-            if left.is_zero() {
+            let (now, limit) = (Instant::now(), self.limit.map(|limit| wait.left(limit)));
+            if limit.is_some_and(|left| left.is_zero()) {
                 wait.give_up(Why::Expired);
                 return Poll::Ready(Waited::Rejected(self.too_long()));
             }
-            timer.as_mut().reset(Instant::now() + left.max(Duration::from_millis(1)));
+            if self.notify.is_some_and(|after| now >= self.asked + after) {
+                self.notify = None;
+                self.why_it_waits().write(Severity::Notice, &mut self.notice);
+                self.poll_notice(cx);
+            }
+            let notify = self.notify.map(|after| self.asked + after - now);
+            if let (Some(left), Some(timer)) = (limit.into_iter().chain(notify).min(), &mut self.timer) {
+                timer.as_mut().reset(now + left.max(Duration::from_millis(1)));
+            }
         }
+        Poll::Pending
     }
 
     fn too_long(&self) -> Report {

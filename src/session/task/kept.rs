@@ -1,5 +1,7 @@
 //! A client that keeps its server, in session mode or because of what is on it: what lies between its transactions.
 
+use tokio::time::Instant;
+
 use super::super::reject::reject;
 use super::super::relay::End;
 use super::super::wait::{Waited, cancelled};
@@ -22,7 +24,7 @@ impl Session {
             }
             boundary => {
                 if let Some(boundary) = boundary {
-                    lease.release(boundary, false);
+                    lease.release(boundary, false, self.front.clock.now());
                 }
                 self.reject(&cancelled()).await
             }
@@ -30,9 +32,9 @@ impl Session {
     }
 
     /// A client that keeps its server: serves what comes between its transactions, and gets leave for the next.
-    pub(super) async fn next_of_session(&mut self, mut lease: Lease) -> Life<Option<Lease>> {
+    pub(super) async fn next_of_session(&mut self, mut lease: Lease) -> Life<Option<(Lease, Instant)>> {
         loop {
-            match self.relay(&mut lease, None).await {
+            match self.relay(&mut lease, false, &mut Instant::now()).await {
                 End::Wants => {}
                 end => {
                     self.kept = Some(lease);
@@ -47,18 +49,19 @@ impl Session {
                     return Err(end);
                 }
             }
-            match self.pool.begin(self.presence.client(), Need::Leave) {
+            let asked = Instant::now();
+            match self.pool.begin(self.presence.client(), Need::Leave, self.front.clock.moment(asked)) {
                 Begun::Now(_) => {
                     lease.resume(self.presence.client());
-                    return Ok(Some(lease));
+                    return Ok(Some((lease, asked)));
                 }
                 Begun::Wait(wait) => {
-                    let waiting = self.waiting(false);
+                    let waiting = self.waiting(false, asked);
                     let waited = Box::pin(waiting.run(wait)).await;
                     let end = match waited {
                         Waited::Go(..) => {
                             lease.resume(self.presence.client());
-                            return Ok(Some(lease));
+                            return Ok(Some((lease, Instant::now())));
                         }
                         Waited::Gone => End::ClientGone,
                         Waited::Dismissed(why) => End::Dismissed(why),
