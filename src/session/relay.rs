@@ -5,6 +5,8 @@
 //! dropping a poll loses nothing. While a gate is shut the client's side stops between requests, until it is known
 //! whether a transaction is open: a pipeline cannot slip past, and no batch is split.
 
+mod heads;
+
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,7 +17,8 @@ use bytes::BytesMut;
 use tokio::io::AsyncWrite;
 use tokio::time::{Instant, Sleep};
 
-use super::answers::{self, Answers};
+use self::heads::{is_fatal, is_judged_whole, text_of};
+use super::answers::Answers;
 use super::look::Look;
 use super::state::State;
 use super::translate::{self, Translate};
@@ -23,7 +26,6 @@ use crate::clients::{Client, Doing, Told};
 use crate::clock::Clock;
 use crate::net::stream::Stream;
 use crate::pool::database::Pool;
-use crate::prepared::string;
 use crate::server::conn::Server;
 use crate::server::progress::{Boundary, Heard, Status, Unexpected};
 use crate::wire::frame::{BadLength, Flow, Header, Verdict};
@@ -32,11 +34,6 @@ use crate::wire::tags::{self, Meaning, client as from_client, server as from_ser
 
 /// So much that was read and not let through yet is enough.
 const UNSENT_MAX: usize = 64 << 10;
-/// The longest server message that is looked at whole; only messages that are small by nature are.
-const WHOLE_MAX: usize = 64 << 10;
-/// The same for descriptions and errors: longer than any description of 1600 columns.
-const DESCRIPTION_MAX: usize = 1 << 20;
-
 /// With so much in its way a client's requests wait: also the answers that no server gives have a bound.
 const UNREAD_MAX: usize = 1 << 20;
 
@@ -419,25 +416,6 @@ impl Relay<'_> {
     }
 }
 
-/// The statement's text, as far as it has arrived.
-fn text_of(tag: u8, body: &[u8]) -> Option<&[u8]> {
-    match tag {
-        from_client::QUERY => Some(body),
-        // Behind the statement's name.
-        from_client::PARSE => string(body).and_then(|name| body.get(name.len() + 1..)),
-        _ => None,
-    }
-}
-
-/// Whether a server's message is looked at whole.
-fn is_judged_whole(head: Header, noted: bool) -> bool {
-    let small_by_nature = matches!(
-        head.tag,
-        from_server::READY_FOR_QUERY | from_server::PARAMETER_STATUS | from_server::COMMAND_COMPLETE
-    );
-    (small_by_nature && head.body <= WHOLE_MAX) || (answers::looks_at(head.tag, noted) && head.body <= DESCRIPTION_MAX)
-}
-
 fn no_blocks() -> Report {
     Report::new(sqlstate::FEATURE_NOT_SUPPORTED, "transaction blocks not allowed in statement pooling mode")
         .hint("Use pool_mode = transaction for clients that need BEGIN.")
@@ -469,11 +447,6 @@ fn note_request(
         }
         client.requests(text, clock.moment(now));
     }
-}
-
-/// Whether an ErrorResponse says that the connection ends with it. Field V is never translated.
-fn is_fatal(body: &[u8]) -> bool {
-    body.split(|&byte| byte == 0).any(|field| matches!(field, b"VFATAL" | b"VPANIC"))
 }
 
 /// Writes what is ready, as far as the socket takes it. True if anything moved.

@@ -1,0 +1,127 @@
+//! From a request that has come to a server that is ready for it.
+
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::time::Instant;
+
+use super::super::reject::reject;
+use super::super::relay::End;
+use super::super::wait::{Waited, Waiting};
+use super::{Life, Session};
+use crate::pool::lease::Lease;
+use crate::pool::ledger::Need;
+use crate::pool::wait::Begun;
+use crate::server::conn::Failure;
+use crate::wire::reply::{Report, sqlstate};
+
+/// How many dead servers in a row a request may meet before it is told so.
+const DEAD_SERVERS: usize = 100;
+
+impl Session {
+    /// Gets leave to begin, and a server if one is needed, and says since when. `None`: the request was answered with an error
+    /// instead. The clock is looked at when somebody may have been waited for, and only then.
+    pub(super) async fn admit(&mut self, need: Need) -> Life<Option<(Lease, Instant)>> {
+        let asked = Instant::now();
+        let (mut held, mut waited, mut at) = (Duration::ZERO, Duration::ZERO, asked);
+        for _ in 0..DEAD_SERVERS {
+            if self.answered_at_the_gate(false).await? {
+                return Ok(None);
+            }
+            let lease = match self.pool.begin(self.presence.client(), need, self.front.clock.moment(at)) {
+                Begun::Now(lease) => lease,
+                Begun::Wait(wait) => {
+                    let waiting = self.waiting(true, at);
+                    match Box::pin(waiting.run(wait)).await {
+                        Waited::Go(lease, stall) => {
+                            at = Instant::now();
+                            held += stall;
+                            waited = at.duration_since(asked).saturating_sub(held);
+                            lease
+                        }
+                        Waited::Gone => return Err(End::ClientGone),
+                        Waited::Dismissed(why) => return Err(End::Dismissed(why)),
+                        Waited::Rejected(report) => return self.reject(&report).await.map(|()| None),
+                    }
+                }
+            };
+            let Some(mut lease) = lease else { return Ok(None) };
+            self.presence.client().prepares(self.front.clock.moment(asked));
+            match self.ready(&mut lease, (at, waited)).await {
+                Ok(Some(at)) => return Ok(Some((lease, at))),
+                Ok(None) => at = Instant::now(),
+                Err(report) => {
+                    if let Some(boundary) = lease.server().and_then(|server| server.boundary()) {
+                        lease.release(boundary, false, self.front.clock.now());
+                    }
+                    return Err(End::Dismissed(report));
+                }
+            }
+        }
+        let report =
+            Report::new(sqlstate::CONNECTION_FAILURE, "servers close their connections as soon as they are used");
+        self.reject(&report).await.map(|()| None)
+    }
+
+    /// Makes sure that the server is there, and gives it this client's settings. Returns since when it is ready; `None`: it is of
+    /// no use. An error as [`tune`](Self::tune). **Not cancel-safe.**
+    pub(super) async fn ready(
+        &mut self,
+        lease: &mut Lease,
+        (at, waited): (Instant, Duration),
+    ) -> Result<Option<Instant>, Report> {
+        let (there, asked) = lease.check(self.front.clock.moment(at)).await;
+        if !there {
+            return Ok(None);
+        }
+        self.pool.stats.server_assignments.add(1);
+        self.pool.stats.wait_us.add_us(waited);
+        self.pool.metrics.wait.record(waited);
+        let Some(server) = lease.server() else { return Ok(None) };
+        let client = self.presence.client().id;
+        if !self.state.is_at_home_on(client, server) {
+            return Ok(self.tune(lease).await?.then(Instant::now));
+        }
+        Ok(server.boundary().map(|_| if asked { Instant::now() } else { at }))
+    }
+
+    /// Itself, as one that waits since `asked`; `limited`: for a server, and no longer than it may.
+    pub(super) fn waiting(&mut self, limited: bool, asked: Instant) -> Waiting<'_> {
+        let client = self.presence.client();
+        let limits = self.front.config().client_limits(&client.database, &client.user);
+        let fails_fast = self.fails_fast();
+        Waiting {
+            stream: &mut self.stream,
+            input: &mut self.input,
+            client: self.presence.client(),
+            pool: &self.pool,
+            asked,
+            limit: limits.query_wait_timeout.filter(|_| limited),
+            notify: limits.query_wait_notify,
+            timer: &mut self.timer,
+            notice: BytesMut::new(),
+            heard: false,
+            fails_fast,
+        }
+    }
+
+    pub(super) async fn reject(&mut self, report: &Report) -> Life<()> {
+        self.presence.client().ends(self.front.clock.now());
+        reject(&mut self.stream, &mut self.input, (self.presence.client(), report)).await
+    }
+
+    /// Gives the server the settings that this client has. False: the server is in doubt. An error is Postgres' own: it
+    /// would have refused the log-in, and to go on with other settings (an encoding!) would mean wrong answers.
+    pub(super) async fn tune(&mut self, lease: &mut Lease) -> Result<bool, Report> {
+        let client = self.presence.client().id;
+        let Some(server) = lease.server() else { return Ok(false) };
+        match self.state.move_to(client, server).await {
+            Ok(()) => Ok(server.boundary().is_some()),
+            Err(Failure::Refused(report)) if server.boundary().is_some() => {
+                server.dirty = true;
+                Err(report)
+            }
+            Err(_) => Ok(false),
+        }
+    }
+}
