@@ -143,7 +143,7 @@ fn statements() -> impl FnMut() {
     let texts: Vec<String> = (0..TIMES).map(|n| format!("SELECT abalance FROM t{n} WHERE aid = $1\0\0\0")).collect();
     let known: Vec<String> = (0..TIMES).map(|n| format!("P_{n}")).collect();
     for (text, name) in texts.iter().zip(&known) {
-        let Some(statement) = catalog.intern(text.as_bytes()) else { continue };
+        let Some(statement) = catalog.intern(text.as_bytes(), 0) else { continue };
         let (bound, ticket) = names.define(name.as_bytes(), Arc::clone(&statement), 0);
         names.confirm(name.as_bytes(), ticket, Some(bound));
         slots.sent(&statement);
@@ -153,7 +153,7 @@ fn statements() -> impl FnMut() {
     move || {
         for (text, name) in texts.iter().zip(&known) {
             let found = names.find(name.as_bytes(), 1);
-            let interned = catalog.intern(text.as_bytes());
+            let interned = catalog.intern(text.as_bytes(), 0);
             assert!(matches!((found, interned), (Found::Known(bound), Some(same))
                 if bound.statement.id == same.id && slots.state(&same) == State::Ready));
             pglull::prepared::slots::write_name(slots.batch, &mut out);

@@ -1,10 +1,11 @@
-//! Which statements are the same: equal text and equal parameter types. One number for each, never used twice.
+//! Which statements are the same: equal text and equal parameter types, and equal settings by which Postgres reads the literals in
+//! it, where there are any (they become constants when it is parsed, and stay what they are). One number for each, never used twice.
 //!
 //! Statements that no client has a name for stay known while there is room, so that an application that connects,
 //! prepares and leaves finds them on the servers again. Room is counted in bytes, names included.
 
 use std::borrow::Borrow;
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,6 +24,8 @@ pub struct Statement {
     pub id: u64,
     /// What the text may leave behind on a server.
     pub leaves: Leaves,
+    /// By which settings its literals are read, in one number; `None`: it reads the same under all.
+    pub reading: Option<u64>,
     body: Box<[u8]>,
     generation: AtomicU32,
 }
@@ -84,7 +87,7 @@ pub struct Catalog {
 
 #[derive(Debug, Default)]
 struct Inner {
-    known: HashSet<Key>,
+    known: HashMap<Option<u64>, HashSet<Key>>,
     /// The same, in the order in which they are looked at when room is needed.
     order: VecDeque<Arc<Statement>>,
     bytes: usize,
@@ -106,12 +109,15 @@ impl Catalog {
         self.limit.store(limit, Ordering::Relaxed);
     }
 
-    /// The statement with this body. `None`: there is no room, because clients have names for all that are known.
+    /// The statement with this body, its literals read by these settings. `None`: there is no room, because clients have names for
+    /// all that are known.
     #[must_use]
-    pub fn intern(&self, body: &[u8]) -> Option<Arc<Statement>> {
+    pub fn intern(&self, body: &[u8], reading: u64) -> Option<Arc<Statement>> {
+        let text = super::string(body).unwrap_or(body);
+        let reading = may_have_literals(text).then_some(reading);
         // Plain assignments inside: a panic elsewhere leaves nothing half done.
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(Key(statement)) = inner.known.get(body) {
+        if let Some(Key(statement)) = inner.known.get(&reading).and_then(|known| known.get(body)) {
             return Some(Arc::clone(statement));
         }
         let cost = cost(body);
@@ -123,12 +129,13 @@ impl Catalog {
         inner.last += 1;
         let statement = Arc::new(Statement {
             id: inner.last,
-            leaves: Leaves::of_text(super::string(body).unwrap_or(body)),
+            leaves: Leaves::of_text(text),
+            reading,
             body: body.into(),
             generation: AtomicU32::new(0),
         });
         inner.bytes += cost;
-        inner.known.insert(Key(Arc::clone(&statement)));
+        inner.known.entry(reading).or_default().insert(Key(Arc::clone(&statement)));
         inner.order.push_back(Arc::clone(&statement));
         Some(statement)
     }
@@ -137,7 +144,7 @@ impl Catalog {
     #[must_use]
     pub fn size(&self) -> (usize, usize) {
         let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        (inner.known.len(), inner.bytes)
+        (inner.order.len(), inner.bytes)
     }
 }
 
@@ -151,11 +158,22 @@ impl Inner {
             if Arc::strong_count(&statement) > OWN {
                 self.order.push_back(statement);
             } else {
-                self.known.remove(statement.body());
+                if let Some(known) = self.known.get_mut(&statement.reading) {
+                    known.remove(statement.body());
+                    if known.is_empty() {
+                        self.known.remove(&statement.reading);
+                    }
+                }
                 self.bytes -= cost(statement.body());
             }
         }
     }
+}
+
+/// Whether a text may have a literal that settings say how to read: a quote of any kind, a backslash, or letters of an encoding.
+fn may_have_literals(text: &[u8]) -> bool {
+    let opens = |pair: &[u8]| matches!(pair, [b'$', next] if !next.is_ascii_digit());
+    text.iter().any(|byte| matches!(byte, b'\'' | b'\\') || !byte.is_ascii()) || text.windows(2).any(opens)
 }
 
 const fn cost(body: &[u8]) -> usize {
@@ -169,41 +187,56 @@ mod tests {
     #[test]
     fn equal_bodies_are_one_statement() {
         let catalog = Catalog::new(1 << 20);
-        let a = catalog.intern(b"select $1\0\0\0").unwrap();
-        let b = catalog.intern(b"select $1\0\0\x01\0\0\0\x17").unwrap();
+        let a = catalog.intern(b"select $1\0\0\0", 0).unwrap();
+        let b = catalog.intern(b"select $1\0\0\x01\0\0\0\x17", 0).unwrap();
         assert_ne!(a.id, b.id, "other parameter types");
-        assert_eq!(catalog.intern(b"select $1\0\0\0").unwrap().id, a.id);
+        assert_eq!(catalog.intern(b"select $1\0\0\0", 0).unwrap().id, a.id);
     }
 
     #[test]
     fn those_without_a_name_make_room_and_numbers_are_never_used_twice() {
         let catalog = Catalog::new(3 * (OVERHEAD + 1));
-        let kept = catalog.intern(b"a").unwrap();
-        let gone = catalog.intern(b"b").unwrap().id;
+        let kept = catalog.intern(b"a", 0).unwrap();
+        let gone = catalog.intern(b"b", 0).unwrap().id;
         for body in [b"c", b"d", b"e"] {
-            assert!(catalog.intern(body).is_some());
+            assert!(catalog.intern(body, 0).is_some());
             assert!(catalog.size().1 <= 3 * (OVERHEAD + 1));
         }
-        assert_eq!(catalog.intern(b"a").unwrap().id, kept.id);
-        assert_ne!(catalog.intern(b"b").unwrap().id, gone);
+        assert_eq!(catalog.intern(b"a", 0).unwrap().id, kept.id);
+        assert_ne!(catalog.intern(b"b", 0).unwrap().id, gone);
     }
 
     #[test]
     fn a_full_catalog_says_so() {
         let catalog = Catalog::new(2 * (OVERHEAD + 1));
-        let held = [catalog.intern(b"a").unwrap(), catalog.intern(b"b").unwrap()];
-        assert!(catalog.intern(b"c").is_none());
+        let held = [catalog.intern(b"a", 0).unwrap(), catalog.intern(b"b", 0).unwrap()];
+        assert!(catalog.intern(b"c", 0).is_none());
         drop(held);
-        assert!(catalog.intern(b"c").is_some());
-        assert!(catalog.intern(&[0; 4096]).is_none(), "larger than all the room");
+        assert!(catalog.intern(b"c", 0).is_some());
+        assert!(catalog.intern(&[0; 4096], 0).is_none(), "larger than all the room");
     }
 
     #[test]
     fn staleness_is_found_once() {
         let catalog = Catalog::new(1 << 20);
-        let statement = catalog.intern(b"a").unwrap();
+        let statement = catalog.intern(b"a", 0).unwrap();
         statement.went_stale(0);
         statement.went_stale(0);
         assert_eq!(statement.generation(), 1);
+    }
+
+    #[test]
+    fn literals_are_read_by_settings() {
+        let catalog = Catalog::new(4 * (OVERHEAD + 30));
+        let id = |text: &[u8], reading| catalog.intern(text, reading).unwrap().id;
+        for text in
+            [&b"select '1/2/2024'::date"[..], b"select $a$x$a$", b"select $$x$$", b"select \"\xc3\xa9\"", b"e\\"]
+        {
+            assert_ne!(id(text, 1), id(text, 2), "{}", text.escape_ascii());
+            assert_eq!(id(text, 2), id(text, 2), "{}", text.escape_ascii());
+        }
+        for text in [&b"select $1::date, $2"[..], b"select \"a\" + 7"] {
+            assert_eq!(id(text, 1), id(text, 2), "{}", text.escape_ascii());
+        }
     }
 }

@@ -36,6 +36,8 @@ impl Hints {
     /// Code has run that may have made settings under names that nobody knows: they cannot be carried along, but the next client
     /// must not find them.
     pub const UNLISTED: Self = Self(4096);
+    /// Its text changes settings: what is parsed behind it in the same go is read by others than those that are known.
+    pub const SAYS_SET: Self = Self(8192);
     /// Whatever code can do.
     pub const ANYTHING: Self = Self(1 + 2 + 4 + 8 + 16 + 32 + 4096);
 
@@ -72,7 +74,7 @@ impl Hints {
     /// Without those that say nothing alone.
     #[must_use]
     pub const fn residue(self) -> Self {
-        Self(self.0 & !Self::SAYS_TEMP.0 & !Self::SEQUENCES.0 & !Self::NAMES.0)
+        Self(self.0 & !Self::SAYS_TEMP.0 & !Self::SEQUENCES.0 & !Self::NAMES.0 & !Self::SAYS_SET.0)
     }
 
     /// Whether there is none.
@@ -165,6 +167,10 @@ impl Leaves {
     /// The arguments of a call of `set_config`: one for this transaction only leaves nothing.
     fn call(&mut self, rest: &[u8]) {
         let arguments = arguments(rest);
+        // One with a prefix says nothing to Postgres.
+        if !arguments.first().is_some_and(|name| name.contains(&b'.')) {
+            self.hints = self.hints.with(Hints::SAYS_SET);
+        }
         if arguments.get(2).is_some_and(|third| third.trim_ascii().eq_ignore_ascii_case(b"true")) {
             return;
         }
@@ -182,7 +188,11 @@ impl Leaves {
     /// A text whose first statement may be SET: the tag of the command gives the hint, the name stands only here.
     fn set(&mut self, statement: &[u8]) {
         let mut at = skip_space(statement, 0);
-        if !word(statement, at).eq_ignore_ascii_case(b"set") {
+        let first = word(statement, at);
+        if [&b"reset"[..], b"discard", b"rollback"].iter().any(|word| first.eq_ignore_ascii_case(word)) {
+            self.hints = self.hints.with(Hints::SAYS_SET);
+        }
+        if !first.eq_ignore_ascii_case(b"set") {
             return;
         }
         at = skip_space(statement, at + 3);
@@ -198,6 +208,9 @@ impl Leaves {
             }
             name.push(b'.');
             at = skip_space(statement, at + 1);
+        }
+        if !name.contains(&b'.') {
+            self.hints = self.hints.with(Hints::SAYS_SET);
         }
         if statement.get(at) == Some(&b'&') {
             // U&"..": who writes such a name has something to hide.
@@ -506,7 +519,26 @@ mod tests {
             ("select set_config('a.b', $1, true)", Hints::default()),
             ("set u&\"a\".b = 1", Hints::HIDDEN_SETTINGS),
         ] {
-            assert_eq!(Leaves::of_text(text.as_bytes()).hints, expected, "{text}");
+            let hints = Leaves::of_text(text.as_bytes()).hints;
+            assert_eq!(Hints::from_bits(hints.bits() & !Hints::SAYS_SET.bits()), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_text_that_changes_settings_says_so() {
+        for (text, says) in [
+            ("set TimeZone = 'UTC'", true),
+            ("select 1; SET LOCAL time zone 'UTC'", true),
+            ("RESET ALL", true),
+            ("discard all", true),
+            ("rollback", true),
+            ("select set_config('DateStyle', $1, true)", true),
+            ("select set_config($1, $2, true)", true),
+            ("set app.tenant = 7", false),
+            ("select set_config('app.tenant', $1, true)", false),
+            ("select 'set'", false),
+        ] {
+            assert_eq!(Leaves::of_text(text.as_bytes()).hints.any_of(Hints::SAYS_SET), says, "{text}");
         }
     }
 

@@ -117,14 +117,32 @@ impl Names {
         (bound, ticket)
     }
 
+    /// From here on the name stands for another preparation of the same text.
+    pub fn rebind(&mut self, bound: &Arc<Bound>, statement: Arc<Statement>) -> Arc<Bound> {
+        let new = Bound { name: bound.name.clone(), statement, told: Mutex::new(bound.told()) };
+        let new = Arc::new(new);
+        if let Some(entry) = self.named.get_mut(&bound.name) {
+            let places = [Some(&mut entry.settled), entry.pending.as_mut().map(|pending| &mut pending.bound)];
+            for place in places.into_iter().flatten().flatten().filter(|place| Arc::ptr_eq(place, bound)) {
+                *place = Arc::clone(&new);
+            }
+        }
+        new
+    }
+
     /// A Close of `name` is on its way.
     pub fn undefine(&mut self, name: &[u8], batch: u64) -> Ticket {
         self.change(name, batch, None)
     }
 
-    fn change(&mut self, name: &[u8], batch: u64, bound: Option<Arc<Bound>>) -> Ticket {
+    /// A number that none of its changes has.
+    pub fn next_number(&mut self) -> u64 {
         self.last += 1;
-        let ticket = Ticket(self.last);
+        self.last
+    }
+
+    fn change(&mut self, name: &[u8], batch: u64, bound: Option<Arc<Bound>>) -> Ticket {
+        let ticket = Ticket(self.next_number());
         let entry = self.named.entry(cut(name).into()).or_default();
         entry.pending = Some(Pending { batch, ticket, bound });
         ticket
@@ -208,7 +226,7 @@ mod tests {
     #[test]
     fn a_name_is_good_in_its_batch_at_once_and_later_when_confirmed() {
         let (catalog, mut names) = (Catalog::new(1 << 20), Names::default());
-        let statement = catalog.intern(b"one").unwrap();
+        let statement = catalog.intern(b"one", 0).unwrap();
         let (bound, ticket) = names.define(b"s", Arc::clone(&statement), 1);
         assert_eq!(id(&names.find(b"s", 1)), Some(1));
         assert!(matches!(names.find(b"s", 2), Found::Unsettled));
@@ -228,8 +246,8 @@ mod tests {
     #[test]
     fn a_later_change_outlives_the_failure_of_an_earlier_one() {
         let (catalog, mut names) = (Catalog::new(1 << 20), Names::default());
-        let (_, first) = names.define(b"s", catalog.intern(b"one").unwrap(), 1);
-        let (bound, second) = names.define(b"s", catalog.intern(b"two").unwrap(), 2);
+        let (_, first) = names.define(b"s", catalog.intern(b"one", 0).unwrap(), 1);
+        let (bound, second) = names.define(b"s", catalog.intern(b"two", 0).unwrap(), 2);
         names.void(b"s", first);
         assert_eq!(id(&names.find(b"s", 2)), Some(2));
         names.confirm(b"s", second, Some(bound));
@@ -239,9 +257,9 @@ mod tests {
     #[test]
     fn forgetting_all_spares_what_is_on_its_way() {
         let (catalog, mut names) = (Catalog::new(1 << 20), Names::default());
-        let (bound, ticket) = names.define(b"old", catalog.intern(b"one").unwrap(), 1);
+        let (bound, ticket) = names.define(b"old", catalog.intern(b"one", 0).unwrap(), 1);
         names.confirm(b"old", ticket, Some(bound));
-        let (bound, ticket) = names.define(b"new", catalog.intern(b"two").unwrap(), 2);
+        let (bound, ticket) = names.define(b"new", catalog.intern(b"two", 0).unwrap(), 2);
         names.forget_all();
         assert!(matches!(names.find(b"old", 2), Found::Unknown));
         names.confirm(b"new", ticket, Some(bound));
@@ -255,7 +273,7 @@ mod tests {
     fn names_are_cut_as_postgres_cuts_them() {
         let (catalog, mut names) = (Catalog::new(1 << 20), Names::default());
         let long = [b'x'; 80];
-        let (bound, ticket) = names.define(&long, catalog.intern(b"one").unwrap(), 1);
+        let (bound, ticket) = names.define(&long, catalog.intern(b"one", 0).unwrap(), 1);
         names.confirm(&long, ticket, Some(bound));
         assert_eq!(id(&names.find(&long[..63], 2)), Some(1));
         assert!(matches!(names.find(&long[..62], 2), Found::Unknown));

@@ -12,6 +12,7 @@ use std::sync::{Arc, Weak};
 use bytes::BytesMut;
 
 use super::catalog::Statement;
+use super::hints::Hints;
 use super::names::{Bound, Ticket, Unnamed as ClientsUnnamed};
 use super::replay::Replay;
 use super::unnamed::Unnamed;
@@ -146,6 +147,8 @@ pub struct Slots {
     pub portal: Option<Portal>,
     /// What may have to be sent again.
     pub replay: Replay,
+    /// The last batch in which a request has gone out whose text changes settings.
+    sets: Option<u64>,
     /// Postgres has found a statement to be stale.
     pub found_stale: bool,
     /// The number of the batch that is being sent.
@@ -178,6 +181,33 @@ impl Slots {
         }
         let stage = slot.stage;
         self.stage(stage)
+    }
+
+    /// Whether the server has it, or will have it, and it is not stale.
+    #[must_use]
+    pub fn has(&self, statement: &Statement) -> bool {
+        self.slots.get(&statement.id).is_some_and(|slot| slot.generation == statement.generation())
+    }
+
+    /// A request with these hints is sent.
+    pub fn sends(&mut self, hints: Hints) {
+        if hints.any_of(Hints::SAYS_SET.with(Hints::SETTINGS)) {
+            self.sets = Some(self.batch);
+        }
+    }
+
+    /// Whether one that changes settings is on its way, where so many batches are not answered to their ends.
+    #[must_use]
+    pub fn sets(&self, owed: usize) -> bool {
+        self.sets.is_some_and(|batch| batch >= self.batch.saturating_sub(owed as u64))
+    }
+
+    /// Settings have changed by which literals are read, in the batch that is being answered, before which so many are not: what was
+    /// prepared since it began was read by others than we thought.
+    pub fn read_otherwise(&mut self, owed: usize) {
+        let open = self.batch.saturating_sub(owed as u64);
+        let doubtful = self.slots.iter().filter(|(_, slot)| slot.batch >= open).map(|(id, _)| *id).collect::<Vec<_>>();
+        doubtful.into_iter().for_each(|id| self.drop_slot(id));
     }
 
     /// Whether the server has had it since before this batch.
@@ -374,7 +404,7 @@ mod tests {
 
     fn statements(n: u8) -> Vec<Arc<Statement>> {
         let catalog = Catalog::new(1 << 20);
-        (0..n).map(|i| catalog.intern(&[i]).unwrap()).collect()
+        (0..n).map(|i| catalog.intern(&[i], 0).unwrap()).collect()
     }
 
     #[test]

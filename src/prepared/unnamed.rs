@@ -110,11 +110,15 @@ impl Unnamed {
         self.settled = self.moving.pop_front().and_then(|change| change.to);
     }
 
-    /// The server has skipped the next change. If that was the last, what the client had stays, and counts as `version` now.
-    pub fn skipped(&mut self, version: u64) {
-        self.moving.pop_front();
-        if let Some(settled) = self.settled.as_mut().filter(|_| self.moving.is_empty()) {
-            settled.version = version;
+    /// The server has skipped the next change. What the client had before it stays, and counts as the version that the change would
+    /// have made; if what is here is an older one still, it stays that.
+    pub fn skipped(&mut self) {
+        let skipped = self.moving.pop_front().and_then(|change| change.to);
+        if let (Some(settled), Some(skipped)) = (&mut self.settled, skipped)
+            && settled.client == skipped.client
+            && settled.version + 1 == skipped.version
+        {
+            settled.version = skipped.version;
         }
     }
 
@@ -164,9 +168,9 @@ mod tests {
         let mut unnamed = settled(ONE, 1);
         unnamed.sent((ONE, 2), false, 1);
         unnamed.sent_query(true, 1);
-        unnamed.skipped(2);
+        unnamed.skipped();
         assert!(unnamed.moves());
-        unnamed.skipped(2);
+        unnamed.skipped();
         assert_eq!((unnamed.state(ONE, 2, 2), unnamed.moves()), (State::Ready, false));
     }
 
@@ -176,7 +180,7 @@ mod tests {
         unnamed.sent((ONE, 1), false, 1);
         unnamed.sent_query(true, 1);
         unnamed.done();
-        unnamed.skipped(1);
+        unnamed.skipped();
         assert_eq!(unnamed.state(ONE, 1, 2), State::Ready);
     }
 
@@ -187,7 +191,19 @@ mod tests {
         unnamed.sent((ONE, 2), false, 2);
         unnamed.lost();
         assert_eq!(unnamed.state(ONE, 2, 2), State::Ready);
-        unnamed.skipped(2);
+        unnamed.skipped();
         assert_eq!(unnamed.state(ONE, 2, 3), State::Absent, "what was before is not known");
+    }
+
+    #[test]
+    fn an_older_one_stays_the_older_one() {
+        // The client's second was sent to another server.
+        let mut unnamed = settled(ONE, 1);
+        unnamed.sent_query(true, 1);
+        unnamed.skipped();
+        assert_eq!(unnamed.state(ONE, 2, 2), State::Absent);
+        unnamed.sent((ONE, 3), false, 2);
+        unnamed.skipped();
+        assert_eq!(unnamed.state(ONE, 3, 3), State::Absent);
     }
 }

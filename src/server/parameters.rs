@@ -13,6 +13,9 @@ use bytes::{BufMut, Bytes, BytesMut};
 pub const TRACKED: [&str; 6] =
     ["client_encoding", "DateStyle", "IntervalStyle", "TimeZone", "standard_conforming_strings", "application_name"];
 
+/// Those of them by which Postgres reads the literals of a statement.
+const READING: [&str; 5] = ["client_encoding", "DateStyle", "IntervalStyle", "TimeZone", "standard_conforming_strings"];
+
 /// The key of all marks: nobody can choose values that collide.
 static KEY: OnceLock<RandomState> = OnceLock::new();
 
@@ -29,6 +32,8 @@ pub struct Parameters {
     /// Which tracked names there are and what their values are, in one number: two that are equal in it agree. Kept up to date
     /// at each change, of which there are few; compared at each transaction.
     mark: u64,
+    /// The same of those by which literals are read.
+    reading: u64,
 }
 
 impl PartialEq for Parameters {
@@ -67,9 +72,18 @@ impl Parameters {
     }
 
     fn remark(&mut self) {
-        let mut hasher = KEY.get_or_init(RandomState::new).build_hasher();
-        TRACKED.iter().for_each(|name| self.value(name.as_bytes()).hash(&mut hasher));
-        self.mark = hasher.finish();
+        self.mark = self.mark_of(&TRACKED);
+        self.reading = self.mark_of(&READING);
+    }
+
+    fn mark_of(&self, names: &[&str]) -> u64 {
+        marked(names.iter().map(|name| self.value(name.as_bytes())))
+    }
+
+    /// By which settings literals are read, in one number.
+    #[must_use]
+    pub const fn reading(&self) -> u64 {
+        self.reading
     }
 
     /// Notes the body of a ParameterStatus. Returns false if it is not one.
@@ -108,6 +122,19 @@ impl Parameters {
         }
         self.remark();
     }
+}
+
+/// A number that stands for no settings at all, another one for each of these.
+#[must_use]
+pub fn unlike_any(one: (u64, u64)) -> u64 {
+    KEY.get_or_init(RandomState::new).hash_one(one)
+}
+
+/// Values in one number, which nobody outside can choose.
+pub(super) fn marked<'a>(values: impl Iterator<Item = Option<&'a Bytes>>) -> u64 {
+    let mut hasher = KEY.get_or_init(RandomState::new).build_hasher();
+    values.for_each(|value| value.hash(&mut hasher));
+    hasher.finish()
 }
 
 /// The statement that gives a session these settings, in this order; `None` if there are none.

@@ -6,6 +6,7 @@ use bytes::{BufMut, BytesMut};
 use tokio::io::AsyncWriteExt as _;
 
 use super::conn::{Failure, Server};
+use super::residue;
 use crate::prepared::catalog::Statement;
 use crate::prepared::slots::{Shape, write_name};
 use crate::prepared::{Digest, Digesting};
@@ -30,6 +31,9 @@ impl Server {
             return Ok(Vec::new());
         }
         let mut hot = self.slots.hottest(HOT);
+        // The session may have another client's settings than those by which its literals were read.
+        let reading = residue::reading(&self.parameters, self.settings.as_deref());
+        hot.retain(|statement| statement.reading.is_none_or(|theirs| theirs == reading));
         let mut room = HOT_BYTES;
         // The hottest stand last.
         let fits = hot.iter().rev().take_while(|statement| take(&mut room, statement.body().len())).count();

@@ -9,10 +9,19 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::conn::{Failure, Server};
-use super::parameters::{TRACKED, quote, set_config};
+use super::parameters::{Parameters, TRACKED, marked, quote, set_config};
 use super::recover::BOUND;
 use crate::ids::SessionId;
 use crate::prepared::hints::Hints;
+
+/// Settings that Postgres does not report and by which it reads literals.
+const READING: [&str; 5] = ["array_nulls", "backslash_quote", "lc_monetary", "timezone_abbreviations", "xmloption"];
+
+/// By which settings of a session, reported or not, literals are read, in one number.
+#[must_use]
+pub fn reading(parameters: &Parameters, settings: Option<&Settings>) -> u64 {
+    parameters.reading() ^ settings.map_or(0, Settings::reading)
+}
 
 /// Settings of a session that Postgres does not report: names and values, in the order of their names.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -37,6 +46,13 @@ impl Settings {
     #[must_use]
     pub fn value(&self, name: &[u8]) -> Option<&Bytes> {
         self.0.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    }
+
+    /// By which of these, beside those that are reported, the literals of a statement are read, in one number; 0 for none of them.
+    #[must_use]
+    pub fn reading(&self) -> u64 {
+        let values = READING.map(|name| self.value(name.as_bytes()));
+        if values.iter().all(Option::is_none) { 0 } else { marked(values.into_iter()) }
     }
 
     /// All of them.

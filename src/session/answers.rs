@@ -94,8 +94,10 @@ impl Answers<'_> {
                 self.slots.unnamed.done();
                 Verdict::Pass
             }
-            Some(Note::CloseUnnamed | Note::Query) => {
+            Some(note @ (Note::CloseUnnamed | Note::Query)) => {
                 self.names.unnamed = None;
+                // What another server has of it is of no use any more. (A Close has counted when it was sent.)
+                self.names.version += u64::from(matches!(note, Note::Query));
                 self.slots.unnamed.done();
                 Verdict::Pass
             }
@@ -237,11 +239,11 @@ impl Answers<'_> {
                     self.names.unnamed = None;
                     self.slots.unnamed.done();
                 } else {
-                    self.slots.unnamed.skipped(self.names.version);
+                    self.slots.unnamed.skipped();
                 }
             }
             Note::PrepareUnnamed => self.slots.unnamed.lost(),
-            Note::Query => self.slots.unnamed.skipped(self.names.version),
+            Note::Query => self.slots.unnamed.skipped(),
             Note::Prepare(id) => self.slots.not_parsed(id),
             Note::Forget(id) => self.slots.not_closed(id),
             Note::Shape(id, _) => self.slots.set_shape(id, Shape::Unknown),

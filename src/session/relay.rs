@@ -21,7 +21,7 @@ use self::heads::{is_fatal, is_judged_whole, text_of};
 use super::answers::Answers;
 use super::look::Look;
 use super::state::State;
-use super::translate::{self, Translate};
+use super::translate::{self, Reading, Translate};
 use crate::clients::{Client, Doing, Told};
 use crate::clock::Clock;
 use crate::net::stream::Stream;
@@ -273,7 +273,11 @@ impl Relay<'_> {
             match head.tag {
                 from_server::PARAMETER_STATUS => {
                     parameters.report(body);
+                    let before = state.wanted.reading();
                     verdict = state.reported(body, initial, client, out);
+                    if state.wanted.reading() != before {
+                        slots.read_otherwise(progress.batches_owed());
+                    }
                 }
                 from_server::DATA_ROW | from_server::ROW_DESCRIPTION => *rows = true,
                 from_server::COMMAND_COMPLETE => state.command(body, std::mem::take(rows)),
@@ -344,7 +348,7 @@ impl Relay<'_> {
         let Server { progress, slots, client: owner, numbers, .. } = &mut *self.server;
         let (client, database, running) = (self.client, &self.pool.database, self.running);
         let (clock, requested, began) = (self.clock, (&mut *self.at, self.fresh), &mut self.began);
-        let State { names, traces, catalog, asks_sequences, drew, .. } = &mut *self.state;
+        let State { names, traces, catalog, wanted, settings, asks_sequences, drew, .. } = &mut *self.state;
         let (leaving, errand) = (&mut self.leaving, &mut false);
         let limit = self.statements;
         let before = self.input.unread().len();
@@ -371,8 +375,7 @@ impl Relay<'_> {
             let first = progress.at_rest();
             let verdict = match limit {
                 Some(limit) => {
-                    let leaves = &mut traces.leaves;
-                    let statements = &mut counts.statements;
+                    let (leaves, statements) = (&mut traces.leaves, &mut counts.statements);
                     let client = client.id;
                     let fresh = *owner != Some(client);
                     let clean = owner.is_none() || (!fresh && *numbers == Some(client));
@@ -381,6 +384,7 @@ impl Relay<'_> {
                         slots,
                         progress,
                         catalog,
+                        reading: Reading(wanted, settings.as_deref()),
                         client,
                         limit,
                         leaves,

@@ -32,7 +32,7 @@ pub(super) struct State {
     /// What all clients have prepared.
     pub(super) catalog: Arc<Catalog>,
     /// The settings that Postgres reports.
-    wanted: Arc<Parameters>,
+    pub(super) wanted: Arc<Parameters>,
     /// The same as they were at the log-in: RESET leads back to these.
     home: Arc<Parameters>,
     /// A RESET has gone through, and its reports are on their way.

@@ -25,7 +25,9 @@ use crate::prepared::hints::{Hints, Leaves};
 use crate::prepared::names::{Found, Names, Unnamed};
 use crate::prepared::slots::{self, Note, Shape, Slots, State};
 use crate::prepared::{Digest, Digesting, string};
+use crate::server::parameters::{self, Parameters};
 use crate::server::progress::{Progress, Status};
+use crate::server::residue::{self, Settings};
 use crate::wire::frame::{HEADER, Header, Verdict};
 use crate::wire::reply::Report;
 use crate::wire::tags::client;
@@ -52,6 +54,8 @@ pub(super) struct Translate<'a> {
     pub(super) slots: &'a mut Slots,
     pub(super) progress: &'a mut Progress,
     pub(super) catalog: &'a Catalog,
+    /// By which settings the client's literals are read.
+    pub(super) reading: Reading<'a>,
     pub(super) client: SessionId,
     /// The most statements on one server.
     pub(super) limit: usize,
@@ -65,6 +69,16 @@ pub(super) struct Translate<'a> {
     pub(super) may_ask: bool,
     /// Set where the server first has to forget what such a client may have left.
     pub(super) errand: &'a mut bool,
+}
+
+/// The settings of a client; by which of them literals are read is seldom asked.
+#[derive(Clone, Copy)]
+pub(super) struct Reading<'a>(pub(super) &'a Parameters, pub(super) Option<&'a Settings>);
+
+impl Reading<'_> {
+    fn now(self) -> u64 {
+        residue::reading(self.0, self.1)
+    }
 }
 
 /// Whether what a request refers to is on the server.
@@ -149,6 +163,7 @@ impl Translate<'_> {
             let text = if complete { string(rest).unwrap_or_default() } else { b"" };
             let Some(renamed) = self.rename(leaves.hints, text, out) else { return Verdict::Stop };
             self.leaves.add(&leaves);
+            self.slots.sends(leaves.hints);
             let unnamed = complete.then(|| Unnamed { body: self.names.shared(rest), leaves, told: None });
             self.counts.client_parses += 1;
             self.counts.server_parses += 1;
@@ -193,7 +208,7 @@ impl Translate<'_> {
                 return Verdict::Without(front);
             }
             Found::Unknown if self.names.len() >= NAMES_MAX => return self.fail(full(), out),
-            Found::Unknown => match self.catalog.intern(rest) {
+            Found::Unknown => match self.catalog.intern(rest, self.reading_there()) {
                 Some(statement) if self.is_foreign(statement.leaves.hints) => return Verdict::Stop,
                 Some(statement) => statement,
                 None => return self.fail(full(), out),
@@ -235,6 +250,8 @@ impl Translate<'_> {
             let hopeless = body.len() == head.body || body.len() > FRONT_MAX;
             return if hopeless { self.pass(head.tag) } else { Verdict::Whole };
         };
+        // Whatever it was of before: it is what comes now.
+        self.forget_portal(portal);
         if name.is_empty() {
             let verdict = self.use_unnamed(true, out);
             if verdict == Verdict::Pass {
@@ -244,7 +261,7 @@ impl Translate<'_> {
             return verdict;
         }
         let front = HEADER + portal.len() + 1 + name.len() + 1;
-        let bound = match self.names.find(name, self.slots.batch) {
+        let bound = match self.find(name) {
             Found::Unsettled => return Verdict::Stop,
             Found::Unknown if slots::is_ours(name) => {
                 self.counts.binds += 1;
@@ -277,11 +294,37 @@ impl Translate<'_> {
         };
         self.uses(&bound.statement);
         self.leaves.add(&bound.statement.leaves);
+        self.slots.sends(bound.statement.leaves.hints);
         self.counts.binds += 1;
         write_bind_front((head, bound.statement.id), portal, HEADER + head.body - front, out);
         self.binds(portal, &bound, later);
         self.pass_noted(head.tag, Note::Use(bound));
         Verdict::Without(front)
+    }
+
+    /// By which settings the server will read what is sent now. Where they are about to change, by which nobody else's are.
+    fn reading_there(&mut self) -> u64 {
+        if self.slots.sets(self.progress.batches_owed()) {
+            parameters::unlike_any((self.client.0, self.names.next_number()))
+        } else {
+            self.reading.now()
+        }
+    }
+
+    /// What a name stands for where it is to be used. Where the server does not have it, and the client's settings are others than
+    /// when it was prepared, that is another statement: it is prepared by what they are now, as Postgres does when it has to do it anew.
+    fn find(&mut self, name: &[u8]) -> Found {
+        let found = self.names.find(name, self.slots.batch);
+        let Found::Known(bound) = &found else { return found };
+        let statement = &bound.statement;
+        if statement.reading.is_none_or(|reading| self.slots.has(statement) || reading == self.reading.now()) {
+            return found;
+        }
+        match self.catalog.intern(statement.body(), self.reading.now()) {
+            Some(statement) => Found::Known(self.names.rebind(bound, statement)),
+            // There is no room: wait for some, as if for an answer, would be for ever; Postgres says that it is not there.
+            None => Found::Unknown,
+        }
     }
 
     /// A use of the statement is sent, perhaps to be sent again if it turns out to be stale. Inside a transaction block it cannot be:
@@ -307,7 +350,7 @@ impl Translate<'_> {
             }
             return verdict;
         }
-        let (id, note) = match self.names.find(name, self.slots.batch) {
+        let (id, note) = match self.find(name) {
             Found::Unsettled => return Verdict::Stop,
             Found::Unknown if slots::is_ours(name) => (slots::NOBODY, None),
             Found::Unknown => return self.pass(head.tag),
@@ -331,7 +374,11 @@ impl Translate<'_> {
     fn close(&mut self, head: Header, body: &[u8], out: &mut BytesMut) -> Verdict {
         let name = match target(head, body) {
             Target::Statement(name) => name,
-            Target::Portal(_) | Target::Other => return self.pass(head.tag),
+            Target::Portal(portal) => {
+                self.forget_portal(portal);
+                return self.pass(head.tag);
+            }
+            Target::Other => return self.pass(head.tag),
             Target::More => return Verdict::Whole,
         };
         if name.is_empty() {
@@ -371,6 +418,7 @@ impl Translate<'_> {
             return Verdict::Stop;
         };
         self.leaves.add(&leaves);
+        self.slots.sends(leaves.hints);
         let ends_unnamed = self.names.unnamed.is_some() || self.slots.unnamed.moves();
         if ends_unnamed {
             self.pass_noted(head.tag, Note::Query);

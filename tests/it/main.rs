@@ -38,6 +38,7 @@ mod pgbench;
 mod pooling;
 mod postgres;
 mod prepared;
+mod prepared_meaning;
 mod protocol;
 mod relay;
 mod relay_copy;

@@ -5,12 +5,12 @@ use crate::support::proxy::{Proxy, Spec};
 use crate::support::wire::{DbError, Wire, bind, close, describe, execute, flush, parse, query, sync};
 
 /// Runs a statement that was prepared; what it answers, or the error.
-fn run(wire: &mut Wire, name: &str, values: &[Option<&[u8]>]) -> Result<Vec<Vec<Option<String>>>, DbError> {
+pub(crate) fn run(wire: &mut Wire, name: &str, values: &[Option<&[u8]>]) -> Result<Vec<Vec<Option<String>>>, DbError> {
     wire.send(&[bind("", name, values), execute("", 0), sync()].concat()).unwrap();
     rows(wire)
 }
 
-fn rows(wire: &mut Wire) -> Result<Vec<Vec<Option<String>>>, DbError> {
+pub(crate) fn rows(wire: &mut Wire) -> Result<Vec<Vec<Option<String>>>, DbError> {
     let answer = wire.recv_until(b'Z', 1).unwrap();
     match answer.iter().find(|msg| msg.tag == b'E') {
         Some(error) => Err(error.error()),
@@ -18,18 +18,18 @@ fn rows(wire: &mut Wire) -> Result<Vec<Vec<Option<String>>>, DbError> {
     }
 }
 
-fn one(wire: &mut Wire, name: &str) -> String {
+pub(crate) fn one(wire: &mut Wire, name: &str) -> String {
     run(wire, name, &[]).unwrap()[0][0].clone().unwrap()
 }
 
-fn prepare(wire: &mut Wire, name: &str, sql: &str) {
+pub(crate) fn prepare(wire: &mut Wire, name: &str, sql: &str) {
     wire.send(&[parse(name, sql), sync()].concat()).unwrap();
     let tags: Vec<u8> = wire.recv_until(b'Z', 1).unwrap().iter().map(|msg| msg.tag).collect();
     assert_eq!(tags, b"1Z", "{name}: {sql}");
 }
 
 /// A client that keeps the only other server busy.
-fn blocker(proxy: &Proxy) -> Wire {
+pub(crate) fn blocker(proxy: &Proxy) -> Wire {
     let mut wire = proxy.client().login();
     wire.ok("BEGIN");
     wire

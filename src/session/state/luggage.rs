@@ -9,7 +9,7 @@ use crate::pool::database::Pool;
 use crate::prepared::catalog::Catalog;
 use crate::prepared::names::Unnamed;
 use crate::server::parameters::Parameters;
-use crate::server::residue::Settings;
+use crate::server::residue::{self, Settings};
 use crate::session::asked::Asked;
 use crate::session::passport::{Left, Luggage, Octets, Pairs, Prepared};
 
@@ -55,12 +55,13 @@ impl State {
         state.settings = others(luggage.settings);
         state.hidden = luggage.hidden.into();
         state.asks_sequences = luggage.asks_sequences;
+        let reading = residue::reading(&state.wanted, state.settings.as_deref());
         for Prepared { name, body, leaves, told } in luggage.statements {
             if name.0.is_empty() {
                 state.names.version += 1;
                 state.names.unnamed = Some(Unnamed { body: body.0.as_ref().into(), leaves: leaves.into(), told });
             } else {
-                state.names.restore(&name.0, state.catalog.intern(&body.0)?, told);
+                state.names.restore(&name.0, state.catalog.intern(&body.0, reading)?, told);
             }
         }
         Some(state)

@@ -93,6 +93,11 @@ impl Translate<'_> {
         self.shape(Some(statement.id), Some(told), out)
     }
 
+    /// Another portal takes this name, or none.
+    pub(super) fn forget_portal(&mut self, name: &[u8]) {
+        self.slots.portal.take_if(|known| *known.name == *name);
+    }
+
     /// A Bind of a statement with a name has been sent.
     pub(super) fn binds(&mut self, name: &[u8], bound: &Arc<Bound>, relies: Option<Digest>) {
         self.slots.portal = Some(Portal { name: name.into(), bound: Arc::clone(bound), relies });

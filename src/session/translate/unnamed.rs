@@ -40,6 +40,7 @@ impl Translate<'_> {
         let unnamed = self.names.unnamed.as_ref();
         if let Some(unnamed) = unnamed {
             self.leaves.add(&unnamed.leaves);
+            self.slots.sends(unnamed.leaves.hints);
         }
         // What the client has sent here itself Postgres watches over.
         let told = unnamed.filter(|_| check && self.slots.unnamed.is_ours()).and_then(|unnamed| unnamed.told);
