@@ -47,7 +47,7 @@ pub struct Session {
     mode: PoolMode,
     /// The server that the client keeps: in session mode, or because of what is on it.
     kept: Option<Lease>,
-    /// For how long it waits for a server; see [`Waiting::timer`].
+    /// For how long it waits for a server; see [`Waiting::timer`](super::wait::Waiting::timer).
     timer: Timer,
     /// The client may have got half a message: what is written now would be taken for the rest of it.
     mid_answer: bool,

@@ -6,7 +6,9 @@
 //! told is Postgres' own: an error that only we know of is caused on the server too, so that its transaction fails as
 //! the client's does.
 
+mod parse;
 mod portal;
+mod reading;
 mod rename;
 mod unnamed;
 
@@ -15,19 +17,17 @@ use std::sync::Arc;
 use bytes::{BufMut, BytesMut};
 
 use self::portal::Relies;
+pub(super) use self::reading::Reading;
 use super::messages::{
-    Target, changed, full, is_large_object, of_body, target, write_bind_front, write_head, write_parse_front,
-    write_target,
+    Target, changed, is_large_object, target, write_bind_front, write_head, write_parse_front, write_target,
 };
 use crate::ids::SessionId;
 use crate::prepared::catalog::{Catalog, Statement};
 use crate::prepared::hints::{Hints, Leaves};
-use crate::prepared::names::{Found, Names, Unnamed};
+use crate::prepared::names::{Found, Names};
 use crate::prepared::slots::{self, Note, Shape, Slots, State};
 use crate::prepared::{Digest, Digesting, string};
-use crate::server::parameters::{self, Parameters};
 use crate::server::progress::{Progress, Status};
-use crate::server::residue::{self, Settings};
 use crate::wire::frame::{HEADER, Header, Verdict};
 use crate::wire::reply::Report;
 use crate::wire::tags::client;
@@ -69,16 +69,6 @@ pub(super) struct Translate<'a> {
     pub(super) may_ask: bool,
     /// Set where the server first has to forget what such a client may have left.
     pub(super) errand: &'a mut bool,
-}
-
-/// The settings of a client; by which of them literals are read is seldom asked.
-#[derive(Clone, Copy)]
-pub(super) struct Reading<'a>(pub(super) &'a Parameters, pub(super) Option<&'a Settings>);
-
-impl Reading<'_> {
-    fn now(self) -> u64 {
-        residue::reading(self.0, self.1)
-    }
 }
 
 /// Whether what a request refers to is on the server.
@@ -146,103 +136,6 @@ impl Translate<'_> {
         self.slots.notes.push_back(note);
     }
 
-    fn parse(&mut self, head: Header, body: &[u8], out: &mut BytesMut) -> Verdict {
-        let complete = body.len() == head.body;
-        let Some(name) = string(body) else {
-            return if complete || body.len() > FRONT_MAX { self.pass(head.tag) } else { Verdict::Whole };
-        };
-        if !complete && head.body <= STATEMENT_MAX {
-            return Verdict::Whole;
-        }
-        let rest = body.get(name.len() + 1..).unwrap_or_default();
-        if name.is_empty() {
-            let leaves = if complete { of_body(rest) } else { Leaves::anything() };
-            if self.is_foreign(leaves.hints) {
-                return Verdict::Stop;
-            }
-            let text = if complete { string(rest).unwrap_or_default() } else { b"" };
-            let Some(renamed) = self.rename(leaves.hints, text, out) else { return Verdict::Stop };
-            self.leaves.add(&leaves);
-            self.slots.sends(leaves.hints);
-            let unnamed = complete.then(|| Unnamed { body: self.names.shared(rest), leaves, told: None });
-            self.counts.client_parses += 1;
-            self.counts.server_parses += 1;
-            self.names.version += 1;
-            self.slots.unnamed.sent((self.client, self.names.version), false, self.slots.batch);
-            self.pass_noted(head.tag, Note::Unnamed(unnamed));
-            if renamed.is_empty() {
-                return Verdict::Pass;
-            }
-            let types = rest.get(text.len()..).unwrap_or_default();
-            write_head(head.tag, 1 + renamed.len() + types.len(), out);
-            out.put_u8(0);
-            out.put_slice(&renamed);
-            out.put_slice(types);
-            return Verdict::Without(HEADER + head.body);
-        }
-        if !complete || self.limit == 0 {
-            // It stays under its own name, on this server only.
-            let mut leaves = if complete { of_body(rest) } else { Leaves::anything() };
-            leaves.hints = leaves.hints.with(Hints::PREPARED);
-            self.leaves.add(&leaves);
-            self.names.loose.add(&leaves);
-            self.counts.client_parses += 1;
-            self.counts.server_parses += 1;
-            return self.pass(head.tag);
-        }
-        self.parse_named(name, rest, out)
-    }
-
-    fn parse_named(&mut self, name: &[u8], rest: &[u8], out: &mut BytesMut) -> Verdict {
-        let front = HEADER + name.len() + 1;
-        let statement = match self.names.find(name, self.slots.batch) {
-            Found::Unsettled => return Verdict::Stop,
-            // Postgres says what is wrong first: the text, or that the name is in use.
-            Found::Known(bound) => {
-                if !matches!(self.ready(&bound.statement, out), Ready::Yes) {
-                    return Verdict::Stop;
-                }
-                self.counts.client_parses += 1;
-                write_parse_front(bound.statement.id, rest.len(), out);
-                self.pass_noted(client::PARSE, Note::Again(bound));
-                return Verdict::Without(front);
-            }
-            Found::Unknown if self.names.len() >= NAMES_MAX => return self.fail(full(), out),
-            Found::Unknown => match self.catalog.intern(rest, self.reading_there()) {
-                Some(statement) if self.is_foreign(statement.leaves.hints) => return Verdict::Stop,
-                Some(statement) => statement,
-                None => return self.fail(full(), out),
-            },
-        };
-        let known = match self.slots.state(&statement) {
-            State::Unsettled => return Verdict::Stop,
-            // In an aborted transaction Postgres would refuse it; it has to say so itself.
-            State::Ready if !self.progress.earlier_answered() => return Verdict::Stop,
-            State::Ready if self.progress.status() == Status::Failed => {
-                self.slots.drop_slot(statement.id);
-                false
-            }
-            State::Ready => true,
-            State::Absent => false,
-        };
-        self.counts.client_parses += 1;
-        if !known {
-            self.make_room(out);
-            write_parse_front(statement.id, rest.len(), out);
-            self.counts.server_parses += 1;
-            self.slots.sent(&statement);
-        }
-        let (bound, ticket) = self.names.define(name, statement, self.slots.batch);
-        let note = Note::Define(bound, ticket, !known);
-        if known {
-            self.progress.owe_own();
-            self.slots.notes.push_back(note);
-            return Verdict::Drop;
-        }
-        self.pass_noted(client::PARSE, note);
-        Verdict::Without(front)
-    }
-
     fn bind(&mut self, head: Header, body: &[u8], out: &mut BytesMut) -> Verdict {
         let portal = string(body);
         let name = portal.and_then(|portal| string(body.get(portal.len() + 1..)?));
@@ -300,31 +193,6 @@ impl Translate<'_> {
         self.binds(portal, &bound, later);
         self.pass_noted(head.tag, Note::Use(bound));
         Verdict::Without(front)
-    }
-
-    /// By which settings the server will read what is sent now. Where they are about to change, by which nobody else's are.
-    fn reading_there(&mut self) -> u64 {
-        if self.slots.sets(self.progress.batches_owed()) {
-            parameters::unlike_any((self.client.0, self.names.next_number()))
-        } else {
-            self.reading.now()
-        }
-    }
-
-    /// What a name stands for where it is to be used. Where the server does not have it, and the client's settings are others than
-    /// when it was prepared, that is another statement: it is prepared by what they are now, as Postgres does when it has to do it anew.
-    fn find(&mut self, name: &[u8]) -> Found {
-        let found = self.names.find(name, self.slots.batch);
-        let Found::Known(bound) = &found else { return found };
-        let statement = &bound.statement;
-        if statement.reading.is_none_or(|reading| self.slots.has(statement) || reading == self.reading.now()) {
-            return found;
-        }
-        match self.catalog.intern(statement.body(), self.reading.now()) {
-            Some(statement) => Found::Known(self.names.rebind(bound, statement)),
-            // There is no room: wait for some, as if for an answer, would be for ever; Postgres says that it is not there.
-            None => Found::Unknown,
-        }
     }
 
     /// A use of the statement is sent, perhaps to be sent again if it turns out to be stale. Inside a transaction block it cannot be:

@@ -1,6 +1,7 @@
 //! A client's messages in, a server's messages out, in a short notation, with the answers in between.
 
 use super::*;
+use crate::server::parameters::Parameters;
 use crate::server::progress::{Heard, Progress};
 use crate::session::answers::Answers;
 use crate::wire::frame::header;
