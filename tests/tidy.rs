@@ -59,7 +59,7 @@ const PURE: &[(&str, &[&str])] = &[
     ("wire/*.rs", &[]),
     ("prepared/*.rs", &[]),
     ("session/translate*.rs", &["prepared", "server"]),
-    ("session/translate/*.rs", &["prepared"]),
+    ("session/translate/*.rs", &["prepared", "server"]),
     ("session/answers.rs", &["prepared", "server"]),
     ("session/messages.rs", &["prepared"]),
     ("session/probe.rs", &["prepared"]),
