@@ -250,20 +250,22 @@ impl Driver {
                 let taken = change.filter(|_| in_time);
                 let (events, stop, status) = (self.events.clone(), Arc::clone(&self.stop), self.status.clone());
                 let id = self.handle.id.clone();
+                let ended = move |verdict| {
+                    tracing::info!(window = %id, ?verdict, "the change has ended");
+                    let _ = events.send(Event::ApplyEnded(verdict));
+                };
                 let lookout =
                     taken.as_ref().and_then(|change| Lookout::new(change, &self.registry, &self.handle, &self.status));
                 self.verdict_due = true;
                 self.applying = Some(tokio::spawn(async move {
                     let notice = move |during, report: Report| keep_notice(&status, during, &report);
-                    let verdict = match taken.zip(lookout) {
-                        Some((change, lookout)) => lookout.beside(change.run(deadline, stop, notice)).await,
-                        None => Verdict::Failed {
+                    match taken.zip(lookout) {
+                        Some((change, lookout)) => lookout.beside(change.run(deadline, stop, notice), ended).await,
+                        None => ended(Verdict::Failed {
                             sqlstate: sqlstate::INTERNAL_ERROR.to_owned(),
                             message: "the change could not be started in time".to_owned(),
-                        },
-                    };
-                    tracing::info!(window = %id, ?verdict, "the change has ended");
-                    let _ = events.send(Event::ApplyEnded(verdict));
+                        }),
+                    }
                 }));
             }
             Effect::StopApply => self.stop.notify_one(),

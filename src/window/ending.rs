@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 use super::apply::Change;
 use super::driver::Driver;
 use super::event::{Event, Outcome};
+use super::lookout::SETTLE;
 use super::machine::Phase;
 use super::people::held;
 use super::receipt::{Receipt, Took};
@@ -71,7 +72,14 @@ impl Driver {
         });
     }
 
-    pub(super) async fn close(&mut self, last: Status) {
+    pub(super) async fn close(&mut self, mut last: Status) {
+        // Nobody is held any more: the receipt can wait for a cut that is not answered yet.
+        if let Some(applying) = self.applying.as_mut().filter(|_| !self.verdict_due) {
+            let _ = tokio::time::timeout(SETTLE, applying).await;
+            if let Some(held) = &mut last.held {
+                held.cut = self.status.borrow().cut;
+            }
+        }
         if let Some(keeping) = self.keep(&last)
             && tokio::time::timeout(KEEP, keeping).await.is_err()
         {

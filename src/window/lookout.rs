@@ -3,10 +3,11 @@
 //! Each is named. One that the configuration allows to cut is cut, and only then: a session that is in nobody's way is left
 //! alone. A change that ends soon is not looked after at all.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 
 use super::apply::Change;
 use super::receipt::{Blocker, Cut};
@@ -25,6 +26,8 @@ const PATIENCE: Duration = Duration::from_millis(50);
 const LOOK: Duration = Duration::from_millis(50);
 /// How long one question may take.
 const ASK: Duration = Duration::from_secs(3);
+/// How long a cut may take to be answered after the change has ended.
+pub(super) const SETTLE: Duration = Duration::from_secs(2);
 /// So many are named at most.
 const NAMED: usize = 20;
 
@@ -37,6 +40,8 @@ pub(super) struct Lookout {
     database: Arc<Database>,
     classes: Classes,
     status: watch::Sender<Status>,
+    /// Locked from when a cut is asked for until it is noted.
+    cutting: Mutex<()>,
 }
 
 /// Whom the change waits for.
@@ -71,22 +76,34 @@ impl Lookout {
             database: handle.databases.first().map(Arc::clone)?,
             classes: registry.databases.config().window.classes.clone(),
             status: status.clone(),
+            cutting: Mutex::default(),
         })
     }
 
-    /// Runs `change` to its end and looks after it meanwhile.
-    pub(super) async fn beside<T>(self, change: impl Future<Output = T>) -> T {
-        tokio::pin!(change);
+    /// Runs `change` to its end and looks after it meanwhile. Whoever waits for the end is told by `ended` at once; a cut that
+    /// is under way then, which may be what has let the change end, is noted before this returns, if it is answered within `SETTLE`.
+    pub(super) async fn beside<T>(self, change: impl Future<Output = T>, ended: impl FnOnce(T)) {
+        let look = self.look();
+        tokio::pin!(look);
+        let done = tokio::select! {
+            biased;
+            done = change => done,
+            never = &mut look => match never {},
+        };
+        ended(done);
         tokio::select! {
             biased;
-            done = &mut change => return done,
-            () = self.look() => {}
+            // It is fair: no other cut is begun.
+            _ = self.cutting.lock() => {}
+            never = &mut look => match never {},
+            () = tokio::time::sleep(SETTLE) => {
+                tracing::warn!(window = %self.window, "whether a session beside us was cut was not answered in time");
+            }
         }
-        change.await
     }
 
     /// Looks until it is dropped. Cancel-safe: a connection that is dropped half-way is closed.
-    async fn look(&self) {
+    async fn look(&self) -> Infallible {
         tokio::time::sleep(PATIENCE).await;
         let mut known: Vec<Met> = Vec::new();
         loop {
@@ -172,6 +189,7 @@ impl Lookout {
             _ if idle => return Ok(false),
             _ => ("pg_cancel_backend", UNLESS_IDLE),
         };
+        let _cutting = self.cutting.lock().await;
         // Only if it still stands in the way: it may have gone, and its number be another's.
         let sql = format!(
             "SELECT pg_catalog.{function}(b.pid) FROM (VALUES ({pid})) AS b(pid) \

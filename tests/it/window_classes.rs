@@ -133,6 +133,41 @@ fn a_statement_beside_us_is_cancelled() {
     report.close();
 }
 
+/// The change goes on as soon as the session is gone; that it was a cut is told later, and still stands in the receipt. Nobody is
+/// held for it.
+#[test]
+fn a_cut_whose_answer_comes_after_the_change_is_told() {
+    let (db, proxy) = scene("cancel application=report");
+    // The answer is kept back until we give the lock.
+    db.sql(
+        "ALTER FUNCTION pg_catalog.pg_cancel_backend(int) RENAME TO cancel_now; \
+         CREATE FUNCTION pg_catalog.pg_cancel_backend(int) RETURNS bool STRICT LANGUAGE plpgsql AS \
+         'DECLARE done bool := pg_catalog.cancel_now($1); BEGIN PERFORM pg_advisory_xact_lock(7); RETURN done; END'",
+    );
+    let mut answer = db.direct().login();
+    answer.ok("SELECT pg_advisory_lock(7)");
+    let mut report = db.direct().app("report").login();
+    report.start("SELECT count(*), pg_sleep(30) FROM accounts").unwrap();
+    eventually("it runs", secs(5), || !db.running("pg_sleep(30)").is_empty());
+    let (mut busy, mut held) = (proxy.client().login(), proxy.client().login());
+    busy.ok("BEGIN; SELECT 1");
+    let mut window = proxy.apply("late", "drain='9s', apply='9s'", ADD);
+    proxy.until_phase("late", "draining");
+    held.start("SELECT min(extra) FROM accounts").unwrap();
+    proxy.until_held(1);
+    busy.ok("COMMIT");
+    assert_eq!(held.finish().unwrap().one(), "7");
+    assert_ne!(proxy.window("late")["phase"], "closed", "it waits for the answer");
+    answer.ok("SELECT pg_advisory_unlock(7)");
+    assert_eq!(window.finish().unwrap().maps()[0]["outcome"], "applied");
+    assert_eq!(report.finish().unwrap_err().db().code, "57014");
+    assert_eq!(cuts(&proxy, "late"), [("session".into(), "report".into(), "cancel".into())]);
+    assert_eq!(proxy.window("late")["cut"], "1");
+    assert!(counted(&proxy, "cancel"));
+    report.close();
+    answer.close();
+}
+
 #[test]
 fn whoever_keeps_the_lock_is_named_in_the_reason() {
     let (db, proxy) = scene("wait application=keeper");
