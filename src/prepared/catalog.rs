@@ -87,7 +87,7 @@ pub struct Catalog {
 
 #[derive(Debug, Default)]
 struct Inner {
-    known: HashMap<Option<u64>, HashSet<Key>>,
+    known: HashMap<Option<u64>, HashSet<Key>, foldhash::fast::RandomState>,
     /// The same, in the order in which they are looked at when room is needed.
     order: VecDeque<Arc<Statement>>,
     bytes: usize,
@@ -172,8 +172,14 @@ impl Inner {
 
 /// Whether a text may have a literal that settings say how to read: a quote of any kind, a backslash, or letters of an encoding.
 fn may_have_literals(text: &[u8]) -> bool {
-    let opens = |pair: &[u8]| matches!(pair, [b'$', next] if !next.is_ascii_digit());
-    text.iter().any(|byte| matches!(byte, b'\'' | b'\\') || !byte.is_ascii()) || text.windows(2).any(opens)
+    // Without a way out: the compiler looks at many bytes side by side.
+    let sign = |byte: &u8| matches!(byte, b'\'' | b'\\' | 0x80..);
+    if text.iter().fold(false, |found, byte| found | sign(byte)) {
+        return true;
+    }
+    // `$$` or `$tag$`; a parameter is a number.
+    let mut dollars = text.iter().enumerate().filter(|(_, byte)| **byte == b'$');
+    dollars.any(|(at, _)| text.get(at + 1).is_some_and(|next| !next.is_ascii_digit()))
 }
 
 const fn cost(body: &[u8]) -> usize {
