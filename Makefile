@@ -10,6 +10,10 @@ ONLY ?=
 BENCH ?=
 # What `make deny` looks at; advisories need the network.
 DENY ?= advisories bans licenses sources
+# Tests at once: most of a test's time is a server's or a timer's, so that few cores have time for more of them.
+TEST_THREADS ?= $(shell cores=$$(nproc); echo $$((cores < 8 ? 2 * cores : cores)))
+# target/debug/pglull as the integration tests have it: `cargo build` would choose other features for its crates, and build it all anew.
+BUILD_TESTED = $(CARGO) test --locked --test it --no-run
 # Drivers for test-drivers, by the names of tests/drivers/README.md.
 DRIVERS ?= all
 
@@ -57,18 +61,18 @@ doc: deps ## The documentation of the code; any complaint is an error
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --document-private-items
 
 test: lint doc ## Formatting, lints, documentation, then all tests
-	$(CARGO) test --locked
+	RUST_TEST_THREADS=$(TEST_THREADS) $(CARGO) test --locked
 
 test-drivers: deps ## Real drivers of other languages, directly and through pglull (DRIVERS='pgx jdbc', SAVE=1: tests/drivers/README.md)
-	$(CARGO) build --locked
+	$(BUILD_TESTED)
 	PGLULL=$(TARGET)/debug/pglull ./tests/drivers/run.sh $(DRIVERS)
 	PGLULL=$(TARGET)/debug/pglull ROUNDS=1 ./tests/drivers/heal.sh
 
 test-versions: deps ## The integration tests against Postgres 14 to 18 (V='15 18' picks, T='differential' filters)
-	./tests/postgres-versions.sh $(V) -- $(T)
+	RUST_TEST_THREADS=$(TEST_THREADS) ./tests/postgres-versions.sh $(V) -- $(T)
 
 screenshots: deps ## Pictures of the status page in headless Chromium, to be looked at: target/screenshots
-	$(CARGO) build --locked
+	$(BUILD_TESTED)
 	PGLULL=$(TARGET)/debug/pglull ./tests/screenshots.sh $(TARGET)/screenshots
 
 bench: deps ## pglull beside PgBouncer and a blind forwarder, as ratios; at most 25 minutes (ONLY='null window', SAVE=1)
