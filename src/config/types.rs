@@ -152,7 +152,8 @@ section!(
         server_check_query: String = Text("<empty>");
         /// Run on a server before another client gets it, in session mode; "" is none.
         server_reset_query: String = Text("DISCARD ALL");
-        /// Run it after every transaction, in every pool mode: nothing of a session outlives a transaction, seen or unseen.
+        /// Run it after every transaction, in every pool mode: of a session, only prepared statements and the settings that
+        /// Postgres reports outlive a transaction, whatever is done unseen. Nothing where there is no server_reset_query.
         server_reset_query_always: bool = Flag("false");
         /// In transaction mode, a client whose session has what cannot be moved (LISTEN, temporary tables, advisory locks ...)
         /// keeps its server until that is gone; if off, the server is reset and it is lost.

@@ -256,7 +256,8 @@ impl Settings {
             connect_query: bytes_of(entry.and_then(|entry| entry.connect_query.as_ref())),
             cancel_wait_timeout: config.cancel_wait_timeout.unwrap_or(UNBOUNDED),
             reset_query: bytes_of(Some(&config.server_reset_query)),
-            reset_always: config.server_reset_query_always,
+            // With nothing to run, what a client leaves is looked for as in other transactions.
+            reset_always: config.server_reset_query_always && !config.server_reset_query.is_empty(),
             pin_sessions: config.pin_sessions,
             max_prepared_statements: config.max_prepared_statements,
         }

@@ -51,6 +51,8 @@ pub struct Server {
     pub expires_at: Option<Moment>,
     /// A client left state on it: it is reset before anybody else gets it.
     pub dirty: bool,
+    /// It has, or may have, what must not reach the next client, whatever the reset query is.
+    pub leftovers: bool,
     /// The prepared statements that it has.
     pub slots: Slots,
     /// The settings, beside those that it reports, that it was given for the client that it served last.

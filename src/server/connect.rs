@@ -249,6 +249,7 @@ impl Greeting {
             used_at: now,
             expires_at: None,
             dirty: false,
+            leftovers: false,
             slots: Slots::default(),
             settings: None,
             schema: 0,

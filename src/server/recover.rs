@@ -79,19 +79,9 @@ async fn drain(server: &mut Server) -> Result<(), Failure> {
 /// # Errors
 /// Why it has to be closed. **Not cancel-safe.**
 pub async fn reset(mut server: Box<Server>, query: &[u8]) -> Result<Rested, Failure> {
-    if !query.is_empty() {
-        let answer = server.query_within(query, BOUND).await?;
-        let did = |tag: &str| answer.tags.iter().any(|done| done == tag);
-        if did("DISCARD ALL") || did("DEALLOCATE ALL") {
-            server.slots.reset();
-        }
-        if did("DISCARD ALL") {
-            server.settings = None;
-        }
-        if did("DISCARD ALL") || did("RESET") {
-            residue::stripped(&mut server);
-        }
-        residue::clear(&mut server).await?;
+    let all = !query.is_empty() && run(&mut server, query).await?;
+    if std::mem::take(&mut server.leftovers) && !all {
+        run(&mut server, b"DISCARD ALL").await?;
     }
     if server.slots.doubtful() {
         server.query_within(b"DEALLOCATE ALL", BOUND).await?;
@@ -100,6 +90,24 @@ pub async fn reset(mut server: Box<Server>, query: &[u8]) -> Result<Rested, Fail
     server.dirty = false;
     server.notifications.clear();
     rested(server)
+}
+
+/// Runs a reset query and takes down what it has done. Returns whether it has discarded all.
+async fn run(server: &mut Server, query: &[u8]) -> Result<bool, Failure> {
+    let answer = server.query_within(query, BOUND).await?;
+    let did = |tag: &str| answer.tags.iter().any(|done| done == tag);
+    let all = did("DISCARD ALL");
+    if all || did("DEALLOCATE ALL") {
+        server.slots.reset();
+    }
+    if all {
+        server.settings = None;
+    }
+    if all || did("RESET") {
+        residue::stripped(server);
+    }
+    residue::clear(server).await?;
+    Ok(all)
 }
 
 fn rested(server: Box<Server>) -> Result<Rested, Failure> {

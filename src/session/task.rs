@@ -222,7 +222,7 @@ impl Session {
         let client = Arc::clone(self.presence.client());
         let Some(server) = lease.server() else { return Ok(()) };
         if settings.reset_always {
-            server.dirty = true;
+            (server.dirty, server.leftovers) = (true, true);
             self.state.begin_anew();
         } else if let Err(failure) = self.state.settle(server).await {
             return Err(End::ServerGone(std::io::Error::other(failure.to_string()), false));
@@ -231,7 +231,7 @@ impl Session {
             return Err(End::ServerGone(std::io::Error::other("not clean after a question"), false));
         };
         if !self.state.keeps.is_empty() && !settings.pin_sessions {
-            server.dirty = true;
+            (server.dirty, server.leftovers) = (true, true);
             self.state.keeps = Hints::default();
         }
         client.set_keeps(self.state.keeps);
@@ -257,6 +257,7 @@ impl Session {
         server.dirty |= used_for_long || self.state.is_unsettled();
         if server.progress.broken() {
             return;
+        server.leftovers |= self.mode != PoolMode::Session && self.state.is_unsettled();
         }
         match server.progress.boundary(&self.input, &server.flow) {
             Some(boundary) => lease.release(boundary, cancel_under_way, now),

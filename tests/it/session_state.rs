@@ -186,7 +186,14 @@ fn server_reset_query_always_makes_every_transaction_a_new_session() {
     assert_eq!(a.one("SHOW statement_timeout"), "0");
     a.ok("CREATE TEMP TABLE mine(a int)");
     assert_eq!(a.query("SELECT * FROM mine").unwrap_err().db().code, "42P01");
-    // Statements of the protocol are carried along all the same.
+    // What Postgres reports of the settings is carried along: the client was told, and reads and writes by it.
+    let mut b = proxy.client().login();
+    a.ok("SET timezone = 'Asia/Tokyo'; SET client_encoding = 'LATIN1'");
+    for _ in 0..2 {
+        assert_eq!((a.one("SHOW timezone"), a.one("SHOW client_encoding")), ("Asia/Tokyo".into(), "LATIN1".into()));
+        assert_eq!(b.one("SHOW client_encoding"), "UTF8");
+    }
+    // Statements of the protocol too.
     for _ in 0..3 {
         a.send(&[extended("SELECT $1::text", &["x"]), sync()].concat()).unwrap();
         assert!(a.recv_until(b'Z', 1).unwrap().iter().all(|msg| msg.tag != b'E'));
@@ -265,6 +272,46 @@ fn a_server_that_refuses_to_run_connect_query_again_costs_nobody_an_error() {
     for _ in 0..2 {
         for wire in [&mut a, &mut b] {
             assert_eq!(wire.one("SELECT count(*) FROM pg_prepared_statements WHERE name = 'mine'"), "1");
+        }
+    }
+}
+
+/// Where there is no reset query, there is nothing to run after every transaction: what a client leaves is seen to as always.
+#[test]
+fn server_reset_query_always_without_a_query_lets_nothing_through() {
+    let db = Db::new();
+    let spec = Spec::of(&db).pool(1).text("server_reset_query_always", "on").text("server_reset_query", "");
+    let proxy = spec.start();
+    let (mut a, mut b) = (proxy.client().login(), proxy.client().login());
+    a.ok("SET statement_timeout = '5s'");
+    assert_eq!(b.one("SHOW statement_timeout"), "0");
+    assert_eq!(a.one("SHOW statement_timeout"), "5s");
+    a.ok("LISTEN news");
+    assert_eq!(a.one("SELECT count(*) FROM pg_listening_channels()"), "1");
+    a.ok("UNLISTEN *");
+    assert_eq!(b.one("SELECT count(*) FROM pg_listening_channels()"), "0");
+}
+
+/// In transaction mode the next client never finds what was kept for one alone, also where the reset query does nothing about it.
+#[test]
+fn what_kept_a_client_is_gone_with_it_whatever_the_reset_query_is() {
+    let db = Db::new();
+    for (pins, query) in [("on", ""), ("off", ""), ("on", "SELECT 1")] {
+        let spec = Spec::of(&db).pool(1).text("server_reset_query", query).text("pin_sessions", pins);
+        let proxy = spec.start();
+        let mut b = proxy.client().login();
+        for leaves in
+            ["LISTEN news", "SELECT pg_advisory_lock(7)", "CREATE TEMP TABLE mine(a int)", "PREPARE p AS SELECT 1"]
+        {
+            let mut a = proxy.client().login();
+            a.ok(leaves);
+            if pins == "on" {
+                a.close();
+            }
+            let left = "SELECT (SELECT count(*) FROM pg_listening_channels()) + (SELECT count(*) FROM pg_prepared_statements WHERE from_sql) \
+                 + (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()) \
+                 + (SELECT count(*) FROM pg_class WHERE relnamespace = pg_my_temp_schema())";
+            assert_eq!(b.one(left), "0", "{pins} {query}: {leaves}");
         }
     }
 }
