@@ -323,4 +323,13 @@ impl Client {
         }
         Poll::Pending
     }
+
+    /// For its own task, while it does this and does not [wait](Doing::Waiting): why it has to leave, when it has. Cancel-safe.
+    pub async fn sent_away(&self, doing: Doing) -> Report {
+        std::future::poll_fn(|cx| match self.poll_told(cx, doing) {
+            Poll::Ready(Told::Leave(why)) => Poll::Ready(why),
+            Poll::Ready(Told::Cancel) | Poll::Pending => Poll::Pending,
+        })
+        .await
+    }
 }

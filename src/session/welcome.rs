@@ -9,7 +9,7 @@ use super::asked::Asked;
 use super::front::Front;
 use super::greet::{Guest, Refusal, no_such_database};
 use crate::auth::credential::Credential;
-use crate::clients::{Caps, Entry, Presence};
+use crate::clients::{Caps, Doing, Entry, Presence};
 use crate::pool::database::{Database, Pool};
 use crate::server::parameters::Parameters;
 use crate::wire::reply::{self, Report, sqlstate};
@@ -40,8 +40,15 @@ pub(super) async fn welcome(
     let pool = front.databases.pool(&database, &user, proved, |role| front.users.credential(role));
     // Looked at after the client is in the list: a reload that removes the database sends away whom it finds there.
     let pool = pool.filter(|_| !database.is_removed()).ok_or_else(|| no_such_database(&database.name))?;
-    let server =
-        first_server(guest, front, &pool).await.map_err(|report| Refusal::Say(report, "server_unreachable"))?;
+    let server = tokio::select! {
+        biased;
+        why = presence.client().sent_away(Doing::Resting) => {
+            return Err(Refusal::Say(why, if front.is_closing() { "shutdown" } else { "dismissed" }));
+        }
+        first = first_server(guest, front, &pool) => {
+            first.map_err(|report| Refusal::Say(report, "server_unreachable"))?
+        }
+    };
     let mut asked = Asked::of(startup, &server, &config.ignore_startup_parameters);
     if config.application_name_add_host {
         let name = asked.tracked.value(b"application_name").map(|name| String::from_utf8_lossy(name).into_owned());

@@ -1,11 +1,13 @@
 //! What the console's verbs do to real clients and servers.
 
+use std::net::TcpListener;
+
 use nix::sys::signal::Signal;
 
 use crate::support::postgres::Db;
 use crate::support::proxy::{Proxy, Spec};
-use crate::support::wait::{eventually, secs};
-use crate::support::wire::Wire;
+use crate::support::wait::{eventually, secs, until};
+use crate::support::wire::{Wire, startup};
 
 fn pid(wire: &mut Wire) -> String {
     wire.one("SELECT pg_backend_pid()")
@@ -245,5 +247,30 @@ fn shutdown_at_once_is_answered() {
     client.ok("BEGIN");
     assert_eq!(proxy.admin("SHUTDOWN").tags, ["SHUTDOWN"]);
     assert_eq!(client.finish().unwrap_err().db().code, "57P01");
+    assert!(proxy.ended(secs(10)).success());
+}
+
+/// The first client of a pool waits for the first server, of which nothing is known yet: it hears, like any other, that it is to go.
+#[test]
+fn who_waits_for_the_first_server_can_be_sent_away() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port().to_string();
+    let db = Db::new();
+    let mut proxy = Spec::of(&db).entry(&db, "host", "\"127.0.0.1\"").entry(&db, "port", &port).start();
+    let comes = |proxy: &Proxy| {
+        let mut wire = Wire::open(&proxy.unix_addr()).unwrap();
+        wire.limit(secs(5));
+        wire.send(&startup(&[("user", &db.user), ("database", &db.name)])).unwrap();
+        let there = || proxy.admin("SHOW CLIENTS").maps().into_iter().find(|row| row["database"] == db.name);
+        (wire, until("it is on the list", secs(5), there)["id"].clone())
+    };
+    let (mut victim, id) = comes(&proxy);
+    proxy.admin(&format!("KILL_CLIENT {id}"));
+    let word = victim.recv().unwrap().error();
+    assert_eq!((word.code.as_str(), word.message.as_str()), ("57P01", "admin forced disconnect"));
+    assert_eq!(victim.recv_to_end().unwrap(), b"");
+    let (mut last, _) = comes(&proxy);
+    proxy.signal(Signal::SIGINT);
+    assert_eq!(last.recv().unwrap().error().message, "pooler is shutting down");
     assert!(proxy.ended(secs(10)).success());
 }

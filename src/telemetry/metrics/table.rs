@@ -143,7 +143,7 @@ metrics_table! {
         "Clients whose connections have ended, by reason; `dismissed` is an idle limit, a window's policy, the console or a shutdown.";
     LOGINS_FAILED: Counter Count "pglull_logins_failed_total" ["reason"]
         ["no_database", "bad_password", "not_allowed", "too_many_clients", "timeout", "protocol_error",
-         "tls", "server_unreachable", "unsupported", "shutdown", "disabled"]
+         "tls", "server_unreachable", "unsupported", "shutdown", "disabled", "dismissed"]
         "Log-ins that were refused or given up, by reason.";
     PROTOCOL_ERRORS: Counter Count "pglull_protocol_errors_total" [] []
         "Connections that were ended because of bytes that the protocol does not allow.";
