@@ -80,6 +80,11 @@ impl Driver {
                 held.cut = self.status.borrow().cut;
             }
         }
+        if self.verdict_due && self.registry.databases.config().window.classes.may_cut() {
+            let text = "the change had not ended when this was written: a session beside pglull that is cut for it later \
+                        is not in here";
+            self.status.send_modify(|status| status.notices.push(text.to_owned()));
+        }
         if let Some(keeping) = self.keep(&last)
             && tokio::time::timeout(KEEP, keeping).await.is_err()
         {

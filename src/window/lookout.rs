@@ -96,9 +96,8 @@ impl Lookout {
             // It is fair: no other cut is begun.
             _ = self.cutting.lock() => {}
             never = &mut look => match never {},
-            () = tokio::time::sleep(SETTLE) => {
-                tracing::warn!(window = %self.window, "whether a session beside us was cut was not answered in time");
-            }
+            // What is not answered by now is told as such.
+            () = tokio::time::sleep(SETTLE) => {}
         }
     }
 
@@ -190,6 +189,8 @@ impl Lookout {
             _ => ("pg_cancel_backend", UNLESS_IDLE),
         };
         let _cutting = self.cutting.lock().await;
+        let whom = format!("process {pid} ({}, application \"{}\")", blocker.user, blocker.application_name);
+        let asked = Asked { lookout: self, whom: Some(whom), policy: class.as_str() };
         // Only if it still stands in the way: it may have gone, and its number be another's.
         let sql = format!(
             "SELECT pg_catalog.{function}(b.pid) FROM (VALUES ({pid})) AS b(pid) \
@@ -200,10 +201,12 @@ impl Lookout {
             Ok(answer) => answer.rows.first().and_then(|row| row.first()?.clone()).is_some_and(|done| done == "t"),
             Err(Failure::Refused(report)) if !server.progress.broken() => {
                 tracing::warn!(window = %self.window, pid, %report, "a session beside us could not be cut");
+                asked.answered();
                 return Ok(true);
             }
             Err(failure) => return Err(failure),
         };
+        asked.answered();
         if done {
             tracing::warn!(window = %self.window, pid, user = %blocker.user, policy = class.as_str(), "session beside us cut");
             self.database.metrics.cut(class.as_str());
@@ -218,6 +221,29 @@ impl Lookout {
             self.status.send_modify(|status| status.note_cut(cut));
         }
         Ok(done)
+    }
+}
+
+/// A cut that was asked for. If it is dropped unanswered the receipt says so.
+struct Asked<'a> {
+    lookout: &'a Lookout,
+    whom: Option<String>,
+    policy: &'static str,
+}
+
+impl Asked<'_> {
+    fn answered(mut self) {
+        self.whom = None;
+    }
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        let Some(whom) = self.whom.take() else { return };
+        let text =
+            format!("whether {whom} beside pglull was cut ({}) is not known: no answer came in time", self.policy);
+        tracing::warn!(window = %self.lookout.window, "{text}");
+        self.lookout.status.send_modify(|status| status.notices.push(text));
     }
 }
 

@@ -49,7 +49,7 @@ pub struct Status {
     pub preflight: Vec<Line>,
     /// Those who kept the drain from finishing.
     pub blockers: Vec<Blocker>,
-    /// What Postgres had to say while the change ran.
+    /// What Postgres had to say while the change ran; at the end, what is not known.
     pub notices: Vec<String>,
     /// What Postgres warned of at COMMIT.
     pub warned: Option<String>,

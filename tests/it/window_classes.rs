@@ -1,6 +1,7 @@
 //! Who is cut for a window, and who never is: the classes of clients at the drain bound, and of sessions beside us that stand
 //! in the change's way. Each cut is counted, named, and told whom it was for.
 
+use crate::support::between::{Between, Catch};
 use crate::support::load::ACCOUNTS;
 use crate::support::postgres::Db;
 use crate::support::proxy::{Proxy, Spec};
@@ -20,6 +21,12 @@ fn cuts(proxy: &Proxy, id: &str) -> Vec<(String, String, String)> {
     let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
     let cuts = receipt["cuts"].as_array().unwrap().iter();
     cuts.map(|cut| (text(&cut["kind"]), text(&cut["application_name"]), text(&cut["policy"]))).collect()
+}
+
+/// What the receipt of a window has to say besides.
+fn notices(proxy: &Proxy, id: &str) -> String {
+    let receipt: serde_json::Value = serde_json::from_str(&proxy.closed(id)["receipt"]).unwrap();
+    receipt["notices"].to_string().replace("\\\"", "\"")
 }
 
 fn counted(proxy: &Proxy, policy: &str) -> bool {
@@ -203,4 +210,45 @@ fn a_session_beside_us_that_runs_nothing_is_not_called_cut() {
     assert_eq!(report.finish().unwrap_err().db().code, "57014");
     assert!(named(), "it is named once");
     report.close();
+}
+
+/// Whether a session was cut is not always known when the receipt is written: then it says so.
+#[test]
+fn a_cut_that_is_never_answered_is_told_as_such() {
+    let (db, proxy) = scene("cancel application=report");
+    db.sql(
+        "ALTER FUNCTION pg_catalog.pg_cancel_backend(int) RENAME TO cancel_now; \
+         CREATE FUNCTION pg_catalog.pg_cancel_backend(int) RETURNS bool STRICT LANGUAGE plpgsql AS \
+         'DECLARE done bool := pg_catalog.cancel_now($1); BEGIN PERFORM pg_advisory_xact_lock(7); RETURN done; END'",
+    );
+    let mut answer = db.direct().login();
+    answer.ok("SELECT pg_advisory_lock(7)");
+    let mut report = db.direct().app("report").login();
+    report.start("SELECT count(*), pg_sleep(30) FROM accounts").unwrap();
+    eventually("it runs", secs(5), || !db.running("pg_sleep(30)").is_empty());
+    let reply = proxy.apply("mute", "drain='9s', apply='9s'", ADD).finish().unwrap();
+    assert_eq!(reply.maps()[0]["outcome"], "applied");
+    assert_eq!(report.finish().unwrap_err().db().code, "57014");
+    assert_eq!(cuts(&proxy, "mute"), []);
+    let said = notices(&proxy, "mute");
+    assert!(said.contains("application \"report\"") && said.contains("is not known"), "{said}");
+    assert!(reply.notices.iter().any(|notice| said.contains(&notice.message)), "the operator is told too");
+    report.close();
+    answer.close();
+}
+
+/// The same where the change itself has not ended.
+#[test]
+fn a_receipt_that_is_written_before_the_change_has_ended_says_so() {
+    let (db, between) = (Db::with(ACCOUNTS), Between::start());
+    let spec = Spec::of(&db).text("server_tls_sslmode", "disable").window("classes", "terminate application=batch");
+    let proxy = spec.entry(&db, "port", &between.port.to_string()).start();
+    between.trap("\0\0\0\x0bCOMMIT\0", Catch::After);
+    let mut window = proxy.apply("late", "apply='500ms'", ADD);
+    between.caught();
+    between.hold_answers(true);
+    assert_eq!(window.finish().unwrap_err().db().code, "40003");
+    assert_eq!(proxy.closed("late")["outcome"], "unknown");
+    let said = notices(&proxy, "late");
+    assert!(said.contains("had not ended") && said.contains("is not in here"), "{said}");
 }
