@@ -22,7 +22,7 @@ use crate::server::parameters::{Parameters, tracked};
 use crate::server::recover;
 use crate::server::residue::{self, Residue, Settings};
 use crate::wire::frame::Verdict;
-use crate::wire::reply;
+use crate::wire::reply::{self, Report};
 
 /// See the module's text.
 #[derive(Debug)]
@@ -244,13 +244,19 @@ fn hidden(settings: Option<&Settings>) -> Leaves {
     Leaves { settings, ..Leaves::default() }
 }
 
-/// Makes a server forget what the sequences have given to the clients before this one. **Not cancel-safe.**
-pub(super) async fn forget_sequences(lease: &mut Lease, client: SessionId) -> Result<(), End> {
+/// Makes a server forget what the sequences have given to the clients before this one. If Postgres refuses that, as it does when the
+/// client's request is cancelled meanwhile, gives its report: nothing has been forgotten then. **Not cancel-safe.**
+pub(super) async fn forget_sequences(lease: &mut Lease, client: SessionId) -> Result<Option<Report>, End> {
     let Some(server) = lease.server() else { return Err(End::ClientGone) };
-    server.client = Some(client);
-    server.numbers = Some(client);
-    let done = server.query_within(b"DISCARD SEQUENCES", recover::BOUND).await;
-    done.map(|_| ()).map_err(|failure| End::ServerGone(std::io::Error::other(failure.to_string()), false))
+    match server.query_within(b"DISCARD SEQUENCES", recover::BOUND).await {
+        Ok(_) => {
+            server.client = Some(client);
+            server.numbers = Some(client);
+            Ok(None)
+        }
+        Err(Failure::Refused(report)) if server.progress.at_rest() && !server.progress.broken() => Ok(Some(report)),
+        Err(failure) => Err(End::ServerGone(std::io::Error::other(failure.to_string()), false)),
+    }
 }
 
 /// Whether a command with this tag may have run code, and that may have asked a sequence for a number.

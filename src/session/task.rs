@@ -20,7 +20,7 @@ use super::front::Front;
 use super::look::Look;
 use super::relay::{End, Relay, check};
 use super::state::{State, forget_sequences};
-use super::wait::Timer;
+use super::wait::{Timer, cancelled};
 use crate::clients::{Doing, Presence, Told};
 use crate::config::PoolMode;
 use crate::ids::Moment;
@@ -157,19 +157,22 @@ impl Session {
         };
         let Some((mut lease, began)) = admitted else { return Ok(()) };
         let now = self.front.clock.moment(began);
+        if kept && lease.server().is_some_and(|server| self.state.differs(server)) {
+            Box::pin(self.retune(&mut lease)).await?;
+        }
         let Some(server) = lease.server() else { return Err(End::ClientGone) };
         if !self.presence.client().begins(&server.link, now) {
-            return self.cancelled(lease).await;
-        }
-        if kept && self.state.differs(server) && !matches!(self.tune(&mut lease).await, Ok(true)) {
-            return Err(End::ServerGone(std::io::Error::other("the settings of the client were refused"), false));
+            return self.turned_down(lease, &cancelled()).await;
         }
         // Where nothing has been waited for since, it still is the time that it was.
         let mut at = if kept { Instant::now() } else { began };
         let end = loop {
             match self.relay(&mut lease, true, &mut at).await {
                 End::Errand => {
-                    forget_sequences(&mut lease, self.presence.client().id).await?;
+                    if let Some(report) = forget_sequences(&mut lease, self.presence.client().id).await? {
+                        let Some(back) = Box::pin(self.refused(lease, &report)).await? else { return Ok(()) };
+                        lease = back;
+                    }
                     at = Instant::now();
                 }
                 end => break end,
@@ -254,10 +257,10 @@ impl Session {
         let now = self.front.clock.now();
         let cancel_under_way = self.presence.client().ends(now);
         let Some(server) = lease.server() else { return };
+        server.leftovers |= self.mode != PoolMode::Session && self.state.is_unsettled();
         server.dirty |= used_for_long || self.state.is_unsettled();
         if server.progress.broken() {
             return;
-        server.leftovers |= self.mode != PoolMode::Session && self.state.is_unsettled();
         }
         match server.progress.boundary(&self.input, &server.flow) {
             Some(boundary) => lease.release(boundary, cancel_under_way, now),

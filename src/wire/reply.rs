@@ -254,6 +254,11 @@ pub fn ready_for_query(out: &mut BytesMut) {
     put(&ReadyForQuery::new(TransactionStatus::Idle), out);
 }
 
+/// ReadyForQuery, in a transaction that has failed.
+pub fn ready_to_roll_back(out: &mut BytesMut) {
+    put(&ReadyForQuery::new(TransactionStatus::Error), out);
+}
+
 /// CommandComplete.
 pub fn command_complete(tag: &str, out: &mut BytesMut) {
     put(&CommandComplete::new(tag.to_owned()), out);

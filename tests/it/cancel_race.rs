@@ -172,3 +172,23 @@ fn b15_a_flood_of_wrong_keys_reaches_nobody() {
     assert_eq!(between.cancels(), 0);
     eventually("descriptors are given back", secs(5), || proxy.descriptors() <= before + 4);
 }
+
+/// The same where a client keeps its server and has reset its settings: they are put in place before the next request.
+#[test]
+fn trap_32_a_cancel_never_hits_what_the_proxy_does_on_a_server_that_is_kept() {
+    let db = Db::with("CREATE TABLE t(a int)");
+    let (between, proxy) = proxy_between(&db, Spec::session);
+    let mut wire = proxy.client().param("timezone", "Asia/Tokyo").login();
+    let server = pid(&mut wire);
+    wire.ok("RESET ALL");
+    between.hold_answers(true);
+    wire.start("INSERT INTO t VALUES (1)").unwrap();
+    let last_query = format!("SELECT query FROM pg_stat_activity WHERE pid = {server}");
+    eventually("its settings are under way", secs(5), || db.one(&last_query).contains("Asia/Tokyo"));
+    wire.cancel();
+    between.hold_answers(false);
+    assert_eq!(wire.finish().unwrap_err().db().code, "57014");
+    assert_eq!(between.cancels(), 0, "it went to the server");
+    assert_eq!(wire.one("SELECT count(*) FROM t"), "0", "the cancelled request has run");
+    assert_eq!((wire.one("SHOW timezone"), pid(&mut wire)), ("Asia/Tokyo".to_owned(), server));
+}

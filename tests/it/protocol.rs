@@ -211,3 +211,29 @@ fn trap_26_the_welcome_follows_an_upgrade_of_the_server() {
         version(&proxy.client().login()) == "18.0"
     });
 }
+
+/// Before a question for the last number of a sequence goes out, its server forgets those of others: a cancel that hits that is
+/// for the question.
+#[test]
+fn trap_32_a_cancel_in_the_midst_of_an_errand_costs_no_connection() {
+    let (fake, _db, proxy) = fake(2, false, Some(vec![1; 4]));
+    let (mut other, mut wire) = (proxy.client().login(), proxy.client().login());
+    for (block, status) in [(false, b"I"), (true, b"E")] {
+        other.ok("SELECT nextval('s')");
+        if block {
+            wire.ok("BEGIN");
+        }
+        // The second time, it is done again: what was cancelled has not made the server forget anything.
+        for _ in 0..=usize::from(!block) {
+            wire.start("SELECT lastval()").unwrap();
+            eventually("it is done first", secs(5), || fake.sleeps());
+            wire.cancel();
+            let answer = wire.recv_until(b'Z', 1).unwrap();
+            assert_eq!((answer[0].error().code.as_str(), answer.len()), ("57014", 2), "{answer:?}");
+            assert_eq!(answer[1].body, status);
+        }
+        wire.ok("ROLLBACK");
+    }
+    other.ok("SELECT 'goes on'");
+    assert_eq!(fake.versions().len(), 1, "nothing was wrong with the server");
+}

@@ -4,8 +4,8 @@
 use crate::support::load::ACCOUNTS;
 use crate::support::postgres::Db;
 use crate::support::proxy::Spec;
-use crate::support::wait::{ms, secs};
-use crate::support::wire::{Msg, Wire, bind, execute, msg_of, parse, query, sync};
+use crate::support::wait::{eventually, ms, secs};
+use crate::support::wire::{Msg, Wire, WireError, bind, execute, msg_of, parse, query, sync};
 
 fn tags(answer: &[Msg]) -> String {
     answer.iter().map(|msg| char::from(msg.tag)).collect()
@@ -87,4 +87,35 @@ fn a_probe_is_answered_while_its_client_would_be_held() {
     pooled.ok("SELECT 'simple'");
     pooled.send(&again).unwrap();
     assert_eq!(pooled.finish().unwrap_err().db().code, "26000");
+}
+
+/// Requests without end that are answered without a server, and nobody who reads the answers: that client can be sent away like
+/// any other, and gets no half of a message with something else behind it.
+#[test]
+fn who_does_not_read_what_it_is_told_can_be_sent_away() {
+    for key in ["fail_fast", "probes"] {
+        for mode in [Spec::session, |spec| spec] {
+            let db = Db::new();
+            let proxy = mode(Spec::of(&db)).window(key, "application=deaf").start();
+            let mut deaf = proxy.client().app("deaf").login();
+            deaf.ok("SELECT 1");
+            let open = proxy.open("w", "");
+            deaf.send_until_full(&query("SELECT 1").repeat(1000));
+            let deafs = || {
+                let rows = proxy.admin("SHOW CLIENTS").maps();
+                rows.into_iter().find(|row| row["application_name"] == "deaf").map(|row| row["id"].clone())
+            };
+            proxy.admin(&format!("KILL_CLIENT {}", deafs().unwrap()));
+            eventually("it is off the list", secs(5), || deafs().is_none());
+            loop {
+                match deaf.skim() {
+                    Ok((tag, _)) => assert!(b"TDCEZ".contains(&tag), "{key}: {tag}"),
+                    Err(WireError::Closed) => break,
+                    Err(other) => panic!("{key}: {other}"),
+                }
+            }
+            proxy.close("w", &open["token"]);
+            proxy.still_serves();
+        }
+    }
 }

@@ -9,6 +9,7 @@ use super::super::reject::reject;
 use super::super::relay::End;
 use super::super::wait::{Waited, Waiting};
 use super::{Life, Session};
+use crate::clients::Doing;
 use crate::pool::lease::Lease;
 use crate::pool::ledger::Need;
 use crate::pool::wait::Begun;
@@ -107,7 +108,29 @@ impl Session {
 
     pub(super) async fn reject(&mut self, report: &Report) -> Life<()> {
         self.presence.client().ends(self.front.clock.now());
-        reject(&mut self.stream, &mut self.input, (self.presence.client(), report)).await
+        self.reject_as(Doing::Resting, report).await
+    }
+
+    pub(super) async fn reject_as(&mut self, doing: Doing, report: &Report) -> Life<()> {
+        let (ear, input) = self.ear(doing);
+        // Boxed, as it is seldom: it would be part of every transaction's future.
+        Box::pin(reject(ear, input, report)).await
+    }
+
+    /// Postgres has refused what the server was to do before a request of which nothing has reached it: the request is answered with
+    /// that. Gives the server back where a transaction is open on it, which goes on, to be rolled back.
+    pub(super) async fn refused(&mut self, mut lease: Lease, report: &Report) -> Life<Option<Lease>> {
+        if !lease.server().is_some_and(|server| server.in_transaction()) {
+            return self.turned_down(lease, report).await.map(|()| None);
+        }
+        self.presence.client().rests_in_transaction(self.front.clock.now());
+        match self.reject_as(Doing::Working, report).await {
+            Ok(()) => Ok(Some(lease)),
+            Err(end) => {
+                self.give_up(lease, false);
+                Err(end)
+            }
+        }
     }
 
     /// Gives the server the settings that this client has. False: the server is in doubt. An error is Postgres' own: it

@@ -2,31 +2,51 @@
 
 use tokio::time::Instant;
 
-use super::super::reject::reject;
 use super::super::relay::End;
-use super::super::wait::{Waited, cancelled};
+use super::super::wait::Waited;
 use super::{Life, Session};
+use crate::clients::Doing;
 use crate::config::PoolMode;
 use crate::pool::lease::Lease;
 use crate::pool::ledger::Need;
 use crate::pool::wait::Begun;
-use crate::wire::reply::Report;
+use crate::wire::reply::{Report, sqlstate};
+
+/// How often settings are tried to be put in place while cancels of earlier requests come in between.
+const TRIES: usize = 3;
 
 impl Session {
-    /// The request was cancelled while its server was made ready: nothing of it has reached that.
-    pub(super) async fn cancelled(&mut self, mut lease: Lease) -> Life<()> {
+    /// Gives a server that the client keeps the settings that the client has by now.
+    pub(super) async fn retune(&mut self, lease: &mut Lease) -> Life<()> {
+        // A cancel that comes from here on is for the request, not for this.
+        self.presence.client().prepares(self.front.clock.now());
+        for _ in 0..TRIES {
+            match self.tune(lease).await {
+                Ok(true) => return Ok(()),
+                Err(report) if report.sqlstate == sqlstate::QUERY_CANCELED => {}
+                Ok(false) | Err(_) => break,
+            }
+        }
+        Err(End::ServerGone(std::io::Error::other("the settings of the client were refused"), false))
+    }
+
+    /// The request will not run, for this reason, and nothing of it has reached the server.
+    pub(super) async fn turned_down(&mut self, mut lease: Lease, report: &Report) -> Life<()> {
         let boundary = lease.server().and_then(|server| server.boundary());
         match boundary {
             Some(boundary) if self.mode == PoolMode::Session || !self.state.keeps.is_empty() => {
                 lease.rest(boundary);
                 self.kept = Some(lease);
-                self.reject_resting(&cancelled()).await
+                self.reject_resting(report).await
             }
             boundary => {
+                let now = self.front.clock.now();
+                // Before another client may have it: no cancel of this one's is sent to it any more.
+                let cancel_under_way = self.presence.client().ends(now);
                 if let Some(boundary) = boundary {
-                    lease.release(boundary, false, self.front.clock.now());
+                    lease.release(boundary, cancel_under_way, now);
                 }
-                self.reject(&cancelled()).await
+                self.reject(report).await
             }
         }
     }
@@ -79,6 +99,6 @@ impl Session {
 
     pub(super) async fn reject_resting(&mut self, report: &Report) -> Life<()> {
         self.presence.client().rests(self.front.clock.now());
-        reject(&mut self.stream, &mut self.input, (self.presence.client(), report)).await
+        self.reject_as(Doing::Resting, report).await
     }
 }

@@ -1,14 +1,14 @@
 //! What some clients get at a shut gate instead of being held: an error at once, or the answer to their probe.
 
-use tokio::io::AsyncWriteExt as _;
-
 use super::super::probe::{Probe, probe};
+use super::super::reject::Ear;
 use super::super::relay::End;
 use super::{Life, Session};
+use crate::clients::Doing;
 use crate::config::Who;
 use crate::pool::database::Database;
 use crate::pool::gate::Gate;
-use crate::wire::frame::Verdict;
+use crate::wire::frame::{Flow, Verdict};
 use crate::wire::reply::{Report, sqlstate};
 
 impl Session {
@@ -62,7 +62,13 @@ impl Session {
         })?;
         self.state.names.unnamed = unnamed;
         self.state.names.version += 1;
-        self.stream.write_all(&answer).await.map_err(|_| End::ClientGone)
+        Box::pin(self.ear(Doing::Resting).0.tell(answer)).await
+    }
+
+    /// Itself, to be told something while it does this; and what it has sent.
+    pub(super) fn ear(&mut self, doing: Doing) -> (Ear<'_>, &mut Flow) {
+        let Self { stream, presence, mid_answer, input, .. } = self;
+        (Ear { stream, client: presence.client(), doing, mid_answer }, input)
     }
 }
 

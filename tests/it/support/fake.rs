@@ -18,6 +18,12 @@ pub(crate) struct Manners {
     pub(crate) version: String,
 }
 
+/// The one that sleeps, for the cancel request to find, and how its transaction is: `I`, `T` or `E`.
+struct Sleeper {
+    stream: TcpStream,
+    status: Arc<Mutex<u8>>,
+}
+
 /// What it has seen: minor versions that were asked for, keys of cancel requests.
 #[derive(Default)]
 struct Seen {
@@ -25,14 +31,13 @@ struct Seen {
     keys: Vec<Vec<u8>>,
 }
 
-/// A running one. It answers each query with nothing, but one that has `sleep` in it only when it is
+/// A running one. It answers each query with nothing, but one that has `sleep` in it, or `DISCARD SEQUENCES`, only when it is
 /// cancelled, and goes away after one that has `close` in it.
 pub(crate) struct Fake {
     pub(crate) port: u16,
     pub(crate) manners: Arc<Mutex<Manners>>,
     seen: Arc<Mutex<Seen>>,
-    /// The one that sleeps, for the cancel request to find.
-    sleeper: Arc<Mutex<Option<TcpStream>>>,
+    sleeper: Arc<Mutex<Option<Sleeper>>>,
 }
 
 impl Fake {
@@ -85,17 +90,14 @@ fn error(severity: &str, code: &str, text: &str) -> Vec<u8> {
     msg_of(b'E', &fields.map(|field| cstr(&field)).concat())
 }
 
-fn serve(
-    mut stream: TcpStream,
-    manners: &Manners,
-    seen: &Mutex<Seen>,
-    sleeper: &Mutex<Option<TcpStream>>,
-) -> Option<()> {
+fn serve(mut stream: TcpStream, manners: &Manners, seen: &Mutex<Seen>, sleeper: &Mutex<Option<Sleeper>>) -> Option<()> {
     let first = packet(&mut stream)?;
     if first[..4] == 80_877_102_u32.to_be_bytes() {
         seen.lock().unwrap().keys.push(first[8..].to_vec());
-        let mut sleeper = sleeper.lock().unwrap().take()?;
-        return sleeper.write_all(&[error("ERROR", "57014", "cancelled"), msg_of(b'Z', b"I")].concat()).ok();
+        let Sleeper { mut stream, status } = sleeper.lock().unwrap().take()?;
+        let mut status = status.lock().unwrap();
+        *status = if *status == b'I' { b'I' } else { b'E' };
+        return stream.write_all(&[error("ERROR", "57014", "cancelled"), msg_of(b'Z', &[*status])].concat()).ok();
     }
     let minor = u16::from_be_bytes([first[2], first[3]]);
     seen.lock().unwrap().versions.push(minor);
@@ -119,6 +121,7 @@ fn serve(
     }
     welcome.extend(msg_of(b'Z', b"I"));
     stream.write_all(&welcome).ok()?;
+    let status = Arc::new(Mutex::new(b'I'));
     loop {
         let mut tag = [0];
         stream.read_exact(&mut tag).ok()?;
@@ -127,10 +130,17 @@ fn serve(
             return None;
         }
         let has = |word: &[u8]| body.windows(word.len()).any(|part| part == word);
-        if has(b"sleep") {
-            *sleeper.lock().unwrap() = Some(stream.try_clone().ok()?);
+        if has(b"sleep") || has(b"DISCARD SEQUENCES") {
+            *sleeper.lock().unwrap() = Some(Sleeper { stream: stream.try_clone().ok()?, status: Arc::clone(&status) });
         } else {
-            stream.write_all(&[msg_of(b'C', &cstr("SELECT 0")), msg_of(b'Z', b"I")].concat()).ok()?;
+            let mut status = status.lock().unwrap();
+            let tag = ["BEGIN", "ROLLBACK"].into_iter().find(|word| has(word.as_bytes())).unwrap_or("SELECT 0");
+            match tag {
+                "BEGIN" => *status = b'T',
+                "ROLLBACK" => *status = b'I',
+                _ => {}
+            }
+            stream.write_all(&[msg_of(b'C', &cstr(tag)), msg_of(b'Z', &[*status])].concat()).ok()?;
             if has(b"close") {
                 return None;
             }
