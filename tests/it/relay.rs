@@ -1,6 +1,8 @@
 //! What goes through is what Postgres said: each script runs directly and through the proxy, and the
 //! answers must be the same bytes, also when the script arrives one byte at a time.
 
+use std::net::Shutdown;
+
 use crate::support::postgres::Db;
 use crate::support::proxy::{Proxy, Spec};
 use crate::support::wait::{eventually, secs};
@@ -373,4 +375,18 @@ fn a_function_call_body_of_the_right_shape_is_used() {
     wire.send(&msg_of(b'F', &body)).unwrap();
     let answer = wire.recv_until(b'Z', 1).unwrap();
     assert_eq!((answer[0].tag, &answer[0].body[4..]), (b'V', &[0, 0, 0, 42][..]));
+}
+
+/// `printf ... | nc -N`: whoever closes its side is taken for gone, as by PgBouncer; what it has asked for is not worked for.
+#[test]
+fn a_client_that_closes_its_side_is_gone() {
+    let db = Db::new();
+    let proxy = Spec::of(&db).pool(1).start();
+    let mut wire = proxy.unix_client().login();
+    wire.start("SELECT pg_sleep(20)").unwrap();
+    eventually("it runs", secs(5), || db.running("pg_sleep").len() == 1);
+    wire.shutdown(Shutdown::Write);
+    assert_eq!(wire.recv_to_end().unwrap(), b"");
+    eventually("it is cancelled", secs(5), || db.running("pg_sleep").is_empty());
+    proxy.still_serves();
 }
