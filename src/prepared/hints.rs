@@ -31,7 +31,7 @@ impl Hints {
     pub const HIDDEN_SETTINGS: Self = Self(512);
     /// It asks for the last value of a sequence in this session.
     pub const SEQUENCES: Self = Self(1024);
-    /// It may name a prepared statement: [`named_statements`] is to be asked.
+    /// It may name or end prepared statements: [`Uses::of`](super::uses::Uses::of) is to be asked.
     pub const NAMES: Self = Self(2048);
     /// Code has run that may have made settings under names that nobody knows: they cannot be carried along, but the next client
     /// must not find them.
@@ -190,7 +190,8 @@ impl Leaves {
         let mut at = skip_space(statement, 0);
         let first = word(statement, at);
         if [&b"reset"[..], b"discard", b"rollback"].iter().any(|word| first.eq_ignore_ascii_case(word)) {
-            self.hints = self.hints.with(Hints::SAYS_SET);
+            let all = first.eq_ignore_ascii_case(b"discard");
+            self.hints = self.hints.with(Hints::SAYS_SET).with(if all { Hints::NAMES } else { Hints::default() });
         }
         if !first.eq_ignore_ascii_case(b"set") {
             return;
@@ -324,107 +325,8 @@ fn padded(bytes: &[u8]) -> [u8; AT_ONCE + 1] {
     padded
 }
 
-/// Where a text names a prepared statement, and how.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Named {
-    /// The place of the name in the text.
-    pub place: std::ops::Range<usize>,
-    /// The name as Postgres reads it.
-    pub name: Vec<u8>,
-    /// `DEALLOCATE`; otherwise `EXECUTE`.
-    pub ends: bool,
-}
-
-/// The statements of a text that are `DEALLOCATE name` or `EXECUTE name ..`, in their order. Such a name may be one that a
-/// client has given in the protocol. Only a text with the hint [`NAMES`](Hints::NAMES) has any. A text whose statements cannot be told apart at a glance has none.
-#[must_use]
-pub fn named_statements(text: &[u8]) -> Vec<Named> {
-    let text = text.strip_suffix(&[0]).unwrap_or(text);
-    let (mut found, mut from) = (Vec::new(), 0);
-    for statement in statements(text).unwrap_or_default() {
-        let length = statement.len();
-        if let Some(mut named) = named_statement(statement) {
-            named.place = from + named.place.start..from + named.place.end;
-            found.push(named);
-        }
-        from += length + 1;
-    }
-    found
-}
-
-/// The text cut at its semicolons; `None` where a backslash or a dollar may hide one.
-fn statements(text: &[u8]) -> Option<Vec<&[u8]>> {
-    let (mut found, mut from, mut at) = (Vec::new(), 0, 0);
-    while let Some(&byte) = text.get(at) {
-        let behind = comment(text, at);
-        if behind > at {
-            at = behind;
-            continue;
-        }
-        match byte {
-            b'\'' | b'"' => {
-                let inside = text.get(at + 1..).unwrap_or_default();
-                let Some(end) = inside.iter().position(|&inner| inner == byte) else { break };
-                if byte == b'\'' && inside.get(..end).is_some_and(|inside| inside.contains(&b'\\')) {
-                    return (!text.contains(&b';')).then(|| vec![text]);
-                }
-                at += end + 1;
-            }
-            b'$' if !text.get(at + 1).is_some_and(u8::is_ascii_digit) => {
-                return (!text.contains(&b';')).then(|| vec![text]);
-            }
-            b';' => {
-                found.push(text.get(from..at).unwrap_or_default());
-                from = at + 1;
-            }
-            _ => {}
-        }
-        at += 1;
-    }
-    found.push(text.get(from..).unwrap_or_default());
-    Some(found)
-}
-
-fn named_statement(text: &[u8]) -> Option<Named> {
-    let mut at = verb_of(text);
-    let verb = word(text, at);
-    let ends = verb.eq_ignore_ascii_case(b"deallocate");
-    if !ends && !verb.eq_ignore_ascii_case(b"execute") {
-        return None;
-    }
-    at = skip_space(text, at + verb.len());
-    if ends && word(text, at).eq_ignore_ascii_case(b"prepare") {
-        at = skip_space(text, at + b"prepare".len());
-    }
-    let (length, name) = identifier(text.get(at..)?)?;
-    let is_all = length == name.len() && name == b"all";
-    if is_all || (ends && skip_space(text, at + length) < text.len()) {
-        return None;
-    }
-    Some(Named { place: at..at + length, name, ends })
-}
-
-/// Where the statement's verb stands; that of an EXPLAIN is what it explains.
-fn verb_of(text: &[u8]) -> usize {
-    let mut at = skip_space(text, 0);
-    if !word(text, at).eq_ignore_ascii_case(b"explain") {
-        return at;
-    }
-    at = skip_space(text, at + b"explain".len());
-    if text.get(at) == Some(&b'(') {
-        let options = text.get(at..).unwrap_or_default();
-        at = skip_space(text, at + options.iter().position(|&byte| byte == b')').map_or(0, |end| end + 1));
-    }
-    for option in [&b"analyze"[..], b"verbose"] {
-        if word(text, at).eq_ignore_ascii_case(option) {
-            at = skip_space(text, at + option.len());
-        }
-    }
-    at
-}
-
 /// The end of the comment that begins at `at`, or `at` if none does. Source: `scan.l` (those with a star nest).
-fn comment(text: &[u8], at: usize) -> usize {
+pub(super) fn comment(text: &[u8], at: usize) -> usize {
     let rest = text.get(at..).unwrap_or_default();
     if rest.starts_with(b"--") {
         return at + rest.iter().position(|byte| matches!(byte, b'\n' | b'\r')).unwrap_or(rest.len());
@@ -451,7 +353,7 @@ fn comment(text: &[u8], at: usize) -> usize {
 }
 
 /// Skips blanks and comments.
-fn skip_space(text: &[u8], from: usize) -> usize {
+pub(super) fn skip_space(text: &[u8], from: usize) -> usize {
     let mut at = skip_blanks(text, from);
     loop {
         let behind = comment(text, at);
@@ -467,7 +369,7 @@ fn skip_blanks(text: &[u8], from: usize) -> usize {
     from + rest.iter().take_while(|byte| byte.is_ascii_whitespace() || **byte == 0x0b).count()
 }
 
-fn word(text: &[u8], from: usize) -> &[u8] {
+pub(super) fn word(text: &[u8], from: usize) -> &[u8] {
     let rest = text.get(from..).unwrap_or_default();
     let length =
         rest.iter().take_while(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$' | 0x80..)).count();
@@ -475,7 +377,7 @@ fn word(text: &[u8], from: usize) -> &[u8] {
 }
 
 /// An identifier at the front: its length in the text and its value. Source: `scan.l` (folding, doubled quotes).
-fn identifier(text: &[u8]) -> Option<(usize, Vec<u8>)> {
+pub(super) fn identifier(text: &[u8]) -> Option<(usize, Vec<u8>)> {
     if text.first() != Some(&b'"') {
         let plain = word(text, 0);
         let good = plain.first().is_some_and(|byte| !byte.is_ascii_digit() && *byte != b'$');
@@ -544,7 +446,13 @@ mod tests {
 
     #[test]
     fn a_text_that_may_name_a_statement_says_so() {
-        for (text, names) in [("DEALLOCATE a", true), ("select 1; Execute b", true), ("select 1", false)] {
+        for (text, names) in [
+            ("DEALLOCATE a", true),
+            ("select 1; Execute b", true),
+            ("/* */ discard all", true),
+            ("select discard", false),
+            ("select 1", false),
+        ] {
             assert_eq!(Leaves::of_text(text.as_bytes()).hints.any_of(Hints::NAMES), names, "{text}");
         }
     }
@@ -613,42 +521,5 @@ mod tests {
         assert!(temp.residue().is_empty() && temp.of_tag(b"SELECT 3\0", true).residue().is_empty());
         assert_eq!(temp.of_tag(b"CREATE VIEW\0", false).residue(), Hints::TEMPORARY);
         assert_eq!(temp.of_tag(b"SELECT 3\0", false).residue(), Hints::TEMPORARY, "CREATE TEMP TABLE AS");
-    }
-
-    #[test]
-    fn statements_that_are_named_in_sql() {
-        for (text, expected) in [
-            ("DEALLOCATE pdo_stmt_1", vec!["pdo_stmt_1"]),
-            ("  deallocate PREPARE \"A\"\"b\" ; \0", vec!["A\"b"]),
-            ("execute S1(1, 'x;y')", vec!["s1"]),
-            ("EXECUTE \"all\"", vec!["all"]),
-            ("begin; deallocate a; select 'deallocate b'; execute c; rollback", vec!["a", "c"]),
-            ("select '; deallocate a; '", vec![]),
-            ("select $$; deallocate a; $$", vec![]),
-            ("-- ; deallocate a", vec![]),
-            ("deallocate all; deallocate a", vec!["a"]),
-            ("DEALLOCATE prepare all", vec![]),
-            ("deallocate 1a", vec![]),
-            ("deallocate \"\"", vec![]),
-            ("deallocate \"a", vec![]),
-            ("explain execute s1", vec!["s1"]),
-            ("/* a; b */ explain (analyze, costs off) execute s1(2)", vec!["s1"]),
-            ("explain analyze verbose execute s1", vec!["s1"]),
-            ("/* app */ deallocate/**/ s1 -- done; really", vec!["s1"]),
-            ("execute s1; select 2 -- ; deallocate a", vec!["s1"]),
-            ("select '\\'; execute s1", vec![]),
-            ("select $1; execute s1", vec!["s1"]),
-            ("deallocate a /* b", vec!["a"]),
-            ("select 1", vec![]),
-            ("", vec![]),
-        ] {
-            let found = named_statements(text.as_bytes());
-            let names: Vec<&str> = found.iter().map(|named| std::str::from_utf8(&named.name).unwrap()).collect();
-            assert_eq!(names, expected, "{text}");
-            for (named, name) in found.iter().zip(expected) {
-                let place = text[named.place.clone()].to_lowercase();
-                assert!(place.contains(&name.replace('"', "\"\"").to_lowercase()), "{text}: {place}");
-            }
-        }
     }
 }

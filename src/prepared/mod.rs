@@ -1,6 +1,6 @@
 //! Prepared statements that follow a client from server to server: what is the same statement ([`catalog`]), which names a
-//! client has given ([`names`]), what a server has ([`slots`], [`unnamed`]), what may have to be sent to it again ([`replay`]), and what a text may leave
-//! behind ([`hints`]).
+//! client has given ([`names`]), what a server has ([`slots`], [`unnamed`]), what is about to end some of that ([`ending`]), what may have to be sent to it again ([`replay`]), what a
+//! text may leave behind ([`hints`]) and what it does with statements itself ([`uses`]).
 //!
 //! Pure: `session::translate` drives them with the messages of a relay. A client's name stands for a statement, a
 //! statement has one name of ours on every server, and a server is given a statement when a client first needs it there.
@@ -8,11 +8,13 @@
 //! error there would skip what follows.
 
 pub mod catalog;
+pub mod ending;
 pub mod hints;
 pub mod names;
 pub mod replay;
 pub mod slots;
 pub mod unnamed;
+pub mod uses;
 
 use std::hash::{DefaultHasher, Hasher as _};
 

@@ -172,6 +172,11 @@ impl Names {
         }
     }
 
+    /// A `DEALLOCATE` has ended what this name stands for.
+    pub fn forget(&mut self, name: &[u8]) {
+        self.named.remove(cut(name));
+    }
+
     /// `DEALLOCATE ALL` or `DISCARD ALL` has gone through: what is confirmed is gone, what is on its way stands behind it.
     pub fn forget_all(&mut self) {
         self.named.retain(|_, entry| {

@@ -12,6 +12,7 @@ use std::sync::{Arc, Weak};
 use bytes::BytesMut;
 
 use super::catalog::Statement;
+use super::ending::Ending;
 use super::hints::Hints;
 use super::names::{Bound, Ticket, Unnamed as ClientsUnnamed};
 use super::replay::Replay;
@@ -111,9 +112,6 @@ pub enum Note {
     Fail(Box<Report>),
 }
 
-/// The statement of the protocol that a `DEALLOCATE` ends, if it is one.
-pub type Ended = Option<(Arc<Bound>, Ticket)>;
-
 /// The portal that was bound last.
 #[derive(Debug)]
 pub struct Portal {
@@ -140,9 +138,8 @@ pub struct Slots {
     closing: ById<u64>,
     /// What is on its way.
     pub notes: VecDeque<Note>,
-    /// The `DEALLOCATE`s in texts that were sent, with the numbers of their batches: which of the client's statements each of them
-    /// ends, if it is one of the protocol's.
-    pub deallocates: VecDeque<(u64, Ended)>,
+    /// What may end statements.
+    pub ending: Ending,
     /// The portal that was bound last in this batch, if it is of a statement with a name.
     pub portal: Option<Portal>,
     /// What may have to be sent again.
@@ -219,6 +216,12 @@ impl Slots {
         })
     }
 
+    /// Nothing is on its way. `idle`: and no transaction is open.
+    pub fn rests(&mut self, idle: bool) {
+        self.replay.rests();
+        self.ending.rests(idle);
+    }
+
     /// A batch has been sent to its end.
     pub fn batch_ends(&mut self) {
         self.batch += 1;
@@ -275,10 +278,9 @@ impl Slots {
         self.slots.remove(&id);
     }
 
-    /// A `DEALLOCATE` for it is on its way.
-    pub fn deallocating(&mut self, id: u64) {
+    /// A `DEALLOCATE` has ended it.
+    pub fn ended(&mut self, id: u64) {
         self.slots.remove(&id);
-        self.closing.insert(id, self.batch);
     }
 
     /// The server has confirmed a Close.
@@ -362,7 +364,7 @@ impl Slots {
         self.replay.rests();
         self.doubtful |= !self.notes.is_empty();
         self.notes.clear();
-        self.deallocates.clear();
+        self.ending = Ending::default();
         self.unnamed.forget();
     }
 
@@ -379,6 +381,7 @@ impl Slots {
         self.closing.clear();
         self.notes.clear();
         self.portal = None;
+        self.ending = Ending::default();
         self.replay.rests();
         self.unnamed.forget();
         self.doubtful = false;

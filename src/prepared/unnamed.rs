@@ -17,6 +17,16 @@ struct Statement {
     shape: Shape,
     /// The client has sent it to another server; here it was put by us.
     ours: bool,
+    refers: Option<Box<Refers>>,
+}
+
+/// What the text does with other prepared statements.
+#[derive(Debug)]
+pub struct Refers {
+    /// The name in it, as the client knows it, and the number of ours that stands there on this server; `None`: the name itself.
+    pub name: Option<(Box<[u8]>, Option<u64>)>,
+    /// It may end statements: the one that it names, or all.
+    pub ends: bool,
 }
 
 #[derive(Debug)]
@@ -70,6 +80,12 @@ impl Unnamed {
         self.last().is_some_and(|last| last.ours)
     }
 
+    /// What its text does with other statements, if anything.
+    #[must_use]
+    pub fn refers(&self) -> Option<&Refers> {
+        self.last().and_then(|last| last.refers.as_deref())
+    }
+
     /// What is known of its shape.
     #[must_use]
     pub fn shape(&self) -> Shape {
@@ -92,8 +108,15 @@ impl Unnamed {
 
     /// A change has been sent in this batch that makes it this client's. `ours`: the client has sent it to another server.
     pub fn sent(&mut self, (client, version): (SessionId, u64), ours: bool, batch: u64) {
-        let to = Some(Statement { client, version, shape: Shape::Unknown, ours });
+        let to = Some(Statement { client, version, shape: Shape::Unknown, ours, refers: None });
         self.moving.push_back(Change { batch, to });
+    }
+
+    /// What was sent last does this with other statements.
+    pub fn sent_text(&mut self, refers: Option<Box<Refers>>) {
+        if let Some(last) = refers.as_ref().and(self.last_mut()) {
+            last.refers = refers;
+        }
     }
 
     /// A simple query has been sent, which ends it. `noted`: its answer will be told.

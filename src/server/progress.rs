@@ -192,6 +192,12 @@ impl Progress {
         self.ends == 0
     }
 
+    /// Whether everything that was sent has been answered.
+    #[must_use]
+    pub fn all_answered(&self) -> bool {
+        self.expected.is_empty()
+    }
+
     /// How many batches have been sent to their end and not been answered to theirs.
     #[must_use]
     pub const fn batches_owed(&self) -> usize {

@@ -145,9 +145,9 @@ impl Answers<'_> {
                 self.slots.forget_all();
             }
             b"DEALLOCATE" => {
-                if let Some((_, Some((bound, ticket)))) = self.slots.deallocates.pop_front() {
-                    self.names.confirm(&bound.name, ticket, None);
-                    self.slots.closed(bound.statement.id);
+                if let Some(bound) = self.slots.ending.ended() {
+                    self.names.forget(&bound.name);
+                    self.slots.ended(bound.statement.id);
                 }
             }
             _ => {}
@@ -161,13 +161,7 @@ impl Answers<'_> {
 
     /// A batch is answered, and so many are not: what of it has not been deallocated by now will not be.
     pub(super) fn batch_ends(&mut self, owed: usize) {
-        let open = self.slots.batch.saturating_sub(owed as u64);
-        while let Some((_, ended)) = self.slots.deallocates.pop_front_if(|(batch, _)| *batch < open) {
-            if let Some((bound, ticket)) = ended {
-                self.names.void(&bound.name, ticket);
-                self.slots.not_closed(bound.statement.id);
-            }
-        }
+        self.slots.ending.answered(self.slots.batch.saturating_sub(owed as u64));
     }
 
     fn failed(&mut self, (notes, first): (usize, bool), (head, body): (Header, &[u8]), out: &mut BytesMut) -> Verdict {

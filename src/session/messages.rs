@@ -38,6 +38,16 @@ pub(super) fn write_parse_front(id: u64, rest: usize, out: &mut BytesMut) {
     write_front(client::PARSE, (id, rest), out, |_| ());
 }
 
+/// A Parse of the unnamed statement. `body`: what stands behind the name; `renamed`: what its text becomes, if anything else.
+pub(super) fn write_unnamed(body: &[u8], renamed: &[u8], out: &mut BytesMut) {
+    let (text, rest) = body.split_at(string(body).map_or(0, <[u8]>::len));
+    let text = if renamed.is_empty() { text } else { renamed };
+    write_head(client::PARSE, 1 + text.len() + rest.len(), out);
+    out.put_u8(0);
+    out.put_slice(text);
+    out.put_slice(rest);
+}
+
 /// A Bind up to and with the statement's name; so many bytes follow.
 pub(super) fn write_bind_front((head, id): (Header, u64), portal: &[u8], rest: usize, out: &mut BytesMut) {
     write_front(head.tag, (id, rest), out, |out| {

@@ -84,7 +84,7 @@ impl Translate<'_> {
     /// Judges the message; what goes out before it is written to `out`.
     pub(super) fn judge(&mut self, head: Header, body: &[u8], out: &mut BytesMut) -> Verdict {
         if self.progress.at_rest() {
-            self.slots.replay.rests();
+            self.slots.rests(self.progress.status() == Status::Idle);
         }
         let verdict = self.judge_one(head, body, out);
         if !matches!(verdict, Verdict::Whole | Verdict::Stop) {
@@ -95,8 +95,8 @@ impl Translate<'_> {
 
     fn judge_one(&mut self, head: Header, body: &[u8], out: &mut BytesMut) -> Verdict {
         if self.progress.owes_much() {
-            if self.progress.listens() && self.progress.hurries() {
-                out.put_slice(&[client::FLUSH, 0, 0, 0, 4]);
+            if self.progress.listens() {
+                self.hurry(out);
             }
             return Verdict::Stop;
         }
@@ -150,11 +150,12 @@ impl Translate<'_> {
             if verdict == Verdict::Pass {
                 self.counts.binds += 1;
                 self.progress.sent(head.tag);
+                self.binds_unnamed(portal);
             }
             return verdict;
         }
         let front = HEADER + portal.len() + 1 + name.len() + 1;
-        let bound = match self.find(name) {
+        let bound = match self.find(name, out) {
             Found::Unsettled => return Verdict::Stop,
             Found::Unknown if slots::is_ours(name) => {
                 self.counts.binds += 1;
@@ -188,6 +189,9 @@ impl Translate<'_> {
         self.uses(&bound.statement);
         self.leaves.add(&bound.statement.leaves);
         self.slots.sends(bound.statement.leaves.hints);
+        if bound.statement.leaves.hints.any_of(Hints::NAMES) {
+            self.binds_text(portal, string(bound.statement.body()).unwrap_or_default());
+        }
         self.counts.binds += 1;
         write_bind_front((head, bound.statement.id), portal, HEADER + head.body - front, out);
         self.binds(portal, &bound, later);
@@ -218,7 +222,7 @@ impl Translate<'_> {
             }
             return verdict;
         }
-        let (id, note) = match self.find(name) {
+        let (id, note) = match self.find(name, out) {
             Found::Unsettled => return Verdict::Stop,
             Found::Unknown if slots::is_ours(name) => (slots::NOBODY, None),
             Found::Unknown => return self.pass(head.tag),
@@ -255,7 +259,7 @@ impl Translate<'_> {
             self.pass_noted(head.tag, Note::CloseUnnamed);
             return Verdict::Pass;
         }
-        match self.names.find(name, self.slots.batch) {
+        match self.look_up(name, out) {
             Found::Unsettled => Verdict::Stop,
             Found::Unknown if slots::is_ours(name) => {
                 write_target(client::CLOSE, Some(slots::NOBODY), out);
@@ -282,9 +286,15 @@ impl Translate<'_> {
         if self.is_foreign(leaves.hints) {
             return Verdict::Stop;
         }
-        let Some(text) = self.rename(leaves.hints, if complete { body } else { b"" }, out) else {
-            return Verdict::Stop;
-        };
+        let mut renamed = None;
+        if leaves.hints.any_of(Hints::NAMES) {
+            let Some(named) = self.rename(body, out) else { return Verdict::Stop };
+            renamed = Some(self.queries(*named)).filter(|text| !text.is_empty());
+        }
+        if !complete {
+            // It may do anything.
+            self.slots.ending.queries(std::iter::empty(), self.slots.batch);
+        }
         self.leaves.add(&leaves);
         self.slots.sends(leaves.hints);
         let ends_unnamed = self.names.unnamed.is_some() || self.slots.unnamed.moves();
@@ -295,9 +305,7 @@ impl Translate<'_> {
         }
         self.slots.unnamed.sent_query(ends_unnamed, self.slots.batch);
         self.slots.batch_ends();
-        if text.is_empty() {
-            return Verdict::Pass;
-        }
+        let Some(text) = renamed else { return Verdict::Pass };
         write_head(client::QUERY, text.len(), out);
         out.put_slice(&text);
         Verdict::Without(HEADER + head.body)

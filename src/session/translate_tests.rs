@@ -515,16 +515,70 @@ fn trap_18_in_a_list_and_in_the_extended_protocol_too() {
     pair.gets("1 2 CDEALLOCATE ZI");
     assert!(pair.names.is_empty());
     // All in one batch, and with the name given again.
-    assert_eq!(
-        pair.sends("Pc:three P:deallocate\tc B E Pc:three Bc S"),
-        "Ppglull_3:three P:deallocate\tpglull_3 B E Ppglull_3:three Bpglull_3 S"
-    );
-    assert_eq!(pair.gets("1 1 2 CDEALLOCATE 1 2 ZI"), "112C12Z");
-    // One that was not reached: the name stays, and the server's is prepared anew.
+    assert_eq!(pair.sends("Pc:three P:deallocate\tc B E"), "Ppglull_3:three P:deallocate\tpglull_3 B E");
+    assert_eq!(pair.send("Pc:three"), ["H", "..."]);
+    assert_eq!(pair.gets("1 1 2 CDEALLOCATE"), "112C");
+    assert_eq!(pair.sends("Pc:three Bc S"), "Ppglull_3:three Bpglull_3 S");
+    assert_eq!(pair.gets("1 2 ZI"), "12Z");
+    // One that was not reached.
     assert_eq!(pair.sends("Bnosuch P:deallocate\tc B E S"), "Bnosuch P:deallocate\tpglull_3 B E S");
     pair.gets("E26000 ZI");
     pair.rests();
-    assert_eq!(pair.sends("Bc S"), "Cpglull_3 Ppglull_3:three Bpglull_3 S");
+    assert_eq!(pair.sends("Bc S"), "Bpglull_3 S");
+}
+
+#[test]
+fn trap_18_behind_what_may_end_statements_nothing_is_known() {
+    for ends in ["P:deallocate\tall", "P:discard\tall"] {
+        let mut pair = pair();
+        pair.sends("Ps:one S");
+        pair.gets("1 ZI");
+        pair.sends(&format!("{ends} B Bs E"));
+        pair.gets("1 2 2 Cx");
+        pair.sends(&format!("{ends} B E"));
+        for waits in ["Pt:one", "Bs", "Ds", "Cs", "P:execute\ts", "Qexecute\ts"] {
+            assert_eq!(pair.send(waits).last().unwrap(), "...", "{waits} behind {ends}");
+        }
+        assert_eq!(pair.sends("P:other B"), "P:other B", "what names nothing goes on");
+        assert_eq!(pair.send("Pt:one"), ["..."], "it was told to hurry already");
+        assert_eq!(pair.gets("1 2 CDEALLOCATE+ALL"), "12C");
+        assert_eq!(pair.send("Pt:one"), ["H", "..."]);
+        pair.gets("1 2");
+        assert_eq!(pair.sends("Pt:one Bt E Bt S"), "Ppglull_1:one Bpglull_1 E Bpglull_1 S");
+        pair.gets("1 2 Cx 2 ZI");
+        // A query is answered without being told to hurry.
+        pair.sends(&format!("Qbegin;{}", &ends[2..]));
+        assert_eq!(pair.send("Bt").last().unwrap(), "...");
+        pair.gets("CBEGIN CDEALLOCATE+ALL ZT");
+        assert_eq!(pair.sends("Pt:one Bt S"), "Ppglull_1:one Bpglull_1 S");
+    }
+}
+
+#[test]
+fn trap_18_a_text_names_what_its_name_stands_for_when_it_is_run() {
+    let mut pair = pair();
+    pair.sends("Ps:one P:execute\ts S");
+    pair.gets("1 1 ZI");
+    assert_eq!(pair.sends("B E S"), "B E S");
+    pair.gets("2 Cx ZI");
+    pair.moves();
+    assert_eq!(pair.sends("B E S"), "Ppglull_1:one P:execute\tpglull_1 B E S");
+    pair.gets("1 1 2 Cx ZI");
+    pair.sends("Cs Ps:two S");
+    pair.gets("1 ZI");
+    assert_eq!(pair.sends("B E S"), "P:execute\tpglull_2 B E S");
+    assert_eq!(pair.gets("1 2 Cx ZI"), "2CZ");
+    // It is not known yet that the text is the client's.
+    pair.sends("P:deallocate\ts Cs Ps:one");
+    assert_eq!(pair.send("B"), ["H", "..."]);
+    assert_eq!(pair.gets("1"), "131");
+    pair.sends("S");
+    pair.gets("ZI");
+    pair.moves();
+    assert_eq!(pair.sends("B E S"), "Ppglull_1:one P:deallocate\tpglull_1 B E S");
+    assert_eq!(pair.gets("1 1 2 CDEALLOCATE ZI"), "2CZ");
+    assert!(pair.names.is_empty() && pair.slots.is_empty());
+    assert_eq!(pair.sends("B E S"), "P:deallocate\ts B E S", "Postgres says in the client's words that it is gone");
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! A client's Parse: of its unnamed statement, or of one that it gives a name.
 
-use bytes::{BufMut, BytesMut};
+use bytes::BytesMut;
 
-use super::super::messages::{full, of_body, write_head, write_parse_front};
+use super::super::messages::{full, of_body, write_parse_front, write_unnamed};
 use super::{FRONT_MAX, NAMES_MAX, Ready, STATEMENT_MAX, Translate};
 use crate::prepared::hints::{Hints, Leaves};
 use crate::prepared::names::{Found, Unnamed};
@@ -28,7 +28,13 @@ impl Translate<'_> {
                 return Verdict::Stop;
             }
             let text = if complete { string(rest).unwrap_or_default() } else { b"" };
-            let Some(renamed) = self.rename(leaves.hints, text, out) else { return Verdict::Stop };
+            let mut renamed = None;
+            if leaves.hints.any_of(Hints::NAMES) {
+                renamed = self.rename(text, out);
+                if renamed.is_none() {
+                    return Verdict::Stop;
+                }
+            }
             self.leaves.add(&leaves);
             self.slots.sends(leaves.hints);
             let unnamed = complete.then(|| Unnamed { body: self.names.shared(rest), leaves, told: None });
@@ -37,15 +43,15 @@ impl Translate<'_> {
             self.names.version += 1;
             self.slots.unnamed.sent((self.client, self.names.version), false, self.slots.batch);
             self.pass_noted(head.tag, Note::Unnamed(unnamed));
-            if renamed.is_empty() {
-                return Verdict::Pass;
-            }
-            let types = rest.get(text.len()..).unwrap_or_default();
-            write_head(head.tag, 1 + renamed.len() + types.len(), out);
-            out.put_u8(0);
-            out.put_slice(&renamed);
-            out.put_slice(types);
-            return Verdict::Without(HEADER + head.body);
+            let Some(renamed) = renamed else { return Verdict::Pass };
+            let verdict = if renamed.text.is_empty() {
+                Verdict::Pass
+            } else {
+                write_unnamed(rest, &renamed.text, out);
+                Verdict::Without(HEADER + head.body)
+            };
+            self.slots.unnamed.sent_text(renamed.refers());
+            return verdict;
         }
         if !complete || self.limit == 0 {
             // It stays under its own name, on this server only.
@@ -62,7 +68,7 @@ impl Translate<'_> {
 
     fn parse_named(&mut self, name: &[u8], rest: &[u8], out: &mut BytesMut) -> Verdict {
         let front = HEADER + name.len() + 1;
-        let statement = match self.names.find(name, self.slots.batch) {
+        let statement = match self.look_up(name, out) {
             Found::Unsettled => return Verdict::Stop,
             // Postgres says what is wrong first: the text, or that the name is in use.
             Found::Known(bound) => {

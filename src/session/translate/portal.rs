@@ -68,7 +68,10 @@ impl Translate<'_> {
         };
         let portal = self.slots.portal.as_ref().filter(|portal| *portal.name == *name);
         let relies = portal.and_then(|portal| Some((portal.bound.statement.id, portal.relies?)));
-        let Some((id, told)) = relies else { return self.pass(head.tag) };
+        let Some((id, told)) = relies else {
+            self.slots.ending.executes(name, self.slots.batch);
+            return self.pass(head.tag);
+        };
         match self.shape(Some(id), Some(told), out) {
             Ready::Wait => Verdict::Stop,
             Ready::Changed => self.fail(changed(), out),
@@ -96,6 +99,7 @@ impl Translate<'_> {
     /// Another portal takes this name, or none.
     pub(super) fn forget_portal(&mut self, name: &[u8]) {
         self.slots.portal.take_if(|known| *known.name == *name);
+        self.slots.ending.forget_portal(name);
     }
 
     /// A Bind of a statement with a name has been sent.

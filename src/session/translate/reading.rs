@@ -1,5 +1,7 @@
 //! By which settings literals are read: Postgres makes constants of them when it parses a statement.
 
+use bytes::BytesMut;
+
 use super::Translate;
 use crate::prepared::names::Found;
 use crate::server::parameters::{self, Parameters};
@@ -30,8 +32,8 @@ impl Translate<'_> {
 
     /// What a name stands for where it is to be used. Where the server does not have it, and the client's settings are others than
     /// when it was prepared, that is another statement: it is prepared by what they are now, as Postgres does when it has to do it anew.
-    pub(super) fn find(&mut self, name: &[u8]) -> Found {
-        let found = self.names.find(name, self.slots.batch);
+    pub(super) fn find(&mut self, name: &[u8], out: &mut BytesMut) -> Found {
+        let found = self.look_up(name, out);
         let Found::Known(bound) = &found else { return found };
         let statement = &bound.statement;
         if statement.reading.is_none_or(|reading| self.slots.has(statement) || reading == self.reading.now()) {

@@ -1,53 +1,129 @@
-//! Texts that name a statement of the protocol: `DEALLOCATE name`, `EXECUTE name`. The only place where a text is changed.
+//! Texts that name or end statements of the protocol: `DEALLOCATE name`, `EXECUTE name`, `DISCARD ALL` and their like. The only
+//! place where a text is changed.
 
 use bytes::{BufMut, BytesMut};
 
 use super::{Ready, Translate};
-use crate::prepared::hints::{Hints, named_statements};
+use crate::prepared::ending::Ended;
 use crate::prepared::names::Found;
 use crate::prepared::slots;
+use crate::prepared::unnamed::Refers;
+use crate::prepared::uses::{Named, Uses};
+use crate::wire::tags::client;
+
+/// A text as it goes to a server.
+#[derive(Default)]
+pub(super) struct Renamed {
+    /// The text with our names where it names statements of the protocol; empty if it does not.
+    pub(super) text: BytesMut,
+    /// What it names.
+    named: Vec<(Named, StandIn)>,
+    ends: bool,
+}
+
+/// What is written in the place of a name, `None`: the name itself; and the statement that the client knows by it.
+type StandIn = (Option<u64>, Ended);
+
+impl Renamed {
+    /// What is to be known of it as the unnamed statement.
+    pub(super) fn refers(self) -> Option<Box<Refers>> {
+        let name = self.named.into_iter().next().map(|(named, (id, _))| (named.name.into(), id));
+        (name.is_some() || self.ends).then(|| Box::new(Refers { name, ends: self.ends }))
+    }
+}
 
 impl Translate<'_> {
-    /// The text with our names where it names statements of the protocol; empty if it does not. `None`: ask again later.
-    pub(super) fn rename(&mut self, hints: Hints, text: &[u8], out: &mut BytesMut) -> Option<BytesMut> {
-        if !hints.any_of(Hints::NAMES) {
-            return Some(BytesMut::new());
+    /// What a name of the client's stands for. While something is on its way that may end it, that is not known before the
+    /// server has answered.
+    pub(super) fn look_up(&mut self, name: &[u8], out: &mut BytesMut) -> Found {
+        if self.slots.ending.lurks(self.progress.all_answered()) {
+            self.hurry(out);
+            return Found::Unsettled;
         }
-        let mut found = Vec::new();
-        for named in named_statements(text) {
-            match self.names.find(&named.name, self.slots.batch) {
-                Found::Unsettled => return None,
-                // Another client's, perhaps, under our name for it.
-                Found::Unknown if slots::is_ours(&named.name) => found.push((named, Some(None))),
-                Found::Unknown => found.push((named, None)),
-                Found::Known(bound) => {
-                    if !matches!(self.ready(&bound.statement, out), Ready::Yes) {
-                        return None;
-                    }
-                    found.push((named, Some(Some(bound))));
-                }
-            }
+        self.names.find(name, self.slots.batch)
+    }
+
+    /// Somebody waits for the answers to what has been sent, and there may be no Sync behind it.
+    pub(super) fn hurry(&mut self, out: &mut BytesMut) {
+        if self.progress.hurries() {
+            out.put_slice(&[client::FLUSH, 0, 0, 0, 4]);
         }
-        let (mut renamed, mut from) = (BytesMut::new(), 0);
-        for (named, bound) in found {
-            if let Some(bound) = &bound {
-                renamed.put_slice(text.get(from..named.place.start).unwrap_or_default());
-                let id = bound.as_ref().map_or(slots::NOBODY, |bound| bound.statement.id);
-                slots::write_name(id, &mut renamed);
+    }
+
+    /// A text that [may name statements](crate::prepared::hints::Hints::NAMES), with our names in it. `None`: ask again later. Boxed, as it is seldom: it would
+    /// be moved and dropped with every other text.
+    pub(super) fn rename(&mut self, text: &[u8], out: &mut BytesMut) -> Option<Box<Renamed>> {
+        let mut renamed = Box::<Renamed>::default();
+        let uses = Uses::of(text);
+        renamed.ends = uses.ends;
+        let mut from = 0;
+        for named in uses.named {
+            let ended = renamed.named.iter().any(|(earlier, _)| earlier.ends && earlier.name == named.name);
+            let (id, bound) = if ended { (None, None) } else { self.stand_in(&named.name, out)? };
+            if let Some(id) = id {
+                renamed.text.put_slice(text.get(from..named.place.start).unwrap_or_default());
+                slots::write_name(id, &mut renamed.text);
                 from = named.place.end;
             }
-            if named.ends {
-                let ended = bound.flatten().map(|bound| {
-                    self.slots.deallocating(bound.statement.id);
-                    let ticket = self.names.undefine(&named.name, self.slots.batch);
-                    (bound, ticket)
-                });
-                self.slots.deallocates.push_back((self.slots.batch, ended));
-            }
+            renamed.named.push((named, (id, bound)));
         }
         if from > 0 {
-            renamed.put_slice(text.get(from..).unwrap_or_default());
+            renamed.text.put_slice(text.get(from..).unwrap_or_default());
         }
         Some(renamed)
+    }
+
+    /// What to write for a name, and it is on the server. `None`: ask again later.
+    fn stand_in(&mut self, name: &[u8], out: &mut BytesMut) -> Option<StandIn> {
+        match self.look_up(name, out) {
+            Found::Unsettled => None,
+            // Another client's, perhaps, under our name for it.
+            Found::Unknown if slots::is_ours(name) => Some((Some(slots::NOBODY), None)),
+            Found::Unknown => Some((None, None)),
+            Found::Known(bound) => {
+                let ready = matches!(self.ready(&bound.statement, out), Ready::Yes);
+                ready.then(|| (Some(bound.statement.id), Some(bound)))
+            }
+        }
+    }
+
+    /// Whether what the unnamed statement on the server names is still what the client means. `None`: ask again later.
+    pub(super) fn still_refers(&mut self, out: &mut BytesMut) -> Option<bool> {
+        let name = self.slots.unnamed.refers().and_then(|refers| refers.name.clone());
+        let Some((name, id)) = name else { return Some(true) };
+        Some(self.stand_in(&name, out)?.0 == id)
+    }
+
+    /// A query with this text is sent; what goes out of it.
+    pub(super) fn queries(&mut self, renamed: Renamed) -> BytesMut {
+        if renamed.ends {
+            let ends = renamed.named.into_iter().filter(|(named, _)| named.ends);
+            self.slots.ending.queries(ends.map(|(_, (_, bound))| bound), self.slots.batch);
+        }
+        renamed.text
+    }
+
+    /// A portal of the unnamed statement has been bound.
+    pub(super) fn binds_unnamed(&mut self, portal: &[u8]) {
+        let Some(refers) = self.slots.unnamed.refers().filter(|refers| refers.ends) else { return };
+        let names = refers.name.as_ref().map(|(name, _)| match self.names.find(name, self.slots.batch) {
+            Found::Known(bound) => Some(bound),
+            Found::Unknown | Found::Unsettled => None,
+        });
+        self.binds_end(portal, names);
+    }
+
+    /// The same for a statement with a name. Its text is not changed, so what it names is not one of the protocol's.
+    pub(super) fn binds_text(&mut self, portal: &[u8], text: &[u8]) {
+        let uses = Uses::of(text);
+        if uses.ends {
+            self.binds_end(portal, uses.named.first().map(|_| None));
+        }
+    }
+
+    fn binds_end(&mut self, portal: &[u8], names: Option<Ended>) {
+        if !self.slots.ending.bound(portal, names) {
+            self.slots.doubt();
+        }
     }
 }

@@ -1,10 +1,14 @@
 //! The unnamed statement of a client, put where it is needed.
 
-use bytes::{BufMut, BytesMut};
+use std::sync::Arc;
 
-use super::super::messages::{changed, write_head, write_target};
+use bytes::BytesMut;
+
+use super::super::messages::{changed, write_target, write_unnamed};
 use super::{Ready, Translate};
+use crate::prepared::hints::Hints;
 use crate::prepared::slots::{Note, State};
+use crate::prepared::string;
 use crate::wire::frame::Verdict;
 use crate::wire::tags::client;
 
@@ -15,27 +19,25 @@ impl Translate<'_> {
         if self.is_foreign(hints) {
             return Verdict::Stop;
         }
-        match self.slots.unnamed.state(self.client, self.names.version, self.slots.batch) {
+        let mut state = self.slots.unnamed.state(self.client, self.names.version, self.slots.batch);
+        if state == State::Ready && self.slots.unnamed.refers().is_some() {
+            match self.still_refers(out) {
+                Some(true) => {}
+                Some(false) if !self.slots.unnamed.moves() => state = State::Absent,
+                // It is known to be the client's when the server has it.
+                Some(false) => {
+                    self.hurry(out);
+                    return Verdict::Stop;
+                }
+                None => return Verdict::Stop,
+            }
+        }
+        match state {
             State::Unsettled => return Verdict::Stop,
             State::Ready => {}
             State::Absent if self.slots.unnamed.moves() => return Verdict::Stop,
-            State::Absent => {
-                self.slots.unnamed.sent((self.client, self.names.version), true, self.slots.batch);
-                let tag = match &self.names.unnamed {
-                    Some(unnamed) => {
-                        write_head(client::PARSE, 1 + unnamed.body.len(), out);
-                        out.put_u8(0);
-                        out.put_slice(&unnamed.body);
-                        self.counts.server_parses += 1;
-                        client::PARSE
-                    }
-                    None => {
-                        write_target(client::CLOSE, None, out);
-                        client::CLOSE
-                    }
-                };
-                self.pass_noted(tag, Note::PrepareUnnamed);
-            }
+            State::Absent if !self.prepare_unnamed(out) => return Verdict::Stop,
+            State::Absent => {}
         }
         let unnamed = self.names.unnamed.as_ref();
         if let Some(unnamed) = unnamed {
@@ -49,5 +51,31 @@ impl Translate<'_> {
             Ready::Wait => Verdict::Stop,
             Ready::Changed => self.fail(changed(), out),
         }
+    }
+    /// Gives the server what the client has. False: ask again later.
+    fn prepare_unnamed(&mut self, out: &mut BytesMut) -> bool {
+        let known = self.names.unnamed.as_ref().map(|unnamed| (unnamed.leaves.hints, Arc::clone(&unnamed.body)));
+        let (tag, refers) = match known {
+            Some((hints, body)) => {
+                let mut renamed = None;
+                if hints.any_of(Hints::NAMES) {
+                    renamed = self.rename(string(&body).unwrap_or_default(), out);
+                    if renamed.is_none() {
+                        return false;
+                    }
+                }
+                write_unnamed(&body, renamed.as_ref().map_or(&[][..], |renamed| &renamed.text), out);
+                self.counts.server_parses += 1;
+                (client::PARSE, renamed.and_then(|renamed| renamed.refers()))
+            }
+            None => {
+                write_target(client::CLOSE, None, out);
+                (client::CLOSE, None)
+            }
+        };
+        self.slots.unnamed.sent((self.client, self.names.version), true, self.slots.batch);
+        self.slots.unnamed.sent_text(refers);
+        self.pass_noted(tag, Note::PrepareUnnamed);
+        true
     }
 }
