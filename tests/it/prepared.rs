@@ -261,6 +261,25 @@ fn a_statement_too_long_to_carry_keeps_its_client_on_its_server() {
     assert_eq!(run(&mut wire, "long", &[]).unwrap_err().code, "26000");
 }
 
+/// It is neither remembered nor left to be another client's.
+#[test]
+fn trap_13_one_too_long_to_carry_is_there_for_its_transaction() {
+    let db = Db::new();
+    let proxy = Spec::of(&db).pool(2).start();
+    let (mut wire, mut other) = (proxy.client().login(), proxy.client().login());
+    let sql = format!("SELECT 'long' -- {}", "y".repeat(1_200_000));
+    for turn in [false, true] {
+        wire.ok("BEGIN");
+        prepare(&mut wire, "", &sql);
+        assert_eq!((one(&mut wire, ""), one(&mut wire, "")), ("long".to_owned(), "long".to_owned()));
+        wire.ok("COMMIT");
+        prepare(&mut wire, "", &sql);
+        let _busy = turn.then(|| blocker(&proxy));
+        assert_eq!(run(&mut wire, "", &[]).unwrap_err().code, "26000");
+        assert_eq!(run(&mut other, "", &[]).unwrap_err().code, "26000");
+    }
+}
+
 #[test]
 fn clients_that_leave_in_mid_batch_leave_nothing_behind() {
     let db = Db::new();
