@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::asked::Asked;
 use super::front::Front;
 use super::greet::{Guest, Refusal, no_such_database};
+use super::look::Look;
 use crate::auth::credential::Credential;
 use crate::clients::{Caps, Doing, Entry, Presence};
 use crate::pool::database::{Database, Pool};
@@ -40,6 +41,7 @@ pub(super) async fn welcome(
     let pool = front.databases.pool(&database, &user, proved, |role| front.users.credential(role));
     // Looked at after the client is in the list: a reload that removes the database sends away whom it finds there.
     let pool = pool.filter(|_| !database.is_removed()).ok_or_else(|| no_such_database(&database.name))?;
+    let mut look = Look::default();
     let server = tokio::select! {
         biased;
         why = presence.client().sent_away(Doing::Resting) => {
@@ -48,6 +50,7 @@ pub(super) async fn welcome(
         first = first_server(guest, front, &pool) => {
             first.map_err(|report| Refusal::Say(report, "server_unreachable"))?
         }
+        () = std::future::poll_fn(|cx| look.poll(cx, &guest.stream)) => return Err(Refusal::Gone),
     };
     let mut asked = Asked::of(startup, &server, &config.ignore_startup_parameters);
     if config.application_name_add_host {

@@ -1,9 +1,11 @@
 //! Who gets in, who does not, and what each is told.
 
+use std::net::TcpListener;
+
 use crate::support::postgres::Db;
 use crate::support::proxy::{Proxy, Spec};
 use crate::support::wait::{eventually, ms, secs};
-use crate::support::wire::{DbError, Target, Wire, gss_request, msg_of, ssl_request, startup};
+use crate::support::wire::{DbError, Target, Wire, gss_request, msg_of, query, ssl_request, startup};
 
 fn proxy(db: &Db, auth: &str) -> Proxy {
     Spec::of(db).text("auth_type", auth).pool(3).start()
@@ -256,4 +258,25 @@ fn the_application_name_of_the_client_reaches_show_clients() {
         clients.iter().any(|row| row["application_name"].contains("billing") && row["database"] == db.name),
         "{clients:?}"
     );
+}
+
+/// In an outage at the start, drivers give up and come back every few seconds: who has given up takes no place.
+#[test]
+fn who_has_given_up_on_the_first_server_is_forgotten() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port().to_string();
+    let db = Db::new();
+    let proxy = Spec::of(&db).entry(&db, "host", "\"127.0.0.1\"").entry(&db, "port", &port).start();
+    let count = || proxy.admin("SHOW CLIENTS").maps().iter().filter(|row| row["database"] == db.name).count();
+    let come = |more: &[u8]| {
+        let mut wire = Wire::open(&proxy.unix_addr()).unwrap();
+        let hello = startup(&[("user", &db.user), ("database", &db.name)]);
+        wire.send(&[&hello, more].concat()).unwrap();
+        wire
+    };
+    let (gone, stays) = ([come(b""), come(&query("SELECT 1"))], come(b""));
+    eventually("they wait", secs(5), || count() == 3);
+    drop(gone);
+    eventually("those who have gone are forgotten", secs(5), || count() == 1);
+    drop(stays);
 }
