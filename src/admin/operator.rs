@@ -1,5 +1,7 @@
 //! The operator's end of a connection to the console: what is said to it, and what it may say while a command runs.
 
+use std::time::Duration;
+
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -14,6 +16,9 @@ use super::console::Problem;
 
 /// The longest command: a change's SQL may be long.
 pub(super) const COMMAND_MAX: usize = 16 << 20;
+
+/// How long an operator may take to read an answer.
+const UNREAD: Duration = Duration::from_mins(1);
 
 /// The operator's end of the connection.
 pub(super) struct Operator {
@@ -64,9 +69,15 @@ impl Operator {
         self.send(&out).await
     }
 
-    /// Sends bytes.
+    /// Sends bytes. One that does not read them has gone when it is sent away, or after a while.
     pub(super) async fn send(&mut self, bytes: &[u8]) -> Result<(), Problem> {
-        Ok(self.stream.write_all(bytes).await?)
+        let client = std::sync::Arc::clone(self.presence.client());
+        tokio::select! {
+            biased;
+            sent = self.stream.write_all(bytes) => Ok(sent?),
+            _ = client.sent_away(Doing::Working) => Err(Problem::Gone),
+            () = tokio::time::sleep(UNREAD) => Err(Problem::Gone),
+        }
     }
 
     /// Ready when the operator wants the running command to end, or has gone. Cancel-safe.

@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use crate::support::postgres::Db;
 use crate::support::proxy::{Proxy, Spec};
 use crate::support::wait::{eventually, secs, until};
-use crate::support::wire::{Wire, startup};
+use crate::support::wire::{Wire, query, startup};
 
 fn pid(wire: &mut Wire) -> String {
     wire.one("SELECT pg_backend_pid()")
@@ -273,4 +273,16 @@ fn who_waits_for_the_first_server_can_be_sent_away() {
     proxy.signal(Signal::SIGINT);
     assert_eq!(last.recv().unwrap().error().message, "pooler is shutting down");
     assert!(proxy.ended(secs(10)).success());
+}
+
+#[test]
+fn an_operator_that_does_not_read_can_be_sent_away() {
+    let db = Db::new();
+    let proxy = Spec::of(&db).start();
+    let mut deaf = proxy.console().login();
+    let of_console = || proxy.admin("SHOW CLIENTS").maps().into_iter().filter(|row| row["database"] == "pgbouncer");
+    let id = deaf.ok("SHOW CLIENTS").maps().iter().rfind(|row| row["database"] == "pgbouncer").unwrap()["id"].clone();
+    deaf.send_until_full(&query("SHOW CONFIG").repeat(100));
+    proxy.admin(&format!("KILL_CLIENT {id}"));
+    eventually("it is off the list", secs(5), || of_console().all(|row| row["id"] != id));
 }
