@@ -45,7 +45,11 @@ pub(super) async fn welcome(
     let server = tokio::select! {
         biased;
         why = presence.client().sent_away(Doing::Resting) => {
-            return Err(Refusal::Say(why, if front.is_closing() { "shutdown" } else { "dismissed" }));
+            return Err(match why {
+                _ if database.is_removed() => no_such_database(&database.name),
+                why if front.is_closing() => Refusal::Say(why, "shutdown"),
+                why => Refusal::Say(why, "dismissed"),
+            });
         }
         first = first_server(guest, front, &pool) => {
             first.map_err(|report| Refusal::Say(report, "server_unreachable"))?
