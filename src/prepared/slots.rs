@@ -144,6 +144,8 @@ pub struct Slots {
     pub portal: Option<Portal>,
     /// What may have to be sent again.
     pub replay: Replay,
+    /// Statements are on their way that a query needs, which waits for them; nothing of its client's stands before them in the batch.
+    pub before_query: bool,
     /// The last batch in which a request has gone out whose text changes settings.
     sets: Option<u64>,
     /// Postgres has found a statement to be stale.
@@ -365,6 +367,7 @@ impl Slots {
         self.doubtful |= !self.notes.is_empty();
         self.notes.clear();
         self.ending = Ending::default();
+        self.before_query = false;
         self.unnamed.forget();
     }
 

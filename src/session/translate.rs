@@ -101,6 +101,10 @@ impl Translate<'_> {
             return Verdict::Stop;
         }
         if !self.progress.listens() {
+            if head.tag == client::QUERY && std::mem::take(&mut self.slots.before_query) {
+                // What was sent for it was refused, and that is its answer.
+                return self.end_in_its_place(head, out);
+            }
             self.progress.sent(head.tag);
             if head.tag == client::SYNC {
                 self.slots.batch_ends();
@@ -288,7 +292,7 @@ impl Translate<'_> {
         }
         let mut renamed = None;
         if leaves.hints.any_of(Hints::NAMES) {
-            let Some(named) = self.rename(body, out) else { return Verdict::Stop };
+            let Some(named) = self.rename_query(body, out) else { return Verdict::Stop };
             renamed = Some(self.queries(*named)).filter(|text| !text.is_empty());
         }
         if !complete {

@@ -9,6 +9,7 @@ use crate::prepared::names::Found;
 use crate::prepared::slots;
 use crate::prepared::unnamed::Refers;
 use crate::prepared::uses::{Named, Uses};
+use crate::wire::frame::{HEADER, Header, Verdict};
 use crate::wire::tags::client;
 
 /// A text as it goes to a server.
@@ -71,6 +72,32 @@ impl Translate<'_> {
             renamed.text.put_slice(text.get(from..).unwrap_or_default());
         }
         Some(renamed)
+    }
+
+    /// The same for a query. What it names has to be there before it is sent: behind a Parse that fails it would be skipped, and
+    /// no Sync follows.
+    pub(super) fn rename_query(&mut self, text: &[u8], out: &mut BytesMut) -> Option<Box<Renamed>> {
+        let waits = self.slots.before_query;
+        if waits && !self.progress.all_answered() {
+            return None;
+        }
+        let (alone, before) = (waits || !self.progress.is_unsynced(), out.len());
+        let renamed = self.rename(text, out);
+        if out.len() == before {
+            self.slots.before_query = waits && renamed.is_none();
+            return renamed;
+        }
+        self.slots.before_query = alone;
+        out.put_slice(&[client::FLUSH, 0, 0, 0, 4]);
+        None
+    }
+
+    /// The server has refused what a query needs, and skips all up to a Sync: it gets one in the place of the query.
+    pub(super) fn end_in_its_place(&mut self, head: Header, out: &mut BytesMut) -> Verdict {
+        out.put_slice(&[client::SYNC, 0, 0, 0, 4]);
+        self.progress.sent(client::SYNC);
+        self.slots.batch_ends();
+        Verdict::Without(HEADER + head.body)
     }
 
     /// What to write for a name, and it is on the server. `None`: ask again later.
