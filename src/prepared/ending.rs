@@ -4,12 +4,18 @@
 //! whether it has, nobody knows what a name stands for, or what the server has.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
-use super::names::Bound;
+/// What a `DEALLOCATE name` ends, if it is a statement of the protocol.
+pub type Ended = Option<Ends>;
 
-/// The statement of the protocol that a `DEALLOCATE name` ends, if it is one.
-pub type Ended = Option<Arc<Bound>>;
+/// A statement of the protocol that ends.
+#[derive(Clone, Debug)]
+pub struct Ends {
+    /// The client's name for it.
+    pub name: Box<[u8]>,
+    /// The number of ours that stands in the text.
+    pub id: u64,
+}
 
 /// So many portals are remembered.
 const PORTALS_MAX: usize = 16;

@@ -145,9 +145,9 @@ impl Answers<'_> {
                 self.slots.forget_all();
             }
             b"DEALLOCATE" => {
-                if let Some(bound) = self.slots.ending.ended() {
-                    self.names.forget(&bound.name);
-                    self.slots.ended(bound.statement.id);
+                if let Some(ends) = self.slots.ending.ended() {
+                    self.names.forget(&ends.name);
+                    self.slots.ended(ends.id);
                 }
             }
             _ => {}

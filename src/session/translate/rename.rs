@@ -4,7 +4,7 @@
 use bytes::{BufMut, BytesMut};
 
 use super::{Ready, Translate};
-use crate::prepared::ending::Ended;
+use crate::prepared::ending::{Ended, Ends};
 use crate::prepared::names::Found;
 use crate::prepared::slots;
 use crate::prepared::unnamed::Refers;
@@ -22,13 +22,21 @@ pub(super) struct Renamed {
     ends: bool,
 }
 
-/// What is written in the place of a name, `None`: the name itself; and the statement that the client knows by it.
-type StandIn = (Option<u64>, Ended);
+/// The number of ours that is written in the place of a name; `None`: the name itself.
+type StandIn = Option<u64>;
+
+/// Statements without a text, as Parse carries them: one for each number of spaces.
+const EMPTY: &[u8] = b"               \0\0\0";
+
+/// One of them, which can always be prepared.
+fn empty(number: usize) -> Option<&'static [u8]> {
+    EMPTY.get(EMPTY.len().checked_sub(3 + number)?..)
+}
 
 impl Renamed {
     /// What is to be known of it as the unnamed statement.
     pub(super) fn refers(self) -> Option<Box<Refers>> {
-        let name = self.named.into_iter().next().map(|(named, (id, _))| (named.name.into(), id));
+        let name = self.named.into_iter().next().map(|(named, id)| (named.name.into(), id));
         (name.is_some() || self.ends).then(|| Box::new(Refers { name, ends: self.ends }))
     }
 }
@@ -59,14 +67,19 @@ impl Translate<'_> {
         renamed.ends = uses.ends;
         let mut from = 0;
         for named in uses.named {
-            let ended = renamed.named.iter().any(|(earlier, _)| earlier.ends && earlier.name == named.name);
-            let (id, bound) = if ended { (None, None) } else { self.stand_in(&named.name, out)? };
+            let earlier = || renamed.named.iter().map(|(earlier, _)| earlier).filter(|earlier| earlier.ends);
+            let id = if earlier().any(|earlier| earlier.name == named.name) {
+                None
+            } else {
+                let ends = named.ends.then(|| earlier().count());
+                self.stand_in(&named.name, ends, out)?
+            };
             if let Some(id) = id {
                 renamed.text.put_slice(text.get(from..named.place.start).unwrap_or_default());
                 slots::write_name(id, &mut renamed.text);
                 from = named.place.end;
             }
-            renamed.named.push((named, (id, bound)));
+            renamed.named.push((named, id));
         }
         if from > 0 {
             renamed.text.put_slice(text.get(from..).unwrap_or_default());
@@ -100,32 +113,37 @@ impl Translate<'_> {
         Verdict::Without(HEADER + head.body)
     }
 
-    /// What to write for a name, and it is on the server. `None`: ask again later.
-    fn stand_in(&mut self, name: &[u8], out: &mut BytesMut) -> Option<StandIn> {
+    /// What to write for a name, and it is on the server. `ends`: in a `DEALLOCATE`, behind so many in its text. `None`: ask again
+    /// later.
+    fn stand_in(&mut self, name: &[u8], ends: Option<usize>, out: &mut BytesMut) -> Option<StandIn> {
         match self.look_up(name, out) {
             Found::Unsettled => None,
             // Another client's, perhaps, under our name for it.
-            Found::Unknown if slots::is_ours(name) => Some((Some(slots::NOBODY), None)),
-            Found::Unknown => Some((None, None)),
+            Found::Unknown if slots::is_ours(name) => Some(Some(slots::NOBODY)),
+            Found::Unknown => Some(None),
             Found::Known(bound) => {
-                let ready = matches!(self.ready(&bound.statement, out), Ready::Yes);
-                ready.then(|| (Some(bound.statement.id), Some(bound)))
+                // What is not here need not be possible to prepare any more, only to end: in its place ends one that always is.
+                let absent = ends.filter(|_| !self.slots.has(&bound.statement));
+                let empty = absent.and_then(empty).and_then(|body| self.catalog.intern(body, 0));
+                let statement = empty.as_ref().unwrap_or(&bound.statement);
+                matches!(self.ready(statement, out), Ready::Yes).then_some(Some(statement.id))
             }
         }
     }
 
     /// Whether what the unnamed statement on the server names is still what the client means. `None`: ask again later.
     pub(super) fn still_refers(&mut self, out: &mut BytesMut) -> Option<bool> {
-        let name = self.slots.unnamed.refers().and_then(|refers| refers.name.clone());
-        let Some((name, id)) = name else { return Some(true) };
-        Some(self.stand_in(&name, out)?.0 == id)
+        let refers = self.slots.unnamed.refers().and_then(|refers| Some((refers.name.clone()?, refers.ends)));
+        let Some(((name, id), ends)) = refers else { return Some(true) };
+        Some(self.stand_in(&name, ends.then_some(0), out)? == id)
     }
 
     /// A query with this text is sent; what goes out of it.
     pub(super) fn queries(&mut self, renamed: Renamed) -> BytesMut {
         if renamed.ends {
             let ends = renamed.named.into_iter().filter(|(named, _)| named.ends);
-            self.slots.ending.queries(ends.map(|(_, (_, bound))| bound), self.slots.batch);
+            let ended = ends.map(|(named, id)| id.map(|id| Ends { name: named.name.into(), id }));
+            self.slots.ending.queries(ended, self.slots.batch);
         }
         renamed.text
     }
@@ -133,10 +151,7 @@ impl Translate<'_> {
     /// A portal of the unnamed statement has been bound.
     pub(super) fn binds_unnamed(&mut self, portal: &[u8]) {
         let Some(refers) = self.slots.unnamed.refers().filter(|refers| refers.ends) else { return };
-        let names = refers.name.as_ref().map(|(name, _)| match self.names.find(name, self.slots.batch) {
-            Found::Known(bound) => Some(bound),
-            Found::Unknown | Found::Unsettled => None,
-        });
+        let names = refers.name.as_ref().map(|(name, id)| id.map(|id| Ends { name: name.clone(), id }));
         self.binds_end(portal, names);
     }
 
