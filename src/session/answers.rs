@@ -96,9 +96,11 @@ impl Answers<'_> {
             }
             Some(note @ (Note::CloseUnnamed | Note::Query)) => {
                 self.names.unnamed = None;
-                // What another server has of it is of no use any more. (A Close has counted when it was sent.)
-                self.names.version += u64::from(matches!(note, Note::Query));
                 self.slots.unnamed.done();
+                // What another server has of it is of no use any more. (A Close has counted when it was sent, and so has what was sent
+                // behind a query.)
+                let last = !self.slots.unnamed.moves();
+                self.names.version += u64::from(last && matches!(note, Note::Query));
                 Verdict::Pass
             }
             Some(Note::Prepare(id)) => {
