@@ -188,6 +188,11 @@ impl Leaves {
     /// A text whose first statement may be SET: the tag of the command gives the hint, the name stands only here.
     fn set(&mut self, statement: &[u8]) {
         let mut at = skip_space(statement, 0);
+        // The words below begin with one of these; most texts do not.
+        let Some(begins) = statement.get(at..).and_then(<[u8]>::first_chunk::<3>) else { return };
+        if !matches!(&begins.map(|byte| byte.to_ascii_lowercase()), b"set" | b"res" | b"dis" | b"rol") {
+            return;
+        }
         let first = word(statement, at);
         if [&b"reset"[..], b"discard", b"rollback"].iter().any(|word| first.eq_ignore_ascii_case(word)) {
             let all = first.eq_ignore_ascii_case(b"discard");
@@ -277,6 +282,28 @@ const WORDS: [Word; 8] = [
     Word { text: SEMICOLON, mark: 0, hint: Hints(0) },
 ];
 
+/// For each byte, of which [`WORDS`] it may be the first byte of the mark, a bit for each word; and of which the second.
+const MARKS: [[u8; 256]; 2] = {
+    let mut marks = [[0; 256]; 2];
+    let mut word = 0;
+    while word < WORDS.len() {
+        let Word { text, mark, .. } = WORDS[word];
+        let mut second = 0;
+        while second < 2 {
+            let mut byte = 0;
+            while byte < 256 {
+                // Of a word of one byte any byte may be the second.
+                let fits = mark + second >= text.len() || (byte as u8).eq_ignore_ascii_case(&text[mark + second]);
+                marks[second][byte] |= (fits as u8) << word;
+                byte += 1;
+            }
+            second += 1;
+        }
+        word += 1;
+    }
+    marks
+};
+
 /// So many bytes are looked at in one go.
 const AT_ONCE: usize = 16;
 
@@ -303,11 +330,16 @@ fn may_have_marks(bytes: &[u8; AT_ONCE + 1]) -> bool {
 
 /// Tells each word that is in a text, and where it ends.
 fn each_word(text: &[u8], mut found: impl FnMut(&'static Word, usize)) {
-    for from in (0..text.len()).step_by(AT_ONCE) {
-        let here = text.get(from..).unwrap_or_default();
-        let marked = here.first_chunk().map_or_else(|| may_have_marks(&padded(here)), may_have_marks);
-        for at in from..if marked { text.len().min(from + AT_ONCE) } else { from } {
-            for word in &WORDS {
+    let mut from = 0;
+    while from < text.len() {
+        let chunk = text.get(from..).unwrap_or_default().first_chunk();
+        let to = text.len().min(from + AT_ONCE);
+        // What is left at the end is not worth a look at all of it.
+        for at in from..if chunk.is_none_or(may_have_marks) { to } else { from } {
+            let second = text.get(at + 1).copied().unwrap_or_default();
+            let mut words = MARKS[0][usize::from(text[at])] & MARKS[1][usize::from(second)];
+            while let Some(word) = WORDS.get(words.trailing_zeros() as usize) {
+                words &= words - 1;
                 if let Some(begin) = at.checked_sub(word.mark)
                     && let Some(there) = text.get(begin..begin + word.text.len())
                     && there.eq_ignore_ascii_case(word.text)
@@ -316,13 +348,8 @@ fn each_word(text: &[u8], mut found: impl FnMut(&'static Word, usize)) {
                 }
             }
         }
+        from = to;
     }
-}
-
-fn padded(bytes: &[u8]) -> [u8; AT_ONCE + 1] {
-    let mut padded = [0; AT_ONCE + 1];
-    padded.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
-    padded
 }
 
 /// The end of the comment that begins at `at`, or `at` if none does. Source: `scan.l` (those with a star nest).
