@@ -348,17 +348,17 @@ fn publish_all(env: &Env) {
                 ours.filter(|client| wanted(client.view().state)).count() as u64
             };
             let totals = Totals {
-                transactions: stats.transactions.value(),
-                queries: stats.queries.value(),
+                transactions: stats.transaction.count(),
+                queries: stats.query.count(),
                 client_bytes_received: stats.received.value(),
                 client_bytes_sent: stats.sent.value(),
                 server_connects: stats.server_connects.value(),
                 server_connect_failures: stats.server_connect_failures.value(),
                 server_closes: stats.server_closes.value(),
                 cancels: stats.cancels.value(),
-                wait_time_us: stats.wait_us.value(),
-                transaction_time_us: stats.transaction_us.value(),
-                query_time_us: stats.query_us.value(),
+                wait_time_us: stats.wait.sum_us(),
+                transaction_time_us: stats.transaction.sum_us(),
+                query_time_us: stats.query.sum_us(),
                 clients_active: in_state(|state| matches!(state, State::Active | State::IdleInTransaction)),
                 clients_idle: in_state(|state| state == State::Idle),
                 clients_waiting: counts.waiting as u64,

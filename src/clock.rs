@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 
-use crate::ids::{Moment, millis};
+use crate::ids::{Moment, Tick};
 
 /// Counts from when it was made. Copies of one clock agree.
 #[derive(Clone, Copy, Debug)]
@@ -20,13 +20,19 @@ impl Clock {
     /// The moment it is now.
     #[must_use]
     pub fn now(&self) -> Moment {
-        Moment(millis(self.start.elapsed()))
+        self.tick().moment()
     }
 
-    /// The moment of an instant, for those who measure finer than a moment and look at the clock once.
+    /// The same in nanoseconds.
     #[must_use]
-    pub fn moment(&self, at: Instant) -> Moment {
-        Moment(millis(at.saturating_duration_since(self.start)))
+    pub fn tick(&self) -> Tick {
+        Tick(u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX))
+    }
+
+    /// The instant of a reading, for timers.
+    #[must_use]
+    pub fn instant_of(&self, tick: Tick) -> Instant {
+        self.start + std::time::Duration::from_nanos(tick.0)
     }
 
     /// The instant of a moment, for timers. Moments beyond a day are cut to one: a timer that far out is re-armed when it fires.

@@ -56,6 +56,25 @@ impl Moment {
     }
 }
 
+/// A reading of the same clock in nanoseconds, for those who measure finer than a [`Moment`] and look at the clock once: numbers
+/// are told apart at a fraction of what it takes with two [`Instant`](std::time::Instant)s. Full after 500 years.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Tick(pub u64);
+
+impl Tick {
+    /// The moment that it falls into.
+    #[must_use]
+    pub const fn moment(self) -> Moment {
+        Moment(self.0 / 1_000_000)
+    }
+
+    /// How long after `earlier` this is; zero if it is not later.
+    #[must_use]
+    pub const fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
 /// Whole milliseconds of a duration; saturates.
 #[must_use]
 pub fn millis(duration: Duration) -> u64 {

@@ -9,9 +9,7 @@ mod statement;
 
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
-
-use futures_util::task::AtomicWaker;
+use std::task::{Context, Poll, Waker};
 
 pub use registry::{Caps, Clients, Entry, Full, Local, Presence};
 pub use statement::Statement;
@@ -84,7 +82,8 @@ pub struct Client {
     pub statements: AtomicU64,
     keeps: AtomicU16,
     told: AtomicU8,
-    waker: AtomicWaker,
+    /// Of its task. Stays when it is used: a task that has given it once is woken at every word.
+    waker: Mutex<Option<Waker>>,
     farewell: Mutex<Option<Report>>,
 }
 
@@ -267,7 +266,7 @@ impl Client {
             (State::Waiting, _) => {
                 self.told.fetch_or(CANCEL, Ordering::AcqRel);
                 drop(view);
-                self.waker.wake();
+                self.wake();
                 Cancel::Told
             }
             (_, Some(link)) => match link.start_cancel() {
@@ -282,46 +281,74 @@ impl Client {
     pub fn dismiss(&self, why: Report) {
         lock(&self.farewell).get_or_insert(why);
         self.told.fetch_or(LEAVE, Ordering::AcqRel);
-        self.waker.wake();
+        self.wake();
     }
 
     /// Tells it to leave as soon as it is between transactions: nothing that it has begun or asked for is cut.
     pub fn dismiss_at_rest(&self, why: Report) {
         lock(&self.farewell).get_or_insert(why);
         self.told.fetch_or(LEAVE_AT_REST, Ordering::AcqRel);
-        self.waker.wake();
+        self.wake();
     }
 
     /// Asks it to go on in another process as soon as it is between transactions, or not to any more.
     pub fn ask_to_move(&self, wanted: bool) {
         if wanted {
             self.told.fetch_or(MOVE, Ordering::AcqRel);
-            self.waker.wake();
+            self.wake();
         } else {
             self.told.fetch_and(!MOVE, Ordering::AcqRel);
         }
     }
 
-    /// Whether it is asked to go on in another process. Its task is woken if [`poll_told`](Self::poll_told) was asked before.
+    /// Whether it is asked to go on in another process. Its task is woken if it [listens](Self::listen).
     #[must_use]
     pub fn is_to_move(&self) -> bool {
         self.told.load(Ordering::Acquire) & MOVE != 0
     }
 
+    fn wake(&self) {
+        let waker = lock(&self.waker).clone();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// For its own task, before it looks at what it is [told](Self::told): from now on this one is woken when there is something.
+    pub fn listen(&self, waker: &Waker) {
+        let mut known = lock(&self.waker);
+        if !known.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            *known = Some(waker.clone());
+        }
+    }
+
     /// For its own task: what it is told, once, as far as it counts for what the task does.
     pub fn poll_told(&self, cx: &mut Context<'_>, doing: Doing) -> Poll<Told> {
         // Before the look, whatever was told before: what is told behind the look finds the waker.
-        self.waker.register(cx.waker());
-        let told = self.told.load(Ordering::Acquire);
+        self.listen(cx.waker());
+        self.told(doing).map_or(Poll::Pending, Poll::Ready)
+    }
+
+    /// The same for a task that [listens](Self::listen) already.
+    #[inline]
+    pub fn told(&self, doing: Doing) -> Option<Told> {
+        match self.told.load(Ordering::Acquire) {
+            0 => None,
+            told => self.heed(told, doing),
+        }
+    }
+
+    #[cold]
+    fn heed(&self, told: u8, doing: Doing) -> Option<Told> {
         if told & LEAVE != 0 || (told & LEAVE_AT_REST != 0 && doing == Doing::Resting) {
             let why = lock(&self.farewell).clone();
-            return Poll::Ready(Told::Leave(why.unwrap_or_else(|| Report::new("57P01", "terminating connection"))));
+            return Some(Told::Leave(why.unwrap_or_else(|| Report::new("57P01", "terminating connection"))));
         }
         if doing == Doing::Waiting && told & CANCEL != 0 {
             self.told.fetch_and(!CANCEL, Ordering::AcqRel);
-            return Poll::Ready(Told::Cancel);
+            return Some(Told::Cancel);
         }
-        Poll::Pending
+        None
     }
 
     /// For its own task, while it does this and does not [wait](Doing::Waiting): why it has to leave, when it has. Cancel-safe.

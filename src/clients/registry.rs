@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, OnceLock};
 use aws_lc_rs::rand;
 use bytes::Bytes;
 use dashmap::DashMap;
-use futures_util::task::AtomicWaker;
 use subtle::ConstantTimeEq as _;
 
 use super::{Client, State, Statement, View};
@@ -249,7 +248,7 @@ impl Entry {
             statements: AtomicU64::new(0),
             keeps: AtomicU16::new(0),
             told: AtomicU8::new(0),
-            waker: AtomicWaker::new(),
+            waker: Mutex::default(),
             farewell: Mutex::new(None),
         }
     }

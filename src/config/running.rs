@@ -6,12 +6,15 @@
 use super::types::Config;
 use arc_swap::ArcSwap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use tokio::sync::{Mutex, MutexGuard};
 
 /// The configuration that is in force. See the module's text.
 #[derive(Debug)]
 pub struct Running {
     now: ArcSwap<Config>,
+    /// How often another one was put in force.
+    edition: AtomicU32,
     turn: Mutex<()>,
 }
 
@@ -19,7 +22,7 @@ impl Running {
     /// Begins with this one.
     #[must_use]
     pub fn new(config: Config) -> Arc<Self> {
-        Arc::new(Self { now: ArcSwap::from_pointee(config), turn: Mutex::default() })
+        Arc::new(Self { now: ArcSwap::from_pointee(config), edition: AtomicU32::new(0), turn: Mutex::default() })
     }
 
     /// The configuration as it is now. Without a lock; what is returned does not change.
@@ -36,5 +39,13 @@ impl Running {
     /// Puts another one in force. Only `admin::reload` does, after everybody has agreed to it.
     pub fn put(&self, config: Arc<Config>) {
         self.now.store(config);
+        self.edition.fetch_add(1, Ordering::Release);
+    }
+
+    /// Another number for another configuration, for what is derived from one at every transaction: who finds the number unchanged
+    /// need not derive it anew. To be read before the configuration itself. One load.
+    #[must_use]
+    pub fn edition(&self) -> u32 {
+        self.edition.load(Ordering::Acquire)
     }
 }

@@ -72,6 +72,9 @@ impl fmt::Display for Peer {
     }
 }
 
+/// So much goes into a socket at once, as a rule: what there is to say of one that is full is not prepared beforehand.
+const SMALL: usize = 16 << 10;
+
 /// The most probes that Linux takes (`MAX_TCP_KEEPCNT`).
 const PROBES_MAX: u32 = 127;
 
@@ -239,6 +242,19 @@ impl Stream {
         }
     }
 
+    /// Whether there may be something to read, as far as the runtime has been told; costs no system call. Nobody is woken for what
+    /// comes later: that takes [`poll_readable`](Self::poll_readable), which is dearer.
+    #[must_use]
+    pub fn may_be_read(&self) -> bool {
+        let told = |socket: &TcpStream| socket.try_io(Interest::READABLE, || Ok(())).is_ok();
+        match self {
+            Self::Tcp(stream) => told(stream),
+            Self::Unix(stream) => stream.try_io(Interest::READABLE, || Ok(())).is_ok(),
+            Self::Tls(stream) => stream.holds_input() || told(stream.socket()),
+            Self::Closed => true,
+        }
+    }
+
     /// Whether the peer has closed its side, as far as the kernel has told us; costs no system call.
     /// True even while bytes that it sent before are still unread.
     #[must_use]
@@ -287,8 +303,28 @@ impl Stream {
     /// # Errors
     /// If the socket is dead.
     pub fn poll_read_into(&mut self, cx: &mut Context<'_>, buf: &mut BytesMut, room: usize) -> Poll<io::Result<usize>> {
-        // Asking costs nothing; making room for what is not there is a copy of the buffer at every look.
-        ready!(self.poll_readable(cx))?;
+        if !self.may_be_read() {
+            ready!(self.poll_readable(cx))?;
+        }
+        self.poll_read_now(cx, buf, room)
+    }
+
+    /// The same without waking anybody for what comes later: `None` if there is nothing.
+    ///
+    /// # Errors
+    /// If the socket is dead.
+    pub fn read_into(&mut self, cx: &mut Context<'_>, buf: &mut BytesMut, room: usize) -> Option<io::Result<usize>> {
+        if !self.may_be_read() {
+            return None;
+        }
+        match self.poll_read_now(cx, buf, room) {
+            Poll::Ready(read) => Some(read),
+            Poll::Pending => None,
+        }
+    }
+
+    fn poll_read_now(&mut self, cx: &mut Context<'_>, buf: &mut BytesMut, room: usize) -> Poll<io::Result<usize>> {
+        // Only where there is something: making room is a copy of what is in the buffer.
         buf.reserve(room);
         tokio_util::io::poll_read_buf(Pin::new(self), cx, buf)
     }
@@ -312,6 +348,10 @@ impl AsyncRead for Stream {
 impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
+            Self::Tcp(stream) if buf.len() <= SMALL => match stream.try_write(buf) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Pin::new(stream).poll_write(cx, buf),
+                written => Poll::Ready(written),
+            },
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),

@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
 use tokio::sync::{Notify, oneshot, watch};
 
 use super::caps::SharerIx;
@@ -20,6 +19,7 @@ use super::lease::Lease;
 use super::ledger::{Begin, Counts, Grant, GroupIx, Ledger, Need, PoolIx, Size};
 use super::places::{Asked, Places};
 use super::schema::Schema;
+use super::settings::{Kept, Often, Settings};
 use super::stats::Stats;
 use super::wait::{Answer, Begun, Wait};
 use crate::clients::Client;
@@ -45,35 +45,6 @@ pub struct Ticket {
 
 pub(super) type Books = Ledger<Rested, Ticket>;
 
-/// Settings that all pools of a database share. `None` for a time means off.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// For one attempt to open a server, log-in included.
-    pub server_connect_timeout: Duration,
-    /// The longest pause between attempts.
-    pub server_login_retry: Duration,
-    /// An idle server is closed after this.
-    pub server_idle_timeout: Option<Duration>,
-    /// A server is closed when it gets this old, with up to a tenth less, so that not all go at once.
-    pub server_lifetime: Option<Duration>,
-    /// A server that was idle for longer is asked for a sign of life before it is lent.
-    pub server_check_delay: Option<Duration>,
-    /// What it is asked.
-    pub server_check_query: Bytes,
-    /// Run on each server that has been opened, and again where its session is made new.
-    pub connect_query: Bytes,
-    /// How long a server may be kept back for a cancel that is on its way to it.
-    pub cancel_wait_timeout: Duration,
-    /// What makes a server forget a client.
-    pub reset_query: Bytes,
-    /// Whether every transaction ends with it.
-    pub reset_always: bool,
-    /// Whether a client keeps its server for what cannot be moved.
-    pub pin_sessions: bool,
-    /// The most prepared statements of one server.
-    pub max_prepared_statements: usize,
-}
-
 /// A database. See the module's text.
 #[derive(Debug)]
 pub struct Database {
@@ -86,7 +57,7 @@ pub struct Database {
     /// Where its figures, and those of its pools, are recorded.
     pub recorder: Recorder,
     pub(super) clock: Clock,
-    pub(super) settings: ArcSwap<Settings>,
+    pub(super) settings: Kept,
     pub(super) last_server: Arc<AtomicU64>,
     pub(super) places: Arc<Places>,
     ledger: Mutex<Books>,
@@ -113,8 +84,6 @@ pub struct Pool {
     pub(super) shape: ArcSwap<Shape>,
     /// Its counters.
     pub stats: Stats,
-    /// Its timings for the scraper.
-    pub metrics: PoolMetrics,
     /// Its servers.
     pub roster: Arc<Roster>,
     pub(super) ix: PoolIx,
@@ -181,7 +150,7 @@ impl Database {
             name,
             news: Notify::new(),
             clock,
-            settings: ArcSwap::from_pointee(settings),
+            settings: Kept::new(settings),
             last_server,
             places,
             ledger: Mutex::default(),
@@ -199,6 +168,12 @@ impl Database {
     #[must_use]
     pub fn settings(&self) -> arc_swap::Guard<Arc<Settings>> {
         self.settings.load()
+    }
+
+    /// Those of them that every transaction asks for.
+    #[must_use]
+    pub const fn often(&self) -> &Often {
+        &self.settings.often
     }
 
     /// Whether the configuration has forgotten it: nobody may log in to it any more.
@@ -259,8 +234,7 @@ impl Database {
             database: Arc::clone(self),
             user: user.to_owned(),
             shape: ArcSwap::from_pointee(Shape { target: Arc::new(target), mode }),
-            stats: Stats::default(),
-            metrics: PoolMetrics::new(&self.recorder, &self.name, user),
+            stats: Stats::new(PoolMetrics::new(&self.recorder, &self.name, user)),
             roster: Arc::default(),
             ix: self.books().add_pool(size),
             sharer,
@@ -488,17 +462,20 @@ impl Pool {
 pub(super) fn deliver(grant: Grant<Rested, Ticket>) {
     let mut next = Some(grant);
     while let Some(Grant { ticket: Ticket { answer, pool, client }, group, server, stall }) = next.take() {
-        let database = Arc::clone(&pool.database);
         drop(client);
-        let lease = server.map(|server| Lease::new(Arc::clone(&pool), group, server));
         if let Some(stall) = stall {
-            database.metrics.stall.record(stall);
-            database.news.notify_one();
+            pool.database.metrics.stall.record(stall);
+            pool.database.news.notify_one();
         }
-        match answer.send(Answer::Go { lease, stall }) {
-            Err(Answer::Go { lease: Some(lease), .. }) => next = lease.take_back(),
-            Err(Answer::Go { lease: None, .. }) => database.finish(group),
-            Err(Answer::No(_)) | Ok(()) => {}
+        let Some(server) = server else {
+            if answer.send(Answer::Go { lease: None, stall }).is_err() {
+                pool.database.finish(group);
+            }
+            continue;
+        };
+        let lease = Some(Lease::new(pool, group, server));
+        if let Err(Answer::Go { lease: Some(lease), .. }) = answer.send(Answer::Go { lease, stall }) {
+            next = lease.take_back();
         }
     }
 }

@@ -3,15 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
 
 use super::auto;
-use super::database::{Database, Plan, Pool, Settings};
+use super::database::{Database, Plan, Pool};
 use super::ledger::Size;
 use super::places::Places;
+use super::settings::Settings;
 use crate::auth::credential::{Credential, Keychain};
 use crate::clock::Clock;
 use crate::config::{Config, Database as Entry, Running};
@@ -31,9 +30,6 @@ pub struct Databases {
     places: Arc<Places>,
     known: Mutex<BTreeMap<String, Arc<Database>>>,
 }
-
-/// What a time that is switched off means where something has to end all the same.
-const UNBOUNDED: Duration = Duration::from_secs(3600);
 
 impl Databases {
     /// Makes the databases that the configuration names.
@@ -235,35 +231,4 @@ pub(super) fn plan(
     let credential = of_entry(entry, role).or_else(|| credential(role));
     let target = Target { defaults: settings_of(entry), ..target((config, connector), name, role, credential) };
     Plan { target, mode: config.pool_mode_of(entry, role), size, limits }
-}
-
-impl Settings {
-    /// What a configuration says of all pools of a database.
-    pub(super) fn of(config: &Config, name: &str) -> Self {
-        let entry = config.database(name);
-        let check = match config.server_check_query.as_str() {
-            // Postgres answers a statement without words with nothing but ReadyForQuery.
-            "<empty>" => ";",
-            query => query,
-        };
-        Self {
-            server_connect_timeout: config.server_connect_timeout.unwrap_or(UNBOUNDED),
-            server_login_retry: config.server_login_retry,
-            server_idle_timeout: config.server_idle_timeout,
-            server_lifetime: entry.and_then(|entry| entry.server_lifetime).unwrap_or(config.server_lifetime),
-            server_check_delay: Some(config.server_check_delay).filter(|_| !check.is_empty()),
-            server_check_query: Bytes::copy_from_slice(check.as_bytes()),
-            connect_query: bytes_of(entry.and_then(|entry| entry.connect_query.as_ref())),
-            cancel_wait_timeout: config.cancel_wait_timeout.unwrap_or(UNBOUNDED),
-            reset_query: bytes_of(Some(&config.server_reset_query)),
-            // With nothing to run, what a client leaves is looked for as in other transactions.
-            reset_always: config.server_reset_query_always && !config.server_reset_query.is_empty(),
-            pin_sessions: config.pin_sessions,
-            max_prepared_statements: config.max_prepared_statements,
-        }
-    }
-}
-
-fn bytes_of(text: Option<&String>) -> Bytes {
-    text.map(|text| Bytes::copy_from_slice(text.as_bytes())).unwrap_or_default()
 }

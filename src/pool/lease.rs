@@ -32,6 +32,17 @@ pub struct Lease {
     booked: bool,
 }
 
+/// What a look at a server has found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Seen {
+    /// It is as it was put back.
+    Good,
+    /// It has gone, or must not be used any more: the lease is to be dropped.
+    Gone,
+    /// It was idle for so long that it is to be [asked](Lease::ask).
+    Unsure,
+}
+
 /// What a lease has in its hands.
 #[derive(Debug)]
 enum Held {
@@ -109,30 +120,29 @@ impl Lease {
         }
     }
 
-    /// Makes sure that the server is still there before a client's request goes to it: one that died while idle costs
-    /// nobody an error. False first: it is not; the lease is to be dropped then. True second: it was asked, which took a while.
-    /// **Not cancel-safe.**
-    pub async fn check(&mut self, now: Moment) -> (bool, bool) {
-        let Held::Rested(rested) = &mut self.held else { return (true, false) };
+    /// Looks whether the server is still there before a client's request goes to it: one that died while idle costs nobody an error.
+    pub fn look(&mut self, now: Moment) -> Seen {
+        let Held::Rested(rested) = &mut self.held else { return Seen::Good };
         if rested.server().is_outdated() || !rested.still_fresh() {
-            return (false, false);
+            return Seen::Gone;
         }
         let idle = now.since(rested.server().used_at);
         if idle >= GLANCE_AFTER && !rested.looks_alive() {
-            return (false, false);
+            return Seen::Gone;
         }
-        if self.pool.database.settings.load().server_check_delay.is_none_or(|delay| idle < delay) {
-            return (true, false);
-        }
-        let Held::Rested(rested) = std::mem::replace(&mut self.held, Held::Gone) else { return (false, false) };
+        if self.pool.database.often().is_to_be_checked(idle) { Seen::Unsure } else { Seen::Good }
+    }
+
+    /// Asks the server for a sign of life. False: there was none, and the lease is to be dropped. **Not cancel-safe.**
+    pub async fn ask(&mut self) -> bool {
+        let Held::Rested(rested) = std::mem::replace(&mut self.held, Held::Gone) else { return false };
         let query = self.pool.database.settings().server_check_query.clone();
-        // Boxed, as it is seldom: it would be part of every transaction's future.
-        match Box::pin(recover::reset(rested.wake(), &query)).await {
+        match recover::reset(rested.wake(), &query).await {
             Ok(rested) => {
                 self.held = Held::Rested(rested);
-                (true, true)
+                true
             }
-            Err(_) => (false, true),
+            Err(_) => false,
         }
     }
 
@@ -231,8 +241,7 @@ impl Lease {
     /// Why a server that is free now is closed, in PgBouncer's words.
     fn unwanted(&self, server: &Server) -> Option<&'static str> {
         let evicted = || self.pool.asked.to_yield().then_some("evicted");
-        let moved = || self.pool.target().has_left(server.link.addr).then_some("database configuration changed");
-        self.pool.unwanted(server).or_else(moved).or_else(evicted)
+        self.pool.unwanted(server).or_else(evicted)
     }
 
     fn take_awake(&mut self) -> Option<Box<Server>> {

@@ -20,6 +20,7 @@ mod places;
 mod recycle;
 mod reload;
 pub mod schema;
+mod settings;
 pub mod stats;
 pub mod upkeep;
 pub mod wait;

@@ -6,14 +6,18 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::database::{Database, Plan, Pool, Settings, Shape, Welcome};
+use super::database::{Database, Plan, Pool, Shape, Welcome};
 use super::databases::{self, Databases};
 use super::failing::Failing;
 use super::recycle::RECONNECT;
+use super::settings::Settings;
 use crate::auth::credential::Credential;
 use crate::config::Config;
 use crate::server::conn::{Rested, Server};
 use crate::server::tls::Connector;
+
+/// Why a server is closed that leads elsewhere than the configuration, in PgBouncer's words.
+const MOVED: &str = "database configuration changed";
 
 impl Databases {
     /// Follows the configuration that has just been put in force. `credential` finds what a user logs in with. Returns the
@@ -51,7 +55,7 @@ impl Database {
         (config, connector): (&Config, &Arc<Connector>),
         credential: impl Fn(&str) -> Option<Credential>,
     ) {
-        self.settings.store(Arc::new(Settings::of(config, &self.name)));
+        self.settings.store(Settings::of(config, &self.name));
         let forced = config.database(&self.name).and_then(|entry| entry.user.as_deref());
         for pool in self.pools() {
             let mut plan = databases::plan((config, connector), &self.name, &pool.user, &credential);
@@ -96,7 +100,7 @@ impl Pool {
             // What the old servers said of themselves need not be true of the new ones.
             self.welcome.send_modify(|welcome| *welcome = Welcome::default());
         }
-        self.close(closed, if moved { "database configuration changed" } else { "too many servers in the pool" });
+        self.close(closed, if moved { MOVED } else { "too many servers in the pool" });
         self.open_servers();
     }
 
@@ -111,7 +115,10 @@ impl Pool {
         }
         let current = self.shape.load();
         if !Arc::ptr_eq(&current.target, target) && !current.target.leads_where(target) {
-            return Some("database configuration changed");
+            return Some(MOVED);
+        }
+        if current.target.has_left(server.link.addr) {
+            return Some(MOVED);
         }
         if self.crowded.load(Ordering::Acquire) {
             let surplus = self.database.books().surplus(self.ix);

@@ -9,6 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::ids::{Moment, millis};
+use crate::telemetry::metrics::{PoolMetrics, Timing};
 
 /// One counter.
 #[derive(Debug, Default)]
@@ -22,11 +23,6 @@ impl Counter {
         }
     }
 
-    /// Adds whole microseconds.
-    pub fn add_us(&self, duration: Duration) {
-        self.add(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX));
-    }
-
     /// What it stands at.
     #[must_use]
     pub fn value(&self) -> u64 {
@@ -38,16 +34,10 @@ impl Counter {
 #[derive(Debug, Default)]
 #[allow(missing_docs, reason = "the names are those of SHOW STATS and the metrics")]
 pub struct Stats {
-    pub server_assignments: Counter,
-    pub transactions: Counter,
-    pub queries: Counter,
     /// From clients.
     pub received: Counter,
     /// To clients.
     pub sent: Counter,
-    pub transaction_us: Counter,
-    pub query_us: Counter,
-    pub wait_us: Counter,
     pub logins: Counter,
     /// Parse messages of clients.
     pub client_parses: Counter,
@@ -59,6 +49,14 @@ pub struct Stats {
     pub server_connects: Counter,
     pub server_connect_failures: Counter,
     pub server_closes: Counter,
+    /// How long clients have waited for a server, held time not counted; one for each server that was assigned.
+    pub wait: Timing,
+    /// From a request that was let through to the end of its answer.
+    pub query: Timing,
+    /// From a lease to the boundary that ended the transaction.
+    pub transaction: Timing,
+    /// What the timings stood at when this pool was made: the scraper's go on where an earlier one of its name left off.
+    born: Figures,
     before: Mutex<Before>,
 }
 
@@ -108,24 +106,35 @@ impl Figures {
 }
 
 impl Stats {
+    /// All at zero; the timings are those of the scraper.
+    #[must_use]
+    pub fn new(PoolMetrics { wait, query, transaction }: PoolMetrics) -> Self {
+        let mut stats = Self { wait, query, transaction, ..Self::default() };
+        stats.born = stats.figures();
+        stats
+    }
+
     /// What the counters stand at.
     #[must_use]
     pub fn figures(&self) -> Figures {
-        let counters = [
-            &self.server_assignments,
-            &self.transactions,
-            &self.queries,
-            &self.received,
-            &self.sent,
-            &self.transaction_us,
-            &self.query_us,
-            &self.wait_us,
-            &self.client_parses,
-            &self.server_parses,
-            &self.binds,
-            &self.logins,
-        ];
-        Figures(counters.map(Counter::value))
+        let mut figures = Figures([
+            self.wait.count(),
+            self.transaction.count(),
+            self.query.count(),
+            self.received.value(),
+            self.sent.value(),
+            self.transaction.sum_us(),
+            self.query.sum_us(),
+            self.wait.sum_us(),
+            self.client_parses.value(),
+            self.server_parses.value(),
+            self.binds.value(),
+            self.logins.value(),
+        ]);
+        for (figure, born) in figures.0.iter_mut().zip(self.born.0) {
+            *figure -= born.min(*figure);
+        }
+        figures
     }
 
     fn before(&self) -> MutexGuard<'_, Before> {
@@ -175,14 +184,13 @@ mod tests {
     #[test]
     fn averages_are_of_the_last_period_and_what_came_since() {
         let stats = Stats::default();
-        stats.transactions.add(1000);
+        let us = Duration::from_micros;
+        (0..1000).for_each(|_| stats.transaction.record(Duration::ZERO));
         stats.turn();
         assert_eq!(stats.older(), Figures::default());
-        stats.transactions.add(20);
-        stats.queries.add(40);
-        stats.transaction_us.add(4000);
-        stats.query_us.add(400);
-        stats.wait_us.add(30);
+        (0..20).for_each(|_| stats.transaction.record(us(200)));
+        (0..40).for_each(|_| stats.query.record(us(10)));
+        stats.wait.record(us(30));
         stats.turn();
         stats.received.add(500);
         let (now, then) = (stats.figures(), stats.older());

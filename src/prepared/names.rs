@@ -3,8 +3,8 @@
 //! What is confirmed holds for good; what is on its way holds in its own batch: an error there would skip it, and
 //! then a later batch must find what was before.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry as MapEntry;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry as MapEntry;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Digest;
@@ -80,7 +80,8 @@ pub struct Ticket(u64);
 /// All names of a client. See the module's text.
 #[derive(Debug, Default)]
 pub struct Names {
-    named: HashMap<Box<[u8]>, Entry>,
+    /// In order, not hashed: most clients have a few, no choice of names is a bad one, and it takes less room.
+    named: BTreeMap<Box<[u8]>, Entry>,
     /// The unnamed statement, as far as it is confirmed.
     pub unnamed: Option<Unnamed>,
     /// Counts the changes of the unnamed statement: on a server it is this client's if the number is the same.

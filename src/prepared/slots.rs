@@ -6,7 +6,6 @@
 //! with the next request that goes to it.
 
 use std::collections::VecDeque;
-use std::fmt::Write as _;
 use std::sync::{Arc, Weak};
 
 use bytes::BytesMut;
@@ -27,8 +26,17 @@ pub const NOBODY: u64 = 0;
 
 /// Writes our name for a statement, without the closing zero.
 pub fn write_name(id: u64, out: &mut BytesMut) {
-    // Writing to memory does not fail.
-    let _ = write!(out, "{PREFIX}{id}");
+    // By hand: it is done for each use, and `write!` takes several times as long.
+    let (mut digits, mut from, mut left) = ([0; 20], 20, id);
+    while let Some(digit) = digits.get_mut(..from).and_then(<[u8]>::last_mut) {
+        *digit = b'0' + (left % 10) as u8;
+        (from, left) = (from - 1, left / 10);
+        if left == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(PREFIX.as_bytes());
+    out.extend_from_slice(digits.get(from..).unwrap_or_default());
 }
 
 /// Whether a client's name would be taken for one of ours.
@@ -411,6 +419,16 @@ mod tests {
     fn statements(n: u8) -> Vec<Arc<Statement>> {
         let catalog = Catalog::new(1 << 20);
         (0..n).map(|i| catalog.intern(&[i], 0).unwrap()).collect()
+    }
+
+    #[test]
+    fn a_name_is_the_prefix_and_the_number() {
+        for id in [0, 7, 10, 4711, u64::MAX] {
+            let mut out = BytesMut::new();
+            write_name(id, &mut out);
+            assert_eq!(out, format!("{PREFIX}{id}"));
+            assert!(is_ours(&out));
+        }
     }
 
     #[test]

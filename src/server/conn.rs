@@ -6,7 +6,6 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -131,10 +130,10 @@ impl Rested {
         let server = &mut *self.server;
         let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
         loop {
-            match server.stream.poll_read_into(&mut cx, &mut server.flow.buf, 1024) {
-                Poll::Pending => return true,
-                Poll::Ready(Ok(1..)) if server.news_only() => {}
-                Poll::Ready(_) => return false,
+            match server.stream.read_into(&mut cx, &mut server.flow.buf, 1024) {
+                None => return true,
+                Some(Ok(1..)) if server.news_only() => {}
+                Some(_) => return false,
             }
         }
     }

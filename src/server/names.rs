@@ -20,6 +20,8 @@ use tokio::time::Instant;
 pub struct Names {
     /// For how long an answer is good, and for how long a failure is.
     ttl: (Duration, Duration),
+    /// Something has been found: an address needs no look-up.
+    any: AtomicBool,
     found: ArcSwapOption<Found>,
     failed: ArcSwapOption<Failed>,
     turn: Mutex<()>,
@@ -69,6 +71,7 @@ impl Names {
     pub fn new(max: Duration, failure: Duration) -> Self {
         Self {
             ttl: (max, failure),
+            any: AtomicBool::new(false),
             found: ArcSwapOption::empty(),
             failed: ArcSwapOption::empty(),
             turn: Mutex::new(()),
@@ -128,6 +131,7 @@ impl Names {
         match &answer {
             Ok(addresses) => {
                 self.found.store(Some(Arc::new(Found { at: now(), addresses: addresses.clone() })));
+                self.any.store(true, Ordering::Release);
                 self.failed.store(None);
             }
             Err(error) => self.failed.store(Some(Arc::new(Failed { at: now(), error: error.to_string() }))),
@@ -147,7 +151,8 @@ impl Names {
     /// Whether a server at this address is one that the name does not stand for any more. No lock.
     #[must_use]
     pub fn has_left(&self, address: IpAddr) -> bool {
-        self.found.load().as_ref().is_some_and(|found| !found.addresses.contains(&address))
+        self.any.load(Ordering::Acquire)
+            && self.found.load().as_ref().is_some_and(|found| !found.addresses.contains(&address))
     }
 
     /// Looks again, in the background, if the last answer is old; nothing is done for a name that nobody has asked for.

@@ -17,6 +17,7 @@ pub mod lookup;
 mod messages;
 pub mod overdue;
 pub mod passport;
+mod patience;
 mod probe;
 mod reject;
 mod relay;

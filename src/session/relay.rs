@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::AsyncWrite;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Sleep;
 
 use self::heads::{is_fatal, is_judged_whole, text_of};
 use super::answers::Answers;
@@ -24,6 +24,7 @@ use super::state::State;
 use super::translate::{self, Reading, Translate};
 use crate::clients::{Client, Doing, Told};
 use crate::clock::Clock;
+use crate::ids::Tick;
 use crate::net::stream::Stream;
 use crate::pool::database::Pool;
 use crate::server::conn::Server;
@@ -82,12 +83,10 @@ impl From<BadLength> for End {
 struct Counts {
     received: u64,
     sent: u64,
-    queries: u64,
-    query_time: Duration,
     statements: translate::Counts,
 }
 
-/// A client and its server. See the module's text.
+/// A client, whose task listens to what it is told, and its server. See the module's text.
 pub(super) struct Relay<'a> {
     pub(super) stream: &'a mut Stream,
     pub(super) input: &'a mut Flow,
@@ -109,7 +108,7 @@ pub(super) struct Relay<'a> {
     /// The most prepared statements on a server; `None`: the client keeps its server, and its statements are its own affair.
     pub(super) statements: Option<usize>,
     /// When the request that is to be answered next was sent. In the end, when the last answer was read.
-    pub(super) at: &'a mut Instant,
+    pub(super) at: &'a mut Tick,
     /// It has not been polled yet, so `at` is now.
     pub(super) fresh: bool,
     pub(super) look: Look,
@@ -130,8 +129,6 @@ impl Relay<'_> {
         let stats = &self.pool.stats;
         stats.received.add(counts.received);
         stats.sent.add(counts.sent);
-        stats.queries.add(counts.queries);
-        stats.query_us.add_us(counts.query_time);
         stats.client_parses.add(counts.statements.client_parses);
         stats.server_parses.add(counts.statements.server_parses);
         stats.binds.add(counts.statements.binds);
@@ -140,7 +137,7 @@ impl Relay<'_> {
 
     fn poll(&mut self, cx: &mut Context<'_>, counts: &mut Counts) -> Poll<End> {
         let doing = if self.running { Doing::Working } else { Doing::Resting };
-        if let Poll::Ready(Told::Leave(why)) = self.client.poll_told(cx, doing) {
+        if let Some(Told::Leave(why)) = self.client.told(doing) {
             return Poll::Ready(End::Dismissed(why));
         }
         // A server that was asked nothing yet has nothing to say: its turn comes when the request is out.
@@ -166,6 +163,9 @@ impl Relay<'_> {
                 return Poll::Ready(End::ClientLeft);
             }
             if !moved {
+                if self.poll_arrivals(cx).is_ready() {
+                    continue;
+                }
                 return if self.full() {
                     self.look.poll(cx, self.stream).map(|()| End::ClientGone)
                 } else {
@@ -185,6 +185,24 @@ impl Relay<'_> {
         (nothing_comes && all_out) || grace.as_mut().poll(cx).is_ready()
     }
 
+    /// Ready when one of the two whose turn it is has something to be read. Asked where nothing is left to do, and only there: to be
+    /// woken is dearer than to look.
+    fn poll_arrivals(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let server = self.hears_server() && self.server.stream.poll_readable(cx).is_ready();
+        let client = self.hears_client() && self.stream.poll_readable(cx).is_ready();
+        if server || client { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// A server is read only when everything before is written: a client that does not read stops its server.
+    fn hears_server(&self) -> bool {
+        self.server.flow.pending().is_empty()
+    }
+
+    /// A client is read only when everything before is written: back-pressure is TCP's.
+    fn hears_client(&self) -> bool {
+        self.leaving.is_none() && !self.server.slots.replay.is_due() && !self.full()
+    }
+
     /// Whether so much of what the client has sent is still here that no more is read.
     fn full(&self) -> bool {
         self.owes_reading()
@@ -197,22 +215,22 @@ impl Relay<'_> {
         self.server.flow.pending().len() >= UNREAD_MAX
     }
 
-    /// Server to client. Reads only when everything before is written: a client that does not read stops its server.
+    /// Server to client.
     fn answers(&mut self, cx: &mut Context<'_>, counts: &mut Counts) -> Result<bool, End> {
-        let flow = &mut self.server.flow;
         let mut moved = false;
-        if flow.pending().is_empty() {
+        if self.hears_server() {
+            let flow = &mut self.server.flow;
             let room = flow.room();
-            match self.server.stream.poll_read_into(cx, &mut flow.buf, room) {
-                Poll::Ready(Ok(0)) => return Err(self.server_gone(io::ErrorKind::UnexpectedEof.into())),
-                Poll::Ready(Ok(n)) => {
+            match self.server.stream.read_into(cx, &mut flow.buf, room) {
+                Some(Ok(0)) => return Err(self.server_gone(io::ErrorKind::UnexpectedEof.into())),
+                Some(Ok(n)) => {
                     moved = true;
                     counts.sent += n as u64;
                     flow.was_read(n, room);
-                    self.walk_answers(counts)?;
+                    self.walk_answers()?;
                 }
-                Poll::Ready(Err(error)) => return Err(self.server_gone(error)),
-                Poll::Pending => {}
+                Some(Err(error)) => return Err(self.server_gone(error)),
+                None => {}
             }
         }
         self.send_again();
@@ -259,10 +277,10 @@ impl Relay<'_> {
         }
     }
 
-    fn walk_answers(&mut self, counts: &mut Counts) -> Result<(), End> {
+    fn walk_answers(&mut self) -> Result<(), End> {
         let Server { flow, progress, parameters, initial, slots, said_farewell, .. } = &mut *self.server;
         let (client, clock, requested) = (self.client, self.clock, &mut *self.at);
-        let (state, rows, timing) = (&mut *self.state, &mut self.rows, &self.pool.metrics.query);
+        let (state, rows, timing) = (&mut *self.state, &mut self.rows, &self.pool.stats.query);
         let (single, refused) = (self.single, &mut self.refused);
         flow.walk(|head, body, out| {
             Answers { names: &mut state.names, slots }.own(progress, out);
@@ -298,17 +316,15 @@ impl Relay<'_> {
                 answers.command(body);
             }
             if head.tag == from_server::READY_FOR_QUERY {
-                let now = Instant::now();
-                let took = now.duration_since(*requested);
-                counts.queries += 1;
-                counts.query_time += took;
+                let now = clock.tick();
+                let took = now.since(*requested);
                 timing.record(took);
                 *requested = now;
                 answers.batch_ends(progress.batches_owed());
                 if !progress.at_rest() {
-                    client.goes_on(clock.moment(now));
+                    client.goes_on(now.moment());
                 } else if progress.status() != Status::Idle {
-                    client.rests_in_transaction(clock.moment(now));
+                    client.rests_in_transaction(now.moment());
                 }
             }
             *refused |= single && head.tag == from_server::READY_FOR_QUERY && progress.status() != Status::Idle;
@@ -317,7 +333,7 @@ impl Relay<'_> {
         .map(|_| ())
     }
 
-    /// Client to server. The client is read only when everything before is written: back-pressure is TCP's.
+    /// Client to server.
     fn requests(&mut self, cx: &mut Context<'_>, counts: &mut Counts) -> Result<bool, End> {
         let mut moved = false;
         let again = self.server.slots.replay.is_due();
@@ -326,17 +342,17 @@ impl Relay<'_> {
             // What is in the buffer may have been stopped before; look again before more is read.
             moved |= self.walk_requests(counts)?;
         }
-        if self.leaving.is_none() && !again && !self.full() {
+        if self.hears_client() {
             let room = self.input.room();
-            match self.stream.poll_read_into(cx, &mut self.input.buf, room) {
-                Poll::Ready(Ok(0)) | Poll::Ready(Err(_)) => return Err(End::ClientGone),
-                Poll::Ready(Ok(n)) => {
+            match self.stream.read_into(cx, &mut self.input.buf, room) {
+                Some(Ok(0)) | Some(Err(_)) => return Err(End::ClientGone),
+                Some(Ok(n)) => {
                     moved = true;
                     counts.received += n as u64;
                     self.input.was_read(n, room);
                     self.walk_requests(counts)?;
                 }
-                Poll::Pending => {}
+                None => {}
             }
         }
         let written = write(&mut self.server.stream, cx, self.input).map_err(|error| self.server_gone(error))?;
@@ -442,14 +458,14 @@ pub(super) fn check(head: Header) -> Result<(), End> {
 fn note_request(
     (first, text): (bool, Option<&[u8]>),
     client: &Client,
-    (clock, fresh, requested): (Clock, bool, &mut Instant),
+    (clock, fresh, requested): (Clock, bool, &mut Tick),
 ) {
     if first || text.is_some() {
-        let now = if fresh { *requested } else { Instant::now() };
+        let now = if fresh { *requested } else { clock.tick() };
         if first {
             *requested = now;
         }
-        client.requests(text, clock.moment(now));
+        client.requests(text, now.moment());
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 
 use super::asked::Asked;
+use super::patience::Patience;
 use super::relay::End;
 use crate::clients::Client;
 use crate::ids::SessionId;
@@ -53,6 +54,8 @@ pub(super) struct State {
     pub(super) traces: Traces,
     /// What keeps the client on its server, as Postgres has said; none while it is free.
     pub(super) keeps: Hints,
+    /// For how long it waits.
+    pub(super) patience: Patience,
 }
 
 impl State {
@@ -72,6 +75,7 @@ impl State {
             first,
             traces: Traces::default(),
             keeps: Hints::default(),
+            patience: Patience::default(),
         }
     }
 

@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::AsyncWriteExt as _;
-use tokio::time::Instant;
 
 use super::asked::Asked;
 use super::farewell::farewell;
@@ -23,7 +22,7 @@ use super::state::{State, forget_sequences};
 use super::wait::{Timer, cancelled};
 use crate::clients::{Doing, Presence, Told};
 use crate::config::PoolMode;
-use crate::ids::Moment;
+use crate::ids::{Moment, Tick};
 use crate::net::stream::Stream;
 use crate::pool::database::Pool;
 use crate::pool::lease::Lease;
@@ -96,6 +95,12 @@ impl Session {
     pub fn run(mut self) -> impl Future<Output = ()> + Send {
         async move {
             let connected = self.front.metrics.connected();
+            // Once: it stays this task.
+            std::future::poll_fn(|cx| {
+                self.presence.client().listen(cx.waker());
+                Poll::Ready(())
+            })
+            .await;
             let end = loop {
                 // A client that keeps its server may be sent something while it is idle: its turn listens to both.
                 let mut wish = Wish::Request;
@@ -156,7 +161,7 @@ impl Session {
             Some(lease) => self.next_of_session(lease).await?,
         };
         let Some((mut lease, began)) = admitted else { return Ok(()) };
-        let now = self.front.clock.moment(began);
+        let now = began.moment();
         if kept && lease.server().is_some_and(|server| self.state.differs(server)) {
             Box::pin(self.retune(&mut lease)).await?;
         }
@@ -165,7 +170,7 @@ impl Session {
             return self.turned_down(lease, &cancelled()).await;
         }
         // Where nothing has been waited for since, it still is the time that it was.
-        let mut at = if kept { Instant::now() } else { began };
+        let mut at = if kept { self.front.clock.tick() } else { began };
         let end = loop {
             match self.relay(&mut lease, true, &mut at).await {
                 End::Errand => {
@@ -173,21 +178,19 @@ impl Session {
                         let Some(back) = Box::pin(self.refused(lease, &report)).await? else { return Ok(()) };
                         lease = back;
                     }
-                    at = Instant::now();
+                    at = self.front.clock.tick();
                 }
                 end => break end,
             }
         };
-        let ended = if matches!(end, End::Boundary(_)) { at } else { Instant::now() };
+        let ended = if matches!(end, End::Boundary(_)) { at } else { self.front.clock.tick() };
         self.after((lease, end), (began, ended)).await
     }
 
     /// Books what a transaction took and decides where its server goes.
-    async fn after(&mut self, (mut lease, end): (Lease, End), (began, ended): (Instant, Instant)) -> Life<()> {
-        let (took, now) = (ended.duration_since(began), self.front.clock.moment(ended));
-        self.pool.stats.transactions.add(1);
-        self.pool.stats.transaction_us.add_us(took);
-        self.pool.metrics.transaction.record(took);
+    async fn after(&mut self, (mut lease, end): (Lease, End), (began, ended): (Tick, Tick)) -> Life<()> {
+        let (took, now) = (ended.since(began), ended.moment());
+        self.pool.stats.transaction.record(took);
         match end {
             End::Boundary(boundary) if self.mode == PoolMode::Session => {
                 self.presence.client().rests(now);
@@ -213,7 +216,7 @@ impl Session {
     fn release(&self, mut lease: Lease, boundary: Boundary, now: Moment) {
         let cancel_under_way = self.presence.client().ends(now);
         if let Some(server) = lease.server() {
-            server.dirty |= self.pool.database.settings().reset_always;
+            server.dirty |= self.pool.database.often().reset_always();
         }
         lease.release(boundary, cancel_under_way, now);
     }
@@ -281,13 +284,6 @@ impl Session {
                 Err(end) => return Poll::Ready(Err(end)),
             }
             self.input.release_memory();
-            if self.input.buf.is_empty() {
-                match self.stream.poll_readable(cx) {
-                    Poll::Ready(Ok(())) => {}
-                    Poll::Ready(Err(_)) => return Poll::Ready(Err(End::ClientGone)),
-                    Poll::Pending => return self.poll_dismissed(cx),
-                }
-            }
             let room = self.input.room();
             match self.stream.poll_read_into(cx, &mut self.input.buf, room) {
                 Poll::Ready(Ok(0)) | Poll::Ready(Err(_)) => return Poll::Ready(Err(End::ClientGone)),
@@ -297,18 +293,18 @@ impl Session {
                 }
                 Poll::Pending => {
                     self.input.release_memory();
-                    return self.poll_dismissed(cx);
+                    return self.poll_dismissed();
                 }
             }
         }
     }
 
-    fn poll_dismissed(&self, cx: &mut Context<'_>) -> Poll<Life<Wish>> {
-        match self.presence.client().poll_told(cx, Doing::Resting) {
-            Poll::Ready(Told::Leave(why)) => Poll::Ready(Err(End::Dismissed(why))),
+    fn poll_dismissed(&self) -> Poll<Life<Wish>> {
+        match self.presence.client().told(Doing::Resting) {
+            Some(Told::Leave(why)) => Poll::Ready(Err(End::Dismissed(why))),
             // With half a message read it would have to be told too; it comes to its end first.
             _ if self.presence.client().is_to_move() && self.input.is_empty() => Poll::Ready(Ok(Wish::Move)),
-            Poll::Ready(Told::Cancel) | Poll::Pending => Poll::Pending,
+            Some(Told::Cancel) | None => Poll::Pending,
         }
     }
 
@@ -330,8 +326,7 @@ impl Session {
 
     /// Serves a transaction that has begun, or listens to a client that keeps its server, and to that. `at`: now; when it ends
     /// at a boundary, when the last answer was read.
-    async fn relay(&mut self, lease: &mut Lease, running: bool, at: &mut Instant) -> End {
-        let client = Arc::clone(self.presence.client());
+    async fn relay(&mut self, lease: &mut Lease, running: bool, at: &mut Tick) -> End {
         let Some(server) = lease.server() else { return End::ClientGone };
         if running {
             let schema = self.pool.database.schema.state();
@@ -345,7 +340,7 @@ impl Session {
             input: &mut self.input,
             server,
             state: &mut self.state,
-            client: &client,
+            client: self.presence.client(),
             pool: &self.pool,
             clock: self.front.clock,
             running,
@@ -353,13 +348,14 @@ impl Session {
             single: self.mode == PoolMode::Statement,
             refused: false,
             rows: false,
-            statements: carried.then(|| self.pool.database.settings().max_prepared_statements),
+            statements: carried.then(|| self.pool.database.often().max_prepared_statements()),
             at,
             fresh: true,
             look: Look::default(),
             leaving: None,
         };
         let end = relay.run().await;
+        let client = self.presence.client();
         client.statements.store(u64::try_from(self.state.names.len()).unwrap_or(u64::MAX), Ordering::Relaxed);
         self.mid_answer = lease.server().is_some_and(|server| !server.flow.at_message_end());
         end

@@ -52,7 +52,7 @@ pub(super) fn cancelled() -> Report {
     Report::new(sqlstate::QUERY_CANCELED, "canceling statement due to user request")
 }
 
-/// A waiting client.
+/// A waiting client. Its task listens to what it is told.
 pub(super) struct Waiting<'a> {
     pub(super) stream: &'a mut Stream,
     pub(super) input: &'a mut Flow,
@@ -126,16 +126,16 @@ impl Waiting<'_> {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>, wait: &mut Wait, look: &mut Look) -> Poll<Waited> {
-        match self.client.poll_told(cx, Doing::Waiting) {
-            Poll::Ready(Told::Cancel) => {
+        match self.client.told(Doing::Waiting) {
+            Some(Told::Cancel) => {
                 wait.give_up(Why::Cancelled);
                 return Poll::Ready(Waited::Rejected(cancelled()));
             }
-            Poll::Ready(Told::Leave(why)) => return Poll::Ready(Waited::Dismissed(why)),
-            Poll::Pending => {}
+            Some(Told::Leave(why)) => return Poll::Ready(Waited::Dismissed(why)),
+            None => {}
         }
         if let Poll::Ready(answer) = wait.poll_answer(cx) {
-            self.heard = self.stream.poll_readable(cx).is_ready();
+            self.heard = self.stream.may_be_read();
             return Poll::Ready(match answer {
                 Answer::Go { lease, stall } => Waited::Go(lease, stall.unwrap_or_default()),
                 Answer::No(report) => Waited::Rejected(report),

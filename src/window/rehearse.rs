@@ -124,7 +124,7 @@ fn totals(databases: &[Arc<Database>]) -> (u64, u64) {
     let pools = databases.iter().flat_map(|database| database.pools());
     pools.fold((0, 0), |(count, us), pool| {
         let stats = &pool.stats;
-        (count + stats.transactions.value(), us + stats.transaction_us.value())
+        (count + stats.transaction.count(), us + stats.transaction.sum_us())
     })
 }
 

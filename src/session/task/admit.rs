@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::time::Instant;
 
 use super::super::reject::reject;
 use super::super::relay::End;
 use super::super::wait::{Waited, Waiting};
 use super::{Life, Session};
 use crate::clients::Doing;
-use crate::pool::lease::Lease;
+use crate::ids::Tick;
+use crate::pool::lease::{Lease, Seen};
 use crate::pool::ledger::Need;
 use crate::pool::wait::Begun;
 use crate::server::conn::Failure;
@@ -22,22 +22,22 @@ const DEAD_SERVERS: usize = 100;
 impl Session {
     /// Gets leave to begin, and a server if one is needed, and says since when. `None`: the request was answered with an error
     /// instead. The clock is looked at when somebody may have been waited for, and only then.
-    pub(super) async fn admit(&mut self, need: Need) -> Life<Option<(Lease, Instant)>> {
-        let asked = Instant::now();
+    pub(super) async fn admit(&mut self, need: Need) -> Life<Option<(Lease, Tick)>> {
+        let asked = self.front.clock.tick();
         let (mut held, mut waited, mut at) = (Duration::ZERO, Duration::ZERO, asked);
         for _ in 0..DEAD_SERVERS {
             if self.answered_at_the_gate(false).await? {
                 return Ok(None);
             }
-            let lease = match self.pool.begin(self.presence.client(), need, self.front.clock.moment(at)) {
+            let lease = match self.pool.begin(self.presence.client(), need, at.moment()) {
                 Begun::Now(lease) => lease,
                 Begun::Wait(wait) => {
                     let waiting = self.waiting(true, at);
                     match Box::pin(waiting.run(wait)).await {
                         Waited::Go(lease, stall) => {
-                            at = Instant::now();
+                            at = self.front.clock.tick();
                             held += stall;
-                            waited = at.duration_since(asked).saturating_sub(held);
+                            waited = at.since(asked).saturating_sub(held);
                             lease
                         }
                         Waited::Gone => return Err(End::ClientGone),
@@ -47,10 +47,9 @@ impl Session {
                 }
             };
             let Some(mut lease) = lease else { return Ok(None) };
-            self.presence.client().prepares(self.front.clock.moment(asked));
-            match self.ready(&mut lease, (at, waited)).await {
+            match self.ready(&mut lease, (asked, at, waited)).await {
                 Ok(Some(at)) => return Ok(Some((lease, at))),
-                Ok(None) => at = Instant::now(),
+                Ok(None) => at = self.front.clock.tick(),
                 Err(report) => {
                     if let Some(boundary) = lease.server().and_then(|server| server.boundary()) {
                         lease.release(boundary, false, self.front.clock.now());
@@ -64,41 +63,48 @@ impl Session {
         self.reject(&report).await.map(|()| None)
     }
 
-    /// Makes sure that the server is there, and gives it this client's settings. Returns since when it is ready; `None`: it is of
-    /// no use. An error as [`tune`](Self::tune). **Not cancel-safe.**
+    /// Makes sure that the server is there, and gives it this client's settings. `asked`: when its request came; `at`: now. Returns
+    /// since when it is ready; `None`: it is of no use. An error as [`tune`](Self::tune). **Not cancel-safe.**
     pub(super) async fn ready(
         &mut self,
         lease: &mut Lease,
-        (at, waited): (Instant, Duration),
-    ) -> Result<Option<Instant>, Report> {
-        let (there, asked) = lease.check(self.front.clock.moment(at)).await;
-        if !there {
-            return Ok(None);
+        (asked, mut at, waited): (Tick, Tick, Duration),
+    ) -> Result<Option<Tick>, Report> {
+        match lease.look(at.moment()) {
+            Seen::Good => {}
+            Seen::Gone => return Ok(None),
+            Seen::Unsure => {
+                // From here on there is something that a cancel must not hit.
+                self.presence.client().prepares(asked.moment());
+                // Boxed, as it is seldom: it would be part of every transaction's future.
+                if !Box::pin(lease.ask()).await {
+                    return Ok(None);
+                }
+                at = self.front.clock.tick();
+            }
         }
-        self.pool.stats.server_assignments.add(1);
-        self.pool.stats.wait_us.add_us(waited);
-        self.pool.metrics.wait.record(waited);
+        self.pool.stats.wait.record(waited);
         let Some(server) = lease.server() else { return Ok(None) };
         let client = self.presence.client().id;
         if !self.state.is_at_home_on(client, server) {
-            return Ok(self.tune(lease).await?.then(Instant::now));
+            self.presence.client().prepares(asked.moment());
+            return Ok(self.tune(lease).await?.then(|| self.front.clock.tick()));
         }
-        Ok(server.boundary().map(|_| if asked { Instant::now() } else { at }))
+        Ok(server.boundary().map(|_| at))
     }
 
     /// Itself, as one that waits since `asked`; `limited`: for a server, and no longer than it may.
-    pub(super) fn waiting(&mut self, limited: bool, asked: Instant) -> Waiting<'_> {
-        let client = self.presence.client();
-        let limits = self.front.config().client_limits(&client.database, &client.user);
-        let fails_fast = self.fails_fast();
+    pub(super) fn waiting(&mut self, limited: bool, asked: Tick) -> Waiting<'_> {
+        let patience = self.state.patience.of(self.presence.client(), &self.front);
+        let fails_fast = patience.some_fail_fast && self.fails_fast();
         Waiting {
             stream: &mut self.stream,
             input: &mut self.input,
             client: self.presence.client(),
             pool: &self.pool,
-            asked,
-            limit: limits.query_wait_timeout.filter(|_| limited),
-            notify: limits.query_wait_notify,
+            asked: self.front.clock.instant_of(asked),
+            limit: patience.limit().filter(|_| limited),
+            notify: patience.notify(),
             timer: &mut self.timer,
             notice: BytesMut::new(),
             heard: false,

@@ -1,12 +1,11 @@
 //! A client that keeps its server, in session mode or because of what is on it: what lies between its transactions.
 
-use tokio::time::Instant;
-
 use super::super::relay::End;
 use super::super::wait::Waited;
 use super::{Life, Session};
 use crate::clients::Doing;
 use crate::config::PoolMode;
+use crate::ids::Tick;
 use crate::pool::lease::Lease;
 use crate::pool::ledger::Need;
 use crate::pool::wait::Begun;
@@ -52,9 +51,9 @@ impl Session {
     }
 
     /// A client that keeps its server: serves what comes between its transactions, and gets leave for the next.
-    pub(super) async fn next_of_session(&mut self, mut lease: Lease) -> Life<Option<(Lease, Instant)>> {
+    pub(super) async fn next_of_session(&mut self, mut lease: Lease) -> Life<Option<(Lease, Tick)>> {
         loop {
-            match self.relay(&mut lease, false, &mut Instant::now()).await {
+            match self.relay(&mut lease, false, &mut self.front.clock.tick()).await {
                 End::Wants => {}
                 end => {
                     self.kept = Some(lease);
@@ -69,8 +68,8 @@ impl Session {
                     return Err(end);
                 }
             }
-            let asked = Instant::now();
-            match self.pool.begin(self.presence.client(), Need::Leave, self.front.clock.moment(asked)) {
+            let asked = self.front.clock.tick();
+            match self.pool.begin(self.presence.client(), Need::Leave, asked.moment()) {
                 Begun::Now(_) => {
                     lease.resume(self.presence.client());
                     return Ok(Some((lease, asked)));
@@ -81,7 +80,7 @@ impl Session {
                     let end = match waited {
                         Waited::Go(..) => {
                             lease.resume(self.presence.client());
-                            return Ok(Some((lease, Instant::now())));
+                            return Ok(Some((lease, self.front.clock.tick())));
                         }
                         Waited::Gone => End::ClientGone,
                         Waited::Dismissed(why) => End::Dismissed(why),

@@ -36,11 +36,23 @@ impl Timing {
     /// Adds one sample. Takes no lock and asks for no memory.
     pub fn record(&self, took: Duration) {
         let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        let bucket = BOUNDS.iter().filter(|bound| took > **bound).count();
+        let bucket = BOUNDS.iter().position(|bound| took <= *bound).unwrap_or(BOUNDS.len());
         if let Some(count) = self.0.counts.get(bucket) {
             count.fetch_add(1, Ordering::Relaxed);
         }
         self.0.sum.fetch_add(took, Ordering::Relaxed);
+    }
+
+    /// How many samples there are.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.0.counts.iter().map(|count| count.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Their sum in microseconds.
+    #[must_use]
+    pub fn sum_us(&self) -> u64 {
+        self.0.sum.load(Ordering::Relaxed) / 1000
     }
 
     /// Appends its lines in Prometheus' text format, under this name; `labels` are rendered, in braces or empty.
