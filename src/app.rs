@@ -249,8 +249,12 @@ async fn accept(listener: Listener, via: Via, env: Env, mut ending: watch::Recei
             }
             accepted = listener.accept(|| env.front.config().tcp_watch()) => match accepted {
                 Ok(stream) => {
-                    // Here and now: it is seen from outside that somebody has come.
-                    let place = Arc::clone(&env.front.guests).try_acquire_owned().ok();
+                    // Here and now: it is seen from outside that somebody has come. Whoever comes through the console's own socket is
+                    // always answered, as that is where an operator sees who takes the places, and takes none from those.
+                    let place = match via {
+                        Via::Listener => Arc::clone(&env.front.guests).try_acquire_owned().ok(),
+                        Via::AdminSocket => None,
+                    };
                     tokio::spawn(serve(stream, via, place, env.clone()));
                 }
                 Err(error) => {
@@ -265,7 +269,6 @@ async fn accept(listener: Listener, via: Via, env: Env, mut ending: watch::Recei
 /// One connection. A panic in here ends this connection only.
 async fn serve(stream: crate::net::stream::Stream, via: Via, place: Option<OwnedSemaphorePermit>, env: Env) {
     let greeted = {
-        // The console's own socket is always answered: it is where an operator sees who takes the places.
         let place = place;
         if place.is_none() && via == Via::Listener {
             return turned_away(&env.front);

@@ -192,9 +192,11 @@ impl Client {
 
     /// It wants to begin a transaction and waits.
     pub fn waits(&self, now: Moment) {
-        // A cancel that came for an earlier request must not hit this one.
         let mut view = lock(&self.view);
-        self.told.fetch_and(!CANCEL, Ordering::AcqRel);
+        // One that waits already goes on with the same request, and a cancel that has come is for that.
+        if view.state != State::Waiting {
+            self.told.fetch_and(!CANCEL, Ordering::AcqRel);
+        }
         (view.state, view.since) = (State::Waiting, now);
     }
 
@@ -247,6 +249,14 @@ impl Client {
     /// Its transaction is over; it keeps its server (session mode).
     pub fn rests(&self, now: Moment) {
         let mut view = lock(&self.view);
+        self.is_idle(&mut view, now);
+    }
+
+    fn is_idle(&self, view: &mut View, now: Moment) {
+        // A cancel that came for a request that has not begun and never will must not hit the next one.
+        if view.state == State::Waiting {
+            self.told.fetch_and(!CANCEL, Ordering::AcqRel);
+        }
         (view.state, view.since, view.transaction) = (State::Idle, now, None);
     }
 
@@ -254,7 +264,7 @@ impl Client {
     /// after this no new one can start.
     pub fn ends(&self, now: Moment) -> bool {
         let mut view = lock(&self.view);
-        (view.state, view.since, view.transaction) = (State::Idle, now, None);
+        self.is_idle(&mut view, now);
         view.link.take().is_some_and(|link| link.guard.in_doubt())
     }
 

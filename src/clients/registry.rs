@@ -281,7 +281,7 @@ mod tests {
     use std::sync::atomic::AtomicUsize;
     use std::task::{Context, Wake, Waker};
 
-    use super::super::Doing;
+    use super::super::{Cancel, Doing, Told};
     use super::*;
     use crate::wire::reply::Report;
 
@@ -332,6 +332,35 @@ mod tests {
             });
             assert!(heard || woken.0.load(Ordering::SeqCst) > 0, "it was told, and nobody woke its task");
         }
+    }
+
+    #[test]
+    fn every_word_wakes_a_task_that_listens() {
+        let (client, woken) = (client(), Arc::new(Woken::default()));
+        client.listen(&Waker::from(Arc::clone(&woken)));
+        client.ask_to_move(true);
+        client.dismiss_at_rest(Report::new("57P01", "go"));
+        client.dismiss(Report::new("57P01", "go"));
+        assert_eq!(woken.0.load(Ordering::SeqCst), 3);
+    }
+
+    #[test]
+    fn a_cancel_is_for_the_request_that_waits_and_for_no_other() {
+        let client = client();
+        let cancelled = || {
+            client.waits(Moment(1));
+            assert!(matches!(client.cancel(), Cancel::Told));
+        };
+        cancelled();
+        client.rests(Moment(2));
+        assert_eq!(client.told(Doing::Waiting), None, "the request has never begun");
+        cancelled();
+        assert!(!client.ends(Moment(2)));
+        assert_eq!(client.told(Doing::Waiting), None, "the request has never begun");
+        cancelled();
+        // Its server was of no use, and it waits for another.
+        client.waits(Moment(2));
+        assert_eq!(client.told(Doing::Waiting), Some(Told::Cancel));
     }
 
     #[test]

@@ -246,7 +246,7 @@ impl Attempt {
             Ok(mut rested) => {
                 rested.wear(badge);
                 rested.keep(Box::new(place));
-                match pool.unwanted(rested.server()) {
+                match pool.unwanted(rested.server(), true) {
                     Some(reason) => pool.connected_in_vain(rested, reason),
                     None => pool.connected(rested),
                 }

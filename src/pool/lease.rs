@@ -241,7 +241,7 @@ impl Lease {
     /// Why a server that is free now is closed, in PgBouncer's words.
     fn unwanted(&self, server: &Server) -> Option<&'static str> {
         let evicted = || self.pool.asked.to_yield().then_some("evicted");
-        self.pool.unwanted(server).or_else(evicted)
+        self.pool.unwanted(server, false).or_else(evicted)
     }
 
     fn take_awake(&mut self) -> Option<Box<Server>> {

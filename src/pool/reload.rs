@@ -104,8 +104,9 @@ impl Pool {
         self.open_servers();
     }
 
-    /// Why a server that is free now must not be lent again, in PgBouncer's words; `None` if it may be.
-    pub(super) fn unwanted(&self, server: &Server) -> Option<&'static str> {
+    /// Why a server that is free now must not be lent again, in PgBouncer's words; `None` if it may be. `fresh`: it has just been
+    /// opened, at an address that its host's name stands for.
+    pub(super) fn unwanted(&self, server: &Server, fresh: bool) -> Option<&'static str> {
         let target = &server.link.target;
         if server.is_outdated() {
             return Some(RECONNECT);
@@ -117,7 +118,7 @@ impl Pool {
         if !Arc::ptr_eq(&current.target, target) && !current.target.leads_where(target) {
             return Some(MOVED);
         }
-        if current.target.has_left(server.link.addr) {
+        if !fresh && current.target.has_left(server.link.addr) {
             return Some(MOVED);
         }
         if self.crowded.load(Ordering::Acquire) {

@@ -10,7 +10,7 @@ mod heads;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -473,7 +473,7 @@ fn note_request(
 fn write(stream: &mut Stream, cx: &mut Context<'_>, flow: &mut Flow) -> io::Result<bool> {
     let mut moved = false;
     while !flow.pending().is_empty() {
-        match poll_write(stream, cx, flow.pending()) {
+        match Pin::new(&mut *stream).poll_write(cx, flow.pending()) {
             Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
             Poll::Ready(Ok(n)) => {
                 flow.written(n);
@@ -484,11 +484,6 @@ fn write(stream: &mut Stream, cx: &mut Context<'_>, flow: &mut Flow) -> io::Resu
         }
     }
     Ok(moved)
-}
-
-fn poll_write(stream: &mut Stream, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-    let n = ready!(Pin::new(stream).poll_write(cx, bytes))?;
-    Poll::Ready(Ok(n))
 }
 
 #[cfg(test)]

@@ -31,6 +31,10 @@ impl Session {
             return Ok(false);
         }
         if let Some(probe) = self.probe().filter(|probe| !keeps || probe.unnamed.is_none()) {
+            // It may have waited before, for a server that was of no use.
+            if !keeps {
+                self.presence.client().ends(self.front.clock.now());
+            }
             self.answer(probe).await?;
             return Ok(true);
         }
