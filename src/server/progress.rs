@@ -244,9 +244,15 @@ impl Progress {
         self.push(Expect::Own, true);
     }
 
+    /// Whether the next reply is not the server's to give.
+    #[must_use]
+    pub fn owes_own(&self) -> bool {
+        self.front() == Some(Expect::Own)
+    }
+
     /// Whether the next reply is not the server's to give; it counts as given then.
     pub fn next_is_own(&mut self) -> bool {
-        let own = self.front() == Some(Expect::Own);
+        let own = self.owes_own();
         if own {
             self.pop();
         }
@@ -329,6 +335,12 @@ impl Progress {
         // Nobody was there to give them.
         while self.next_is_own() {}
         let owed = self.expected.front().copied();
+        // By far the most frequent, and nothing follows from it.
+        if tag == server::DATA_ROW
+            && let Some(Owed { expect: Expect::Query | Expect::Execute, noted: false }) = owed
+        {
+            return Ok(Heard::Plain);
+        }
         let front = owed.map(|owed| owed.expect);
         let before = self.expected.len();
         let mut failed = None;

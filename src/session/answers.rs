@@ -22,7 +22,14 @@ pub(super) struct Answers<'a> {
 
 impl Answers<'_> {
     /// Gives the answers that are not the server's to give and whose place has come.
+    #[inline]
     pub(super) fn own(&mut self, progress: &mut Progress, out: &mut BytesMut) {
+        if progress.owes_own() {
+            self.give(progress, out);
+        }
+    }
+
+    fn give(&mut self, progress: &mut Progress, out: &mut BytesMut) {
         while progress.next_is_own() {
             match self.slots.notes.pop_front() {
                 Some(Note::Define(bound, ticket, _)) => {

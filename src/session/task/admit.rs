@@ -33,7 +33,7 @@ impl Session {
                 Begun::Now(lease) => lease,
                 Begun::Wait(wait) => {
                     let waiting = self.waiting(true, at);
-                    match Box::pin(waiting.run(wait)).await {
+                    match waiting.run(wait).await {
                         Waited::Go(lease, stall) => {
                             at = self.front.clock.tick();
                             held += stall;
