@@ -95,7 +95,7 @@ pub enum Verdict {
 pub struct Flow {
     /// Bytes in arrival order: those that may be written, then those not yet looked at.
     pub buf: BytesMut,
-    /// How many bytes at the front of `buf` may be written. Between two walks none while anything is staged.
+    /// How many bytes at the front of `buf` may be written. None while anything is staged.
     ready: usize,
     /// Bytes that go out before anything in `buf`.
     staged: BytesMut,
@@ -215,18 +215,6 @@ impl Flow {
     /// What `judge` returns, and [`BadLength`] turned into the same type.
     pub fn walk<E: From<BadLength>>(
         &mut self,
-        judge: impl FnMut(Header, &[u8], &mut BytesMut) -> Result<Verdict, E>,
-    ) -> Result<bool, E> {
-        let walked = self.walk_on(judge);
-        // What was let through behind something that is staged joins it, all at once: it is written in one go.
-        if !self.staged.is_empty() {
-            self.stage();
-        }
-        walked
-    }
-
-    fn walk_on<E: From<BadLength>>(
-        &mut self,
         mut judge: impl FnMut(Header, &[u8], &mut BytesMut) -> Result<Verdict, E>,
     ) -> Result<bool, E> {
         let mut aside = BytesMut::new();
@@ -286,8 +274,11 @@ impl Flow {
     fn advance(&mut self, n: usize) {
         if self.dropping {
             self.cut(n);
-        } else {
+        } else if self.staged.is_empty() {
             self.ready += n;
+        } else {
+            self.staged.extend_from_slice(self.buf.get(..n).unwrap_or_default());
+            self.buf.advance(n);
         }
     }
 
