@@ -248,24 +248,23 @@ impl Client {
 
     /// Its transaction is over; it keeps its server (session mode).
     pub fn rests(&self, now: Moment) {
-        let mut view = lock(&self.view);
-        self.is_idle(&mut view, now);
-    }
-
-    fn is_idle(&self, view: &mut View, now: Moment) {
-        // A cancel that came for a request that has not begun and never will must not hit the next one.
-        if view.state == State::Waiting {
-            self.told.fetch_and(!CANCEL, Ordering::AcqRel);
-        }
-        (view.state, view.since, view.transaction) = (State::Idle, now, None);
+        self.become_idle(&mut lock(&self.view), now);
     }
 
     /// Its transaction is over; it keeps no server. Returns whether a cancel is on its way to the one that it had:
     /// after this no new one can start.
     pub fn ends(&self, now: Moment) -> bool {
         let mut view = lock(&self.view);
-        self.is_idle(&mut view, now);
+        self.become_idle(&mut view, now);
         view.link.take().is_some_and(|link| link.guard.in_doubt())
+    }
+
+    fn become_idle(&self, view: &mut View, now: Moment) {
+        // A cancel that came for a request that has not begun and never will must not hit the next one.
+        if view.state == State::Waiting {
+            self.told.fetch_and(!CANCEL, Ordering::AcqRel);
+        }
+        (view.state, view.since, view.transaction) = (State::Idle, now, None);
     }
 
     /// A cancel request with its key has come.

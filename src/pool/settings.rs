@@ -134,3 +134,25 @@ impl Often {
 fn bytes_of(text: Option<&String>) -> Bytes {
     text.map(|text| Bytes::copy_from_slice(text.as_bytes())).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_asked_often_follows_a_reload() {
+        let ms = Duration::from_millis;
+        let mut settings = Settings::of(&Config::default(), "shop");
+        (settings.reset_always, settings.max_prepared_statements) = (false, 200);
+        settings.server_check_delay = Some(ms(500));
+        let kept = Kept::new(settings.clone());
+        let often = || (kept.often.reset_always(), kept.often.max_prepared_statements());
+        assert_eq!(often(), (false, 200));
+        assert!(!kept.often.is_to_be_checked(ms(499)) && kept.often.is_to_be_checked(ms(500)));
+        (settings.reset_always, settings.max_prepared_statements) = (true, 7);
+        settings.server_check_delay = None;
+        kept.store(settings);
+        assert_eq!(often(), (true, 7));
+        assert!(!kept.often.is_to_be_checked(Duration::MAX));
+    }
+}

@@ -244,6 +244,22 @@ fn what_only_a_restart_changes_is_said_and_stays() {
 }
 
 #[test]
+fn a_limit_that_changes_reaches_a_client_that_has_waited_under_the_old_one() {
+    let db = Db::new();
+    let proxy = Spec::of(&db).pool(1).start();
+    let (mut holder, mut waiter) = (proxy.client().login(), proxy.client().login());
+    holder.ok("BEGIN");
+    waiter.start("SELECT 1").unwrap();
+    eventually("it waits", secs(5), || proxy.pools("cl_waiting") == 1);
+    holder.ok("COMMIT");
+    waiter.finish().unwrap();
+    proxy.admin("SET query_wait_timeout = '200ms'");
+    holder.ok("BEGIN");
+    let error = waiter.query("SELECT 1").err().unwrap().db();
+    assert_eq!(error.message, "query_wait_timeout");
+}
+
+#[test]
 fn set_changes_one_setting_until_the_next_reload() {
     let db = Db::new();
     let proxy = Spec::of(&db).pool(2).start();
