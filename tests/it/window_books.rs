@@ -138,8 +138,12 @@ fn what_has_begun_has_ended_or_goes_on() {
     let mut rng = Rng::new(seed("books"));
     let mut clients = Clients { idle: Vec::new(), asking: Vec::new() };
     let mut kinds = BTreeMap::<&str, u64>::new();
-    for n in 0..60 {
-        let done = window(&proxy, &db, &mut rng, n, &mut clients);
+    let mut windows = 0;
+    // Chance decides how many of them hold anybody; a few hundred would hold twenty with any seed.
+    while windows < 60 || Books::of(&proxy).held <= 20 {
+        assert!(windows < 300, "nobody asks: {kinds:?}");
+        let done = window(&proxy, &db, &mut rng, windows, &mut clients);
+        windows += 1;
         *kinds.entry(done[0]).or_default() += 1;
         // While clients leave and are let go, two scrapes may tell of two moments.
         eventually("the books balance", secs(5), || Books::of(&proxy).balance());
@@ -148,6 +152,5 @@ fn what_has_begun_has_ended_or_goes_on() {
     let books = Books::of(&proxy);
     println!("{kinds:?}, {} holds", books.held);
     assert!(books.balance());
-    assert_eq!((books.started, books.running, books.held_now), (60, 0, 0));
-    assert!(books.held > 20, "{}", books.held);
+    assert_eq!((books.started, books.running, books.held_now), (windows, 0, 0));
 }
