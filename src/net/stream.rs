@@ -2,14 +2,16 @@
 
 use std::fmt;
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
 use futures_util::FutureExt as _;
+use rustix::net::{RecvFlags, SendFlags};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -74,6 +76,9 @@ impl fmt::Display for Peer {
 
 /// So much goes into a socket at once, as a rule: what there is to say of one that is full is not prepared beforehand.
 const SMALL: usize = 16 << 10;
+
+/// A read with so much room or less is a small one.
+const SMALL_READ: usize = 4 << 10;
 
 /// The most probes that Linux takes (`MAX_TCP_KEEPCNT`).
 const PROBES_MAX: u32 = 127;
@@ -297,12 +302,20 @@ impl Stream {
         let _ = tokio::time::timeout(Duration::from_secs(1), tokio::io::AsyncWriteExt::shutdown(self)).await;
     }
 
-    /// Reads into the spare room of `buf`, making at least `room` of it if there may be something to read. 0 means that the peer
+    /// Reads into the spare room of `buf`, making as much of it as there is to read, or at least `room`. 0 means that the peer
     /// has closed.
     ///
     /// # Errors
     /// If the socket is dead.
     pub fn poll_read_into(&mut self, cx: &mut Context<'_>, buf: &mut BytesMut, room: usize) -> Poll<io::Result<usize>> {
+        if room <= SMALL_READ && matches!(self, Self::Tcp(_) | Self::Unix(_)) {
+            loop {
+                if let Some(read) = self.read_into(cx, buf, room) {
+                    return Poll::Ready(read);
+                }
+                ready!(self.poll_readable(cx))?;
+            }
+        }
         if !self.may_be_read() {
             ready!(self.poll_readable(cx))?;
         }
@@ -314,6 +327,17 @@ impl Stream {
     /// # Errors
     /// If the socket is dead.
     pub fn read_into(&mut self, cx: &mut Context<'_>, buf: &mut BytesMut, room: usize) -> Option<io::Result<usize>> {
+        if room <= SMALL_READ {
+            match self {
+                Self::Tcp(socket) => {
+                    return receive(room, buf, |call| socket.try_io(Interest::READABLE, || call(socket.as_fd())));
+                }
+                Self::Unix(socket) => {
+                    return receive(room, buf, |call| socket.try_io(Interest::READABLE, || call(socket.as_fd())));
+                }
+                Self::Tls(_) | Self::Closed => {}
+            }
+        }
         if !self.may_be_read() {
             return None;
         }
@@ -328,6 +352,49 @@ impl Stream {
         buf.reserve(room);
         tokio_util::io::poll_read_buf(Pin::new(self), cx, buf)
     }
+}
+
+/// A system call for a socket, made by tokio where it knows the socket to be ready.
+type Call<'a> = &'a mut dyn FnMut(BorrowedFd<'_>) -> io::Result<usize>;
+
+/// Reads up to `room` bytes, which are not many, behind those in `buf`: by the system call itself, as libc's first sees to it that
+/// the thread may be cancelled, and into the stack, as most reads bring a fraction of what there has to be room for. `None`: there is
+/// nothing to be had now.
+fn receive(
+    room: usize,
+    buf: &mut BytesMut,
+    ready: impl FnOnce(Call<'_>) -> io::Result<usize>,
+) -> Option<io::Result<usize>> {
+    let mut read = None;
+    let called = ready(&mut |socket| {
+        let mut scratch = [MaybeUninit::<u8>::uninit(); SMALL_READ];
+        let scratch = scratch.get_mut(..room).unwrap_or_default();
+        let ((bytes, _), n) = rustix::net::recv(socket, scratch, RecvFlags::empty())?;
+        buf.extend_from_slice(bytes);
+        read = Some(n);
+        // As tokio does: less than there was room for is all that there was, and the next look needs no system call.
+        if n > 0 && n < room { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(n) }
+    });
+    match (called, read) {
+        (_, Some(n)) => Some(Ok(n)),
+        (Err(error), None) if is_for_later(&error) => None,
+        (called, None) => Some(called),
+    }
+}
+
+/// Writes what is not large, by the system call itself; see [`receive`]. `None`: the socket takes nothing now.
+fn send(buf: &[u8], ready: impl FnOnce(Call<'_>) -> io::Result<usize>) -> Option<io::Result<usize>> {
+    if buf.len() > SMALL {
+        return None;
+    }
+    match ready(&mut |socket| rustix::net::send(socket, buf, SendFlags::NOSIGNAL).map_err(io::Error::from)) {
+        Err(error) if is_for_later(&error) => None,
+        written => Some(written),
+    }
+}
+
+fn is_for_later(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 
 fn closed() -> io::Error {
@@ -348,12 +415,14 @@ impl AsyncRead for Stream {
 impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Self::Tcp(stream) if buf.len() <= SMALL => match stream.try_write(buf) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Pin::new(stream).poll_write(cx, buf),
-                written => Poll::Ready(written),
+            Self::Tcp(stream) => match send(buf, |call| stream.try_io(Interest::WRITABLE, || call(stream.as_fd()))) {
+                Some(written) => Poll::Ready(written),
+                None => Pin::new(stream).poll_write(cx, buf),
             },
-            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
-            Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Unix(stream) => match send(buf, |call| stream.try_io(Interest::WRITABLE, || call(stream.as_fd()))) {
+                Some(written) => Poll::Ready(written),
+                None => Pin::new(stream).poll_write(cx, buf),
+            },
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Closed => Poll::Ready(Err(closed())),
         }
