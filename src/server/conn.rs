@@ -325,6 +325,8 @@ impl Server {
                 None => {}
             }
         }
+        // Clients' answers are read in steps of their own, from small ones on.
+        self.flow.release_memory();
         Ok(())
     }
 

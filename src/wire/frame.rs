@@ -111,7 +111,9 @@ impl Flow {
     /// A flow that begins with these bytes.
     #[must_use]
     pub fn new(buf: BytesMut) -> Self {
-        Self { buf, ..Self::default() }
+        let mut flow = Self { buf, ..Self::default() };
+        flow.release_memory();
+        flow
     }
 
     /// Whether the last message that was let through is complete: nothing of it is still to come or to be written.
