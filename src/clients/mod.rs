@@ -195,7 +195,7 @@ impl Client {
         let mut view = lock(&self.view);
         // One that waits already goes on with the same request, and a cancel that has come is for that.
         if view.state != State::Waiting {
-            self.told.fetch_and(!CANCEL, Ordering::AcqRel);
+            self.forget_cancel(&view);
         }
         (view.state, view.since) = (State::Waiting, now);
     }
@@ -205,7 +205,7 @@ impl Client {
     pub fn prepares(&self, now: Moment) {
         let mut view = lock(&self.view);
         if view.state != State::Waiting {
-            self.told.fetch_and(!CANCEL, Ordering::AcqRel);
+            self.forget_cancel(&view);
             (view.state, view.since) = (State::Waiting, now);
         }
     }
@@ -214,7 +214,7 @@ impl Client {
     #[must_use]
     pub fn begins(&self, link: &Arc<Link>, now: Moment) -> bool {
         let mut view = lock(&self.view);
-        if self.told.fetch_and(!CANCEL, Ordering::AcqRel) & CANCEL != 0 {
+        if self.forget_cancel(&view) {
             return false;
         }
         (view.state, view.since, view.transaction) = (State::Active, now, Some(now));
@@ -262,9 +262,19 @@ impl Client {
     fn become_idle(&self, view: &mut View, now: Moment) {
         // A cancel that came for a request that has not begun and never will must not hit the next one.
         if view.state == State::Waiting {
-            self.told.fetch_and(!CANCEL, Ordering::AcqRel);
+            self.forget_cancel(view);
         }
         (view.state, view.since, view.transaction) = (State::Idle, now, None);
+    }
+
+    /// Whether it was told of a cancel that it has not heeded. That is told with the view locked, as it is here: a look is enough where
+    /// there is none.
+    fn forget_cancel(&self, _: &View) -> bool {
+        let told = self.told.load(Ordering::Acquire) & CANCEL != 0;
+        if told {
+            self.told.fetch_and(!CANCEL, Ordering::AcqRel);
+        }
+        told
     }
 
     /// A cancel request with its key has come.
