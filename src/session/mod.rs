@@ -23,6 +23,7 @@ mod reject;
 mod relay;
 mod state;
 pub mod task;
+mod timer;
 mod translate;
 mod wait;
 mod welcome;

@@ -114,8 +114,8 @@ pub(super) struct Relay<'a> {
 }
 
 impl Relay<'_> {
-    /// Moves bytes until something ends it. Dropping the future loses no byte.
-    pub(super) async fn run(mut self) -> End {
+    /// Moves bytes until something ends it. Dropping the future loses no byte. Once: it counts what has gone through then.
+    pub(super) async fn run(&mut self) -> End {
         let mut counts = Counts::default();
         let end = std::future::poll_fn(|cx| {
             let polled = self.poll(cx, &mut counts);

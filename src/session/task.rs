@@ -19,7 +19,8 @@ use super::front::Front;
 use super::look::Look;
 use super::relay::{End, Relay, check};
 use super::state::{State, forget_sequences};
-use super::wait::{Timer, cancelled};
+use super::timer::Timer;
+use super::wait::cancelled;
 use crate::clients::{Doing, Presence, Told};
 use crate::config::PoolMode;
 use crate::ids::{Moment, Tick};
@@ -46,7 +47,7 @@ pub struct Session {
     mode: PoolMode,
     /// The server that the client keeps: in session mode, or because of what is on it.
     kept: Option<Lease>,
-    /// For how long it waits for a server; see [`Waiting::timer`](super::wait::Waiting::timer).
+    /// For how long it waits for a server.
     timer: Timer,
     /// The client may have got half a message: what is written now would be taken for the rest of it.
     mid_answer: bool,
@@ -85,7 +86,18 @@ impl Session {
         client.statements.store(state.names.len() as u64, Ordering::Relaxed);
         let mode = front.config().client_limits(&client.database, &client.user).pool_mode;
         let (state, input) = (Box::new(state), Flow::default());
-        Self { front, presence, pool, stream, input, state, mode, kept: None, timer: None, mid_answer: false }
+        Self {
+            front,
+            presence,
+            pool,
+            stream,
+            input,
+            state,
+            mode,
+            kept: None,
+            timer: Timer::default(),
+            mid_answer: false,
+        }
     }
 
     /// Lives it to its end. Dropping the future ends the session: its server is cleaned up or closed.
@@ -335,7 +347,7 @@ impl Session {
             }
         }
         let carried = self.mode != PoolMode::Session;
-        let relay = Relay {
+        let mut relay = Relay {
             stream: &mut self.stream,
             input: &mut self.input,
             server,

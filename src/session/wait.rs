@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncWrite as _, AsyncWriteExt as _};
-use tokio::time::{Instant, Interval, Sleep, timeout};
+use tokio::time::{Instant, Interval, timeout};
 
 use super::look::Look;
 use super::task::being_changed;
+use super::timer::Timer;
 use crate::clients::{Client, Doing, Told};
 use crate::net::stream::Stream;
 use crate::pool::database::Pool;
@@ -30,9 +31,6 @@ const FAREWELL: Duration = Duration::from_secs(1);
 
 /// How often one that is not to be held looks at the gate while it waits for a server.
 const GLANCE: Duration = Duration::from_millis(50);
-
-/// A timer that is made when it is first needed.
-pub(super) type Timer = Option<Pin<Box<Sleep>>>;
 
 /// How the waiting ended.
 #[derive(Debug)]
@@ -76,7 +74,7 @@ pub(super) struct Waiting<'a> {
 
 impl Waiting<'_> {
     /// Waits. Dropping the future gives the place up.
-    pub(super) async fn run(mut self, mut wait: Wait) -> Waited {
+    pub(super) async fn run(&mut self, mut wait: Wait) -> Waited {
         self.set_timer();
         let mut look = Look::default();
         if self.input.has(client::TERMINATE) {
@@ -117,12 +115,7 @@ impl Waiting<'_> {
 
     fn set_timer(&mut self) {
         let Some(first) = self.limit.into_iter().chain(self.notify).min() else { return };
-        let due = self.asked + first;
-        match &mut *self.timer {
-            Some(timer) if timer.deadline() <= due => {}
-            Some(timer) => timer.as_mut().reset(due),
-            none => *none = Some(Box::pin(tokio::time::sleep_until(due))),
-        }
+        self.timer.fires_by(self.asked + first);
     }
 
     fn poll(&mut self, cx: &mut Context<'_>, wait: &mut Wait, look: &mut Look) -> Poll<Waited> {
@@ -208,8 +201,7 @@ impl Waiting<'_> {
     /// once, when it is time.
     fn poll_timer(&mut self, cx: &mut Context<'_>, wait: &mut Wait) -> Poll<Waited> {
         while self.limit.is_some() || self.notify.is_some() {
-            let Some(timer) = &mut self.timer else { break };
-            std::task::ready!(timer.as_mut().poll(cx));
+            std::task::ready!(self.timer.poll(cx));
             let (now, limit) = (Instant::now(), self.limit.map(|limit| wait.left(limit)));
             if limit.is_some_and(|left| left.is_zero()) {
                 wait.give_up(Why::Expired);
@@ -221,8 +213,8 @@ impl Waiting<'_> {
                 self.poll_notice(cx);
             }
             let notify = self.notify.map(|after| self.asked + after - now);
-            if let (Some(left), Some(timer)) = (limit.into_iter().chain(notify).min(), &mut self.timer) {
-                timer.as_mut().reset(now + left.max(Duration::from_millis(1)));
+            if let Some(left) = limit.into_iter().chain(notify).min() {
+                self.timer.set(now + left.max(Duration::from_millis(1)));
             }
         }
         Poll::Pending

@@ -32,8 +32,8 @@ impl Session {
             let lease = match self.pool.begin(self.presence.client(), need, at.moment()) {
                 Begun::Now(lease) => lease,
                 Begun::Wait(wait) => {
-                    let waiting = self.waiting(true, at);
-                    match waiting.run(wait).await {
+                    let answer = self.waiting(true, at).run(wait).await;
+                    match answer {
                         Waited::Go(lease, stall) => {
                             at = self.front.clock.tick();
                             held += stall;

@@ -75,7 +75,7 @@ impl Session {
                     return Ok(Some((lease, asked)));
                 }
                 Begun::Wait(wait) => {
-                    let waiting = self.waiting(false, asked);
+                    let mut waiting = self.waiting(false, asked);
                     let waited = Box::pin(waiting.run(wait)).await;
                     let end = match waited {
                         Waited::Go(..) => {
