@@ -5,13 +5,14 @@
 //! dropping a poll loses nothing. While a gate is shut the client's side stops between requests, until it is known
 //! whether a transaction is open: a pipeline cannot slip past, and no batch is split.
 
+mod burst;
 mod heads;
 mod requests;
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
 use tokio::io::AsyncWrite;
@@ -140,7 +141,8 @@ impl Relay<'_> {
         // A server that was asked nothing yet has nothing to say: its turn comes when the request is out.
         let mut asks_first = self.fresh && self.running;
         loop {
-            let answers = if std::mem::take(&mut asks_first) { Ok(true) } else { self.answers(cx, counts) };
+            let first = std::mem::take(&mut asks_first);
+            let answers = if first { Ok(true) } else { ready!(self.answers(cx, counts)) };
             let mut moved = match answers {
                 Ok(moved) => moved,
                 Err(end) => return Poll::Ready(end),
@@ -212,31 +214,39 @@ impl Relay<'_> {
         self.server.flow.pending().len() >= UNREAD_MAX
     }
 
-    /// Server to client.
-    fn answers(&mut self, cx: &mut Context<'_>, counts: &mut Counts) -> Result<bool, End> {
-        let mut moved = false;
-        if self.hears_server() {
-            let flow = &mut self.server.flow;
-            let room = flow.room();
-            match self.server.stream.read_into(cx, &mut flow.buf, room) {
-                Some(Ok(0)) => return Err(self.server_gone(io::ErrorKind::UnexpectedEof.into())),
-                Some(Ok(n)) => {
-                    moved = true;
-                    counts.sent += n as u64;
-                    flow.was_read(n, room);
-                    self.walk_answers()?;
-                }
-                Some(Err(error)) => return Err(self.server_gone(error)),
-                None => {}
-            }
-        }
+    /// Server to client. Pending: the answer is written in another poll, which comes without anybody's doing.
+    fn answers(&mut self, cx: &mut Context<'_>, counts: &mut Counts) -> Poll<Result<bool, End>> {
+        let moved = self.read_answers(cx, counts)?;
         self.send_again();
         self.give_own();
+        let whole = moved && self.server.progress.at_rest() && !self.server.flow.pending().is_empty();
+        if whole && burst::puts_off(*self.at, cx) {
+            return Poll::Pending;
+        }
         let written = write(self.stream, cx, &mut self.server.flow).map_err(|_| End::ClientGone)?;
         if self.refused && self.server.flow.pending().is_empty() {
-            return Err(End::Dismissed(no_blocks()));
+            return Poll::Ready(Err(End::Dismissed(no_blocks())));
         }
-        Ok(moved || written)
+        Poll::Ready(Ok(moved || written))
+    }
+
+    /// Returns whether there was anything.
+    fn read_answers(&mut self, cx: &mut Context<'_>, counts: &mut Counts) -> Result<bool, End> {
+        if !self.hears_server() {
+            return Ok(false);
+        }
+        let flow = &mut self.server.flow;
+        let room = flow.room();
+        match self.server.stream.read_into(cx, &mut flow.buf, room) {
+            Some(Ok(0)) => Err(self.server_gone(io::ErrorKind::UnexpectedEof.into())),
+            Some(Ok(n)) => {
+                counts.sent += n as u64;
+                flow.was_read(n, room);
+                self.walk_answers().map(|()| true)
+            }
+            Some(Err(error)) => Err(self.server_gone(error)),
+            None => Ok(false),
+        }
     }
 
     /// Where a statement was stale and nobody needs to know: ends the batch, and when that is over puts what the client has sent back.
