@@ -99,6 +99,8 @@ impl Rig {
     pub(crate) fn run(&mut self, rounds: usize) -> Result<()> {
         let Self { runtime, clients, request } = self;
         runtime.block_on(async {
+            // The list of those who yield is made anew for each `block_on`, by the first: not by a session, whose steps are counted.
+            tokio::task::yield_now().await;
             for _ in 0..rounds {
                 for client in &mut *clients {
                     client.stream.write_all(request).await?;

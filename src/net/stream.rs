@@ -14,6 +14,7 @@ use futures_util::FutureExt as _;
 use rustix::net::{RecvFlags, SendFlags};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::task::coop::poll_proceed;
 
 use super::tls::accept::Acceptor;
 use super::tls::connect::Connector;
@@ -302,24 +303,24 @@ impl Stream {
         let _ = tokio::time::timeout(Duration::from_secs(1), tokio::io::AsyncWriteExt::shutdown(self)).await;
     }
 
-    /// Reads into the spare room of `buf`, making as much of it as there is to read, or at least `room`. 0 means that the peer
+    /// Reads into the spare room of `buf`, making at least `room` of it if there may be something to read. 0 means that the peer
     /// has closed.
     ///
     /// # Errors
     /// If the socket is dead.
     pub fn poll_read_into(&mut self, cx: &mut Context<'_>, buf: &mut BytesMut, room: usize) -> Poll<io::Result<usize>> {
-        if room <= SMALL_READ && matches!(self, Self::Tcp(_) | Self::Unix(_)) {
-            loop {
-                if let Some(read) = self.read_into(cx, buf, room) {
-                    return Poll::Ready(read);
-                }
+        if !matches!(self, Self::Tcp(_) | Self::Unix(_)) || !is_small(buf, room) {
+            if !self.may_be_read() {
                 ready!(self.poll_readable(cx))?;
             }
+            return self.poll_read_now(cx, buf, room);
         }
-        if !self.may_be_read() {
+        loop {
+            if let Some(read) = self.read_into(cx, buf, room) {
+                return Poll::Ready(read);
+            }
             ready!(self.poll_readable(cx))?;
         }
-        self.poll_read_now(cx, buf, room)
     }
 
     /// The same without waking anybody for what comes later: `None` if there is nothing.
@@ -327,21 +328,17 @@ impl Stream {
     /// # Errors
     /// If the socket is dead.
     pub fn read_into(&mut self, cx: &mut Context<'_>, buf: &mut BytesMut, room: usize) -> Option<io::Result<usize>> {
-        if room <= SMALL_READ {
-            match self {
-                Self::Tcp(socket) => {
-                    return receive(room, buf, |call| socket.try_io(Interest::READABLE, || call(socket.as_fd())));
-                }
-                Self::Unix(socket) => {
-                    return receive(room, buf, |call| socket.try_io(Interest::READABLE, || call(socket.as_fd())));
-                }
-                Self::Tls(_) | Self::Closed => {}
+        let read = match self {
+            Self::Tcp(socket) if is_small(buf, room) => {
+                receive((cx, room), buf, |call| socket.try_io(Interest::READABLE, || call(socket.as_fd())))
             }
-        }
-        if !self.may_be_read() {
-            return None;
-        }
-        match self.poll_read_now(cx, buf, room) {
+            Self::Unix(socket) if is_small(buf, room) => {
+                receive((cx, room), buf, |call| socket.try_io(Interest::READABLE, || call(socket.as_fd())))
+            }
+            _ if self.may_be_read() => self.poll_read_now(cx, buf, room),
+            _ => Poll::Pending,
+        };
+        match read {
             Poll::Ready(read) => Some(read),
             Poll::Pending => None,
         }
@@ -357,29 +354,42 @@ impl Stream {
 /// A system call for a socket, made by tokio where it knows the socket to be ready.
 type Call<'a> = &'a mut dyn FnMut(BorrowedFd<'_>) -> io::Result<usize>;
 
+/// Whether a read with so much room is a small one: not into the rest of a large block, which is had back by asking for room.
+fn is_small(buf: &mut BytesMut, room: usize) -> bool {
+    let spare = buf.capacity() - buf.len();
+    room <= SMALL_READ && spare <= SMALL_READ && (spare >= room || !buf.try_reclaim(SMALL_READ + 1))
+}
+
 /// Reads up to `room` bytes, which are not many, behind those in `buf`: by the system call itself, as libc's first sees to it that
-/// the thread may be cancelled, and into the stack, as most reads bring a fraction of what there has to be room for. `None`: there is
-/// nothing to be had now.
+/// the thread may be cancelled, and into the stack, as most reads bring a fraction of what there has to be room for. Pending: there
+/// is nothing to be had now, or the task has had its share of the worker's time; nobody is woken for it.
 fn receive(
-    room: usize,
+    (cx, room): (&mut Context<'_>, usize),
     buf: &mut BytesMut,
     ready: impl FnOnce(Call<'_>) -> io::Result<usize>,
-) -> Option<io::Result<usize>> {
+) -> Poll<io::Result<usize>> {
+    let share = ready!(poll_proceed(cx));
     let mut read = None;
     let called = ready(&mut |socket| {
         let mut scratch = [MaybeUninit::<u8>::uninit(); SMALL_READ];
         let scratch = scratch.get_mut(..room).unwrap_or_default();
         let ((bytes, _), n) = rustix::net::recv(socket, scratch, RecvFlags::empty())?;
+        if buf.capacity() - buf.len() < n {
+            // For what comes later too: it need not grow with each answer that is a little longer.
+            buf.reserve(room);
+        }
         buf.extend_from_slice(bytes);
         read = Some(n);
         // As tokio does: less than there was room for is all that there was, and the next look needs no system call.
         if n > 0 && n < room { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(n) }
     });
-    match (called, read) {
-        (_, Some(n)) => Some(Ok(n)),
-        (Err(error), None) if is_for_later(&error) => None,
-        (called, None) => Some(called),
+    if let (None, Err(error)) = (read, &called)
+        && is_for_later(error)
+    {
+        return Poll::Pending;
     }
+    share.made_progress();
+    Poll::Ready(read.map_or(called, Ok))
 }
 
 /// Writes what is not large, by the system call itself; see [`receive`]. `None`: the socket takes nothing now.
@@ -445,7 +455,70 @@ impl AsyncWrite for Stream {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncWriteExt as _;
+
     use super::*;
+
+    /// Two ends of a connection.
+    fn pair() -> (Stream, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        (Stream::Unix(ours), theirs)
+    }
+
+    async fn read(stream: &mut Stream, buf: &mut BytesMut, room: usize) -> usize {
+        std::future::poll_fn(|cx| stream.poll_read_into(cx, buf, room)).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_is_small_is_read_piece_by_piece_to_the_end() {
+        let (mut ours, mut theirs) = pair();
+        let mut buf = BytesMut::new();
+        theirs.write_all(&[7; 2500]).await.unwrap();
+        for expected in [1000, 1000, 500] {
+            assert_eq!(read(&mut ours, &mut buf, 1000).await, expected);
+        }
+        assert!(std::future::poll_fn(|cx| Poll::Ready(ours.read_into(cx, &mut buf, 1000))).await.is_none());
+        assert_eq!((buf.len(), buf.iter().all(|byte| *byte == 7)), (2500, true));
+        // What comes behind a read that was short is noticed, and so is the end.
+        for byte in 0..3 {
+            theirs.write_all(&[byte]).await.unwrap();
+            assert_eq!(read(&mut ours, &mut buf, 1000).await, 1);
+            assert_eq!(buf.last(), Some(&byte));
+        }
+        drop(theirs);
+        assert_eq!(read(&mut ours, &mut buf, 1000).await, 0);
+    }
+
+    #[tokio::test]
+    async fn a_large_block_is_read_into_as_a_whole_again() {
+        let (mut ours, mut theirs) = pair();
+        let mut buf = BytesMut::with_capacity(64 << 10);
+        theirs.write_all(&[7; 20_000]).await.unwrap();
+        // As after a read that has filled it and was written out.
+        buf.resize(64 << 10, 0);
+        bytes::Buf::advance(&mut buf, 64 << 10);
+        assert_eq!(read(&mut ours, &mut buf, 1000).await, 20_000);
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_never_stops_lets_others_have_their_turn() {
+        let (mut ours, mut theirs) = pair();
+        theirs.write_all(&[7; 2000]).await.unwrap();
+        assert_eq!(read(&mut ours, &mut BytesMut::new(), 1000).await, 1000);
+        let stopped = std::future::poll_fn(|cx| {
+            let mut buf = BytesMut::new();
+            for n in 0..10_000 {
+                assert!(Pin::new(&mut theirs).poll_write(cx, &[7; 1000]).is_ready());
+                if ours.poll_read_into(cx, &mut buf, 1000).is_pending() {
+                    return Poll::Ready(n);
+                }
+                buf.clear();
+            }
+            Poll::Ready(0)
+        });
+        let reads = stopped.await;
+        assert!((1..=128).contains(&reads), "{reads}");
+    }
 
     #[tokio::test]
     async fn a_connection_is_watched_as_it_is_configured() {
