@@ -136,6 +136,10 @@ impl Relay<'_> {
     fn poll(&mut self, cx: &mut Context<'_>, counts: &mut Counts) -> Poll<End> {
         let doing = if self.running { Doing::Working } else { Doing::Resting };
         if let Some(Told::Leave(why)) = self.client.told(doing) {
+            // An answer that was put off is the client's: what it tells of has happened.
+            if !self.server.flow.mid_message() && write(self.stream, cx, &mut self.server.flow).is_err() {
+                return Poll::Ready(End::ClientGone);
+            }
             return Poll::Ready(End::Dismissed(why));
         }
         // A server that was asked nothing yet has nothing to say: its turn comes when the request is out.
@@ -216,11 +220,12 @@ impl Relay<'_> {
 
     /// Server to client. Pending: the answer is written in another poll, which comes without anybody's doing.
     fn answers(&mut self, cx: &mut Context<'_>, counts: &mut Counts) -> Poll<Result<bool, End>> {
+        let before = *self.at;
         let moved = self.read_answers(cx, counts)?;
+        let ended = moved && *self.at != before && self.server.progress.at_rest();
         self.send_again();
         self.give_own();
-        let whole = moved && self.server.progress.at_rest() && !self.server.flow.pending().is_empty();
-        if whole && burst::puts_off(*self.at, cx) {
+        if ended && !self.server.flow.pending().is_empty() && burst::puts_off(*self.at, cx) {
             return Poll::Pending;
         }
         let written = write(self.stream, cx, &mut self.server.flow).map_err(|_| End::ClientGone)?;

@@ -257,3 +257,39 @@ fn silent_connections_are_bounded_and_make_room_again() {
     silent.clear();
     eventually("there is room again", secs(5), || proxy.client().connect().is_ok());
 }
+
+/// Answers that come in a burst are written behind each other. Whoever is sent away in between gets the one that is there, and a farewell
+/// behind it: the commit that it tells of has happened.
+#[test]
+fn who_is_sent_away_in_a_burst_of_answers_gets_its_answer_and_a_farewell() {
+    let db = Db::new();
+    let proxy = Spec::of(&db).start();
+    for round in 0..6 {
+        let (answers, answered) = std::sync::mpsc::channel();
+        let clients: Vec<_> = (0..24)
+            .map(|_| {
+                let (mut wire, answers) = (proxy.client().login(), answers.clone());
+                std::thread::spawn(move || {
+                    loop {
+                        // Where it cannot be sent any more there still is something to be read.
+                        let _ = wire.start("SELECT 1");
+                        match wire.finish() {
+                            Ok(reply) => assert_eq!(reply.one(), "1"),
+                            Err(error) => return error,
+                        }
+                        let _ = answers.send(());
+                    }
+                })
+            })
+            .collect();
+        for _ in 0..500 {
+            answered.recv_timeout(secs(10)).unwrap();
+        }
+        proxy.admin(&format!("KILL {}", db.name));
+        for client in clients {
+            let end = client.join().unwrap();
+            assert_eq!(end.db().code, "57P01", "round {round}");
+        }
+        proxy.admin(&format!("RESUME {}", db.name));
+    }
+}

@@ -141,7 +141,7 @@ fn what_has_begun_has_ended_or_goes_on() {
     let mut windows = 0;
     // Chance decides how many of them hold anybody; a few hundred would hold twenty with any seed.
     while windows < 60 || Books::of(&proxy).held <= 20 {
-        assert!(windows < 300, "nobody asks: {kinds:?}");
+        assert!(windows < 300, "hardly anybody is held: {kinds:?}");
         let done = window(&proxy, &db, &mut rng, windows, &mut clients);
         windows += 1;
         *kinds.entry(done[0]).or_default() += 1;
