@@ -87,7 +87,7 @@ bench-micro: deps ## The parts by the clock, with Criterion; about two minutes
 
 # As the tests are built, so that little is built anew: what is counted is optimised, in one unit and without checks of its own, so that
 # the same source gives the same instructions.
-COUNTED := pglull tokio bytes foldhash
+COUNTED := pglull tokio bytes foldhash rustix
 COUNTED_AS := opt-level=2 codegen-units=1 debug-assertions=false debug=false
 COUNT = CARGO_INCREMENTAL=0 $(CARGO) bench --locked --bench instructions --no-default-features --profile dev \
 	$(foreach package,$(COUNTED),$(foreach as,$(COUNTED_AS),--config profile.dev.package.$(package).$(as))) --

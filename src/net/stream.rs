@@ -309,7 +309,7 @@ impl Stream {
     /// # Errors
     /// If the socket is dead.
     pub fn poll_read_into(&mut self, cx: &mut Context<'_>, buf: &mut BytesMut, room: usize) -> Poll<io::Result<usize>> {
-        if !matches!(self, Self::Tcp(_) | Self::Unix(_)) || !is_small(buf, room) {
+        if let Self::Tls(_) = self {
             if !self.may_be_read() {
                 ready!(self.poll_readable(cx))?;
             }
@@ -328,6 +328,9 @@ impl Stream {
     /// # Errors
     /// If the socket is dead.
     pub fn read_into(&mut self, cx: &mut Context<'_>, buf: &mut BytesMut, room: usize) -> Option<io::Result<usize>> {
+        if !self.may_be_read() {
+            return None;
+        }
         let read = match self {
             Self::Tcp(socket) if is_small(buf, room) => {
                 receive((cx, room), buf, |call| socket.try_io(Interest::READABLE, || call(socket.as_fd())))
@@ -335,8 +338,7 @@ impl Stream {
             Self::Unix(socket) if is_small(buf, room) => {
                 receive((cx, room), buf, |call| socket.try_io(Interest::READABLE, || call(socket.as_fd())))
             }
-            _ if self.may_be_read() => self.poll_read_now(cx, buf, room),
-            _ => Poll::Pending,
+            _ => self.poll_read_now(cx, buf, room),
         };
         match read {
             Poll::Ready(read) => Some(read),
@@ -357,7 +359,7 @@ type Call<'a> = &'a mut dyn FnMut(BorrowedFd<'_>) -> io::Result<usize>;
 /// Whether a read with so much room is a small one: not into the rest of a large block, which is had back by asking for room.
 fn is_small(buf: &mut BytesMut, room: usize) -> bool {
     let spare = buf.capacity() - buf.len();
-    room <= SMALL_READ && spare <= SMALL_READ && (spare >= room || !buf.try_reclaim(SMALL_READ + 1))
+    room <= SMALL_READ && spare <= SMALL_READ && (spare > 0 || !buf.try_reclaim(SMALL_READ + 1))
 }
 
 /// Reads up to `room` bytes, which are not many, behind those in `buf`: by the system call itself, as libc's first sees to it that
