@@ -293,3 +293,26 @@ fn who_is_sent_away_in_a_burst_of_answers_gets_its_answer_and_a_farewell() {
         proxy.admin(&format!("RESUME {}", db.name));
     }
 }
+
+/// What is left of a COPY that has failed, without end: it is thrown away as it comes, and the worker has others to serve.
+#[test]
+fn who_sends_without_end_what_asks_for_nothing_holds_up_nobody() {
+    let db = Db::new();
+    let proxy = Spec::of(&db).num("worker_threads", 1).start();
+    let (mut flood, mut other) = (proxy.client().login(), proxy.client().login());
+    let over = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let stop = std::sync::Arc::clone(&over);
+    let rows = copy_data(&[b'x'; 195]).repeat(1000);
+    let flooding = std::thread::spawn(move || {
+        while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+            flood.send(&rows).unwrap();
+        }
+        flood
+    });
+    for _ in 0..50 {
+        other.limit(secs(5));
+        assert_eq!(other.one("SELECT 1"), "1");
+    }
+    over.store(true, std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(flooding.join().unwrap().one("SELECT 2"), "2");
+}
