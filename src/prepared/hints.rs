@@ -140,6 +140,9 @@ impl Leaves {
     #[must_use]
     pub fn of_text(text: &[u8]) -> Self {
         let mut leaves = Self::default();
+        // Behind the semicolon that ends a text no other statement begins.
+        let end = text.iter().rposition(|byte| !matches!(byte, b';' | b' ' | b'\n' | 0));
+        let text = text.get(..end.map_or(0, |last| last + 1)).unwrap_or_default();
         leaves.set(text);
         each_word(text, |word, end| {
             let behind = || text.get(end..).unwrap_or_default();
@@ -328,14 +331,20 @@ fn may_have_marks(bytes: &[u8; AT_ONCE + 1]) -> bool {
     found != 0
 }
 
+/// The end of a text, with nothing behind it.
+fn padded(rest: &[u8]) -> [u8; AT_ONCE + 1] {
+    let mut bytes = [0; AT_ONCE + 1];
+    bytes.iter_mut().zip(rest).for_each(|(to, byte)| *to = *byte);
+    bytes
+}
+
 /// Tells each word that is in a text, and where it ends.
 fn each_word(text: &[u8], mut found: impl FnMut(&'static Word, usize)) {
     let mut from = 0;
-    while from < text.len() {
-        let chunk = text.get(from..).unwrap_or_default().first_chunk();
+    while let Some(rest) = text.get(from..).filter(|rest| !rest.is_empty()) {
         let to = text.len().min(from + AT_ONCE);
-        // What is left at the end is not worth a look at all of it.
-        for at in from..if chunk.is_none_or(may_have_marks) { to } else { from } {
+        let may = rest.first_chunk().map_or_else(|| may_have_marks(&padded(rest)), may_have_marks);
+        for at in from..if may { to } else { from } {
             let second = text.get(at + 1).copied().unwrap_or_default();
             let mut words = MARKS[0][usize::from(text[at])] & MARKS[1][usize::from(second)];
             while let Some(word) = WORDS.get(words.trailing_zeros() as usize) {
@@ -446,6 +455,10 @@ mod tests {
             ("select set_config('a.b', E'\\', true, ', false)", Hints::SETTINGS),
             ("select set_config('a.b', '', /*, */true /*, */ and false)", Hints::SETTINGS),
             ("select set_config('a.b', $1, true)", Hints::default()),
+            ("select set_config('a.b', $1, true) ;; \n\0", Hints::default()),
+            ("select pg_advisory_lock(1);\0", Hints::LOCKS),
+            ("select temp;\0", Hints::SAYS_TEMP),
+            (" ; \0", Hints::default()),
             ("set u&\"a\".b = 1", Hints::HIDDEN_SETTINGS),
         ] {
             let hints = Leaves::of_text(text.as_bytes()).hints;
