@@ -1,5 +1,8 @@
-//! The process's clock: tokio's monotonic time as [`Moment`]s, so that paused tests and wall-clock jumps are no matter.
+//! The process's clock: monotonic time as [`Moment`]s, so that jumps of the wall clock are no matter.
 
+use std::time::Duration;
+
+use nix::time::{ClockId, clock_gettime};
 use tokio::time::Instant;
 
 use crate::ids::{Moment, Tick};
@@ -7,14 +10,25 @@ use crate::ids::{Moment, Tick};
 /// Counts from when it was made. Copies of one clock agree.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
+    /// When it was made, for timers.
     start: Instant,
+    /// The same as the kernel counts.
+    zero: u64,
+}
+
+/// What the kernel's monotonic clock says, which is that of [`Instant`] too, in nanoseconds: a plain number is told apart from another
+/// at a fraction of what it takes with two `Instant`s, and every transaction does so.
+fn monotonic() -> u64 {
+    // It fails for clocks that a kernel does not have: every one has this.
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from);
+    now.as_secs().saturating_mul(1_000_000_000).saturating_add(now.subsec_nanos().into())
 }
 
 impl Clock {
     /// A clock that starts now.
     #[must_use]
     pub fn start() -> Self {
-        Self { start: Instant::now() }
+        Self { start: Instant::now(), zero: monotonic() }
     }
 
     /// The moment it is now.
@@ -26,13 +40,13 @@ impl Clock {
     /// The same in nanoseconds.
     #[must_use]
     pub fn tick(&self) -> Tick {
-        Tick(u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX))
+        Tick(monotonic().saturating_sub(self.zero))
     }
 
     /// The instant of a reading, for timers.
     #[must_use]
     pub fn instant_of(&self, tick: Tick) -> Instant {
-        self.start + std::time::Duration::from_nanos(tick.0)
+        self.start + Duration::from_nanos(tick.0)
     }
 
     /// The instant of a moment, for timers. Moments beyond a day are cut to one: a timer that far out is re-armed when it fires.
@@ -40,7 +54,7 @@ impl Clock {
     pub fn instant(&self, moment: Moment) -> Instant {
         const DAY_MS: u64 = 24 * 3600 * 1000;
         let latest = self.now().0.saturating_add(DAY_MS);
-        self.start + std::time::Duration::from_millis(moment.0.min(latest))
+        self.start + Duration::from_millis(moment.0.min(latest))
     }
 }
 
@@ -71,7 +85,19 @@ const fn civil(days: u64) -> (u64, u64, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::{Duration, UNIX_EPOCH};
+    use std::time::UNIX_EPOCH;
+
+    #[test]
+    fn it_goes_with_the_clock_of_timers() {
+        let clock = Clock::start();
+        let before = Instant::now();
+        let read = clock.instant_of(clock.tick());
+        let after = Instant::now();
+        // Its start was read twice, one behind the other.
+        let apart = Duration::from_millis(100);
+        assert!(before <= read + apart && read <= after, "{before:?} {read:?} {after:?}");
+        assert!(clock.now() <= clock.tick().moment());
+    }
 
     #[test]
     fn dates() {
