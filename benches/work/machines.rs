@@ -85,7 +85,7 @@ fn replies() -> impl FnMut() {
                 assert!(progress.received(tag, body).is_ok());
             }
         }
-        assert!(progress.boundary(&idle, &idle).is_some());
+        assert!(progress.boundary(Some(&idle), &idle).is_some());
     }
 }
 

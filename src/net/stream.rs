@@ -6,7 +6,7 @@ use std::mem::MaybeUninit;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -303,46 +303,39 @@ impl Stream {
         let _ = tokio::time::timeout(Duration::from_secs(1), tokio::io::AsyncWriteExt::shutdown(self)).await;
     }
 
-    /// Reads into the spare room of `buf`, making at least `room` of it if there may be something to read. 0 means that the peer
-    /// has closed.
-    ///
-    /// # Errors
-    /// If the socket is dead.
-    pub fn poll_read_into(&mut self, cx: &mut Context<'_>, buf: &mut BytesMut, room: usize) -> Poll<io::Result<usize>> {
-        if let Self::Tls(_) = self {
-            if !self.may_be_read() {
-                ready!(self.poll_readable(cx))?;
-            }
-            return self.poll_read_now(cx, buf, room);
-        }
-        loop {
-            if let Some(read) = self.read_into(cx, buf, room) {
-                return Poll::Ready(read);
-            }
-            ready!(self.poll_readable(cx))?;
-        }
-    }
-
-    /// The same without waking anybody for what comes later: `None` if there is nothing.
+    /// Reads into the spare room of `buf`, making at least `room` of it if there is something to read. 0 means that the peer has
+    /// closed; `None` that there is nothing. Nobody is woken for what comes later.
     ///
     /// # Errors
     /// If the socket is dead.
     pub fn read_into(&mut self, cx: &mut Context<'_>, buf: &mut BytesMut, room: usize) -> Option<io::Result<usize>> {
-        if !self.may_be_read() {
-            return None;
+        match self.read_arrived(cx, buf, room) {
+            Some(Poll::Ready(read)) => Some(read),
+            Some(Poll::Pending) | None => None,
         }
-        let read = match self {
-            Self::Tcp(socket) if is_small(buf, room) => {
+    }
+
+    /// The same; `None` if nothing has arrived as far as the runtime has been told, so that the socket was not asked.
+    pub(super) fn read_arrived(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut BytesMut,
+        room: usize,
+    ) -> Option<Poll<io::Result<usize>>> {
+        let seen = match self {
+            Self::Tcp(socket) => {
                 receive((cx, room), buf, |call| socket.try_io(Interest::READABLE, || call(socket.as_fd())))
             }
-            Self::Unix(socket) if is_small(buf, room) => {
+            Self::Unix(socket) => {
                 receive((cx, room), buf, |call| socket.try_io(Interest::READABLE, || call(socket.as_fd())))
             }
-            _ => self.poll_read_now(cx, buf, room),
+            Self::Tls(_) | Self::Closed if self.may_be_read() => Seen::Large,
+            Self::Tls(_) | Self::Closed => Seen::Nothing,
         };
-        match read {
-            Poll::Ready(read) => Some(read),
-            Poll::Pending => None,
+        match seen {
+            Seen::Nothing => None,
+            Seen::Large => Some(self.poll_read_now(cx, buf, room)),
+            Seen::Tried(read) => Some(read),
         }
     }
 
@@ -362,36 +355,54 @@ fn is_small(buf: &mut BytesMut, room: usize) -> bool {
     room <= SMALL_READ && spare <= SMALL_READ && (spare > 0 || !buf.try_reclaim(SMALL_READ + 1))
 }
 
+/// What has come of a look into a socket.
+enum Seen {
+    /// Nothing has arrived.
+    Nothing,
+    /// Something has, for a large block.
+    Large,
+    /// It was read from, or could not be now.
+    Tried(Poll<io::Result<usize>>),
+}
+
 /// Reads up to `room` bytes, which are not many, behind those in `buf`: by the system call itself, as libc's first sees to it that
 /// the thread may be cancelled, and into the stack, as most reads bring a fraction of what there has to be room for. Pending: there
 /// is nothing to be had now, or the task has had its share of the worker's time; nobody is woken for it.
 fn receive(
     (cx, room): (&mut Context<'_>, usize),
     buf: &mut BytesMut,
-    ready: impl FnOnce(Call<'_>) -> io::Result<usize>,
-) -> Poll<io::Result<usize>> {
-    let share = ready!(poll_proceed(cx));
-    let mut read = None;
-    let called = ready(&mut |socket| {
+    arrived: impl FnOnce(Call<'_>) -> io::Result<usize>,
+) -> Seen {
+    let mut seen = Seen::Nothing;
+    // What it returns is for tokio, which asks only where it knows of something, and has no errors of its own.
+    let _ = arrived(&mut |socket| {
+        if !is_small(buf, room) {
+            seen = Seen::Large;
+            return Ok(0);
+        }
+        seen = Seen::Tried(Poll::Pending);
+        let Poll::Ready(share) = poll_proceed(cx) else { return Ok(0) };
         let mut scratch = [MaybeUninit::<u8>::uninit(); SMALL_READ];
         let scratch = scratch.get_mut(..room).unwrap_or_default();
-        let ((bytes, _), n) = rustix::net::recv(socket, scratch, RecvFlags::empty())?;
-        if buf.capacity() - buf.len() < n {
-            // For what comes later too: it need not grow with each answer that is a little longer.
-            buf.reserve(room);
-        }
-        buf.extend_from_slice(bytes);
-        read = Some(n);
+        let read = match rustix::net::recv(socket, scratch, RecvFlags::empty()).map_err(io::Error::from) {
+            Err(error) if is_for_later(&error) => return Err(error),
+            Err(error) => Err(error),
+            Ok(((bytes, _), n)) => {
+                if buf.capacity() - buf.len() < n {
+                    // For what comes later too: it need not grow with each answer that is a little longer.
+                    buf.reserve(room);
+                }
+                buf.extend_from_slice(bytes);
+                Ok(n)
+            }
+        };
+        share.made_progress();
         // As tokio does: less than there was room for is all that there was, and the next look needs no system call.
-        if n > 0 && n < room { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(n) }
+        let all = matches!(read, Ok(n) if n > 0 && n < room);
+        seen = Seen::Tried(Poll::Ready(read));
+        if all { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(0) }
     });
-    if let (None, Err(error)) = (read, &called)
-        && is_for_later(error)
-    {
-        return Poll::Pending;
-    }
-    share.made_progress();
-    Poll::Ready(read.map_or(called, Ok))
+    seen
 }
 
 /// Writes what is not large, by the system call itself; see [`receive`]. `None`: the socket takes nothing now.
@@ -460,14 +471,15 @@ mod tests {
     use tokio::io::AsyncWriteExt as _;
 
     use super::*;
+    use crate::net::watched::Watched;
 
     /// Two ends of a connection.
-    fn pair() -> (Stream, UnixStream) {
+    fn pair() -> (Watched, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        (Stream::Unix(ours), theirs)
+        (Watched::new(Stream::Unix(ours)), theirs)
     }
 
-    async fn read(stream: &mut Stream, buf: &mut BytesMut, room: usize) -> usize {
+    async fn read(stream: &mut Watched, buf: &mut BytesMut, room: usize) -> usize {
         std::future::poll_fn(|cx| stream.poll_read_into(cx, buf, room)).await.unwrap()
     }
 

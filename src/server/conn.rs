@@ -373,7 +373,7 @@ impl Server {
     /// The proof that it is clean, if it is.
     #[must_use]
     pub fn boundary(&self) -> Option<Boundary> {
-        self.progress.boundary(&Flow::default(), &self.flow)
+        self.progress.boundary(None, &self.flow)
     }
 
     /// Whether a transaction is open on it as far as it has told.

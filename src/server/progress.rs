@@ -151,10 +151,11 @@ impl Progress {
         self.expected.is_empty() && !self.unsynced && !self.skipping && !self.copy_in && !self.broken
     }
 
-    /// The proof, if there is one: both directions must be empty too.
+    /// The proof, if there is one: both directions must be empty too. To a server without a client nothing is on its way.
     #[must_use]
-    pub fn boundary(&self, to_server: &Flow, to_client: &Flow) -> Option<Boundary> {
-        let nothing_half_sent = to_server.at_message_end() && to_client.at_message_end() && to_client.buf.is_empty();
+    pub fn boundary(&self, to_server: Option<&Flow>, to_client: &Flow) -> Option<Boundary> {
+        let all_sent = to_server.is_none_or(Flow::at_message_end);
+        let nothing_half_sent = all_sent && to_client.at_message_end() && to_client.buf.is_empty();
         let clean = self.at_rest() && !self.tainted && self.status == Status::Idle;
         (clean && nothing_half_sent).then_some(Boundary(()))
     }
@@ -277,6 +278,10 @@ impl Progress {
     fn pop(&mut self) -> Option<Owed> {
         let owed = self.expected.pop_front()?;
         self.ends -= usize::from(owed.expect.ends_batch());
+        // The end of COPY data belongs to what stood before it, and that is over.
+        while self.front() == Some(Expect::CopyEnd) {
+            self.expected.pop_front();
+        }
         Some(owed)
     }
 
@@ -326,6 +331,21 @@ impl Progress {
         self.push(expect, noted);
     }
 
+    /// A server's message with this tag has arrived. True: it is part of an answer that goes on, nobody keeps a note on that, and nothing
+    /// follows from it; otherwise it has to be [looked at](Self::received). By far the most are such.
+    #[inline]
+    pub fn is_amid(&mut self, tag: u8) -> bool {
+        let amid = match self.expected.front() {
+            Some(Owed { expect: Expect::Query, noted: false }) => {
+                matches!(tag, server::DATA_ROW | server::ROW_DESCRIPTION | server::COPY_DATA)
+            }
+            Some(Owed { expect: Expect::Execute, noted: false }) => matches!(tag, server::DATA_ROW | server::COPY_DATA),
+            _ => false,
+        };
+        self.hurried &= !amid;
+        amid
+    }
+
     /// A server's message with this tag has arrived; `status` is the body of a ReadyForQuery.
     ///
     /// # Errors
@@ -335,12 +355,6 @@ impl Progress {
         // Nobody was there to give them.
         while self.next_is_own() {}
         let owed = self.expected.front().copied();
-        // By far the most frequent, and nothing follows from it.
-        if tag == server::DATA_ROW
-            && let Some(Owed { expect: Expect::Query | Expect::Execute, noted: false }) = owed
-        {
-            return Ok(Heard::Plain);
-        }
         let front = owed.map(|owed| owed.expect);
         let before = self.expected.len();
         let mut failed = None;
@@ -389,10 +403,6 @@ impl Progress {
             _ => false,
         };
         let over = tag != server::COPY_IN && self.expected.len() < before;
-        // The end of COPY data belongs to what stood before it, and that is over.
-        while self.front() == Some(Expect::CopyEnd) {
-            self.pop();
-        }
         if tag == server::COMMAND_COMPLETE {
             // The COPY was read to its end, and with it what was sent ahead of that.
             self.early = 0;

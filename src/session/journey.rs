@@ -78,7 +78,7 @@ impl Session {
 
     fn packed(&self) -> Option<(Passport, OwnedFd)> {
         let client = self.presence.client();
-        let socket = match &self.stream {
+        let socket = match self.stream.socket() {
             Stream::Tcp(stream) => stream.as_fd().try_clone_to_owned(),
             Stream::Unix(stream) => stream.as_fd().try_clone_to_owned(),
             Stream::Tls(_) | Stream::Closed => return None,

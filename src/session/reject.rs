@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::relay::{End, check};
 use crate::clients::{Client, Doing};
-use crate::net::stream::Stream;
+use crate::net::watched::Watched;
 use crate::wire::frame::{Flow, Verdict};
 use crate::wire::reply::{self, Report, Severity};
 use crate::wire::tags::client as from_client;
@@ -20,7 +20,7 @@ const UNREAD: Duration = Duration::from_mins(1);
 
 /// A client's ear, for answers that no server gives.
 pub(super) struct Ear<'a> {
-    pub(super) stream: &'a mut Stream,
+    pub(super) stream: &'a mut Watched,
     pub(super) client: &'a Client,
     /// What it does: working where its transaction is open.
     pub(super) doing: Doing,

@@ -27,7 +27,7 @@ use super::translate;
 use crate::clients::{Client, Doing, Told};
 use crate::clock::Clock;
 use crate::ids::Tick;
-use crate::net::stream::Stream;
+use crate::net::watched::Watched;
 use crate::pool::database::Pool;
 use crate::server::conn::Server;
 use crate::server::progress::{Boundary, Heard, Status, Unexpected};
@@ -86,7 +86,7 @@ struct Counts {
 
 /// A client, whose task listens to what it is told, and its server. See the module's text.
 pub(super) struct Relay<'a> {
-    pub(super) stream: &'a mut Stream,
+    pub(super) stream: &'a mut Watched,
     pub(super) input: &'a mut Flow,
     pub(super) server: &'a mut Server,
     pub(super) state: &'a mut State,
@@ -153,7 +153,7 @@ impl Relay<'_> {
             };
             // Before its first request has gone out, the boundary of the one before still stands.
             if self.began
-                && let Some(boundary) = self.server.progress.boundary(self.input, &self.server.flow)
+                && let Some(boundary) = self.server.progress.boundary(Some(self.input), &self.server.flow)
             {
                 self.server.note_prepared();
                 return Poll::Ready(End::Boundary(boundary));
@@ -165,18 +165,27 @@ impl Relay<'_> {
             if self.poll_left(cx) {
                 return Poll::Ready(End::ClientLeft);
             }
-            if !moved {
+            if moved {
+                self.look.moves();
+            }
+            if !moved || self.only_waits() {
                 if self.poll_arrivals(cx).is_ready() {
                     continue;
                 }
                 return if self.full() {
-                    self.look.poll(cx, self.stream).map(|()| End::ClientGone)
+                    self.look.poll(cx, self.stream.socket()).map(|()| End::ClientGone)
                 } else {
                     Poll::Pending
                 };
             }
-            self.look.moves();
         }
+    }
+
+    /// Whether all that has come is through, and everything that is owed is the server's to give: only what arrives leads on.
+    fn only_waits(&self) -> bool {
+        let Server { progress, slots, flow, .. } = &*self.server;
+        let through = self.input.is_empty() && flow.is_empty();
+        through && !progress.all_answered() && !progress.owes_own() && !slots.replay.is_due() && !slots.found_stale
     }
 
     /// Whether a client that has said good-bye has got all that will come, or has been waited for long enough.
@@ -184,13 +193,13 @@ impl Relay<'_> {
         let Some(grace) = &mut self.leaving else { return false };
         let progress = &self.server.progress;
         let nothing_comes = progress.earlier_answered() || progress.in_copy();
-        let all_out = self.input.pending().is_empty() && self.server.flow.pending().is_empty();
+        let all_out = !self.input.has_pending() && !self.server.flow.has_pending();
         (nothing_comes && all_out) || grace.as_mut().poll(cx).is_ready()
     }
 
     /// Ready when one of the two whose turn it is has something to be read. Asked where nothing is left to do, and only there: to be
     /// woken is dearer than to look.
-    fn poll_arrivals(&self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_arrivals(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let server = self.hears_server() && self.server.stream.poll_readable(cx).is_ready();
         let client = self.hears_client() && self.stream.poll_readable(cx).is_ready();
         if server || client { Poll::Ready(()) } else { Poll::Pending }
@@ -198,7 +207,7 @@ impl Relay<'_> {
 
     /// A server is read only when everything before is written: a client that does not read stops its server.
     fn hears_server(&self) -> bool {
-        self.server.flow.pending().is_empty()
+        !self.server.flow.has_pending()
     }
 
     /// A client is read only when everything before is written: back-pressure is TCP's.
@@ -209,7 +218,7 @@ impl Relay<'_> {
     /// Whether so much of what the client has sent is still here that no more is read.
     fn full(&self) -> bool {
         self.owes_reading()
-            || !self.input.pending().is_empty()
+            || self.input.has_pending()
             || (self.input.unread().len() >= UNSENT_MAX && !self.input.wants_more())
     }
 
@@ -225,11 +234,11 @@ impl Relay<'_> {
         let ended = moved && *self.at != before && self.server.progress.at_rest();
         self.send_again();
         self.give_own();
-        if ended && !self.server.flow.pending().is_empty() && burst::puts_off(*self.at, cx) {
+        if ended && self.server.flow.has_pending() && burst::puts_off(*self.at, cx) {
             return Poll::Pending;
         }
         let written = write(self.stream, cx, &mut self.server.flow).map_err(|_| End::ClientGone)?;
-        if self.refused && self.server.flow.pending().is_empty() {
+        if self.refused && !self.server.flow.has_pending() {
             return Poll::Ready(Err(End::Dismissed(no_blocks())));
         }
         Poll::Ready(Ok(moved || written))
@@ -279,7 +288,7 @@ impl Relay<'_> {
     /// Gives the answers that are not the server's to give, where no message of its follows that they stand before.
     fn give_own(&mut self) {
         let Server { flow, progress, slots, .. } = &mut *self.server;
-        if flow.mid_message() {
+        if !progress.owes_own() || flow.mid_message() {
             return;
         }
         let mut out = BytesMut::new();
@@ -295,6 +304,10 @@ impl Relay<'_> {
         let (state, rows, timing) = (&mut *self.state, &mut self.rows, &self.pool.stats.query);
         let (single, refused) = (self.single, &mut self.refused);
         flow.walk(|head, body, out| {
+            if progress.is_amid(head.tag) {
+                *rows |= head.tag != from_server::COPY_DATA;
+                return Ok(if *refused { Verdict::Drop } else { Verdict::Pass });
+            }
             Answers { names: &mut state.names, slots }.own(progress, out);
             if body.len() < head.body && is_judged_whole(head, progress.next_is_noted()) {
                 return Ok(Verdict::Whole);
@@ -352,9 +365,9 @@ fn no_blocks() -> Report {
 }
 
 /// Writes what is ready, as far as the socket takes it. True if anything moved.
-fn write(stream: &mut Stream, cx: &mut Context<'_>, flow: &mut Flow) -> io::Result<bool> {
+fn write<S: AsyncWrite + Unpin>(stream: &mut S, cx: &mut Context<'_>, flow: &mut Flow) -> io::Result<bool> {
     let mut moved = false;
-    while !flow.pending().is_empty() {
+    while flow.has_pending() {
         match Pin::new(&mut *stream).poll_write(cx, flow.pending()) {
             Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
             Poll::Ready(Ok(n)) => {

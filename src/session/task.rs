@@ -25,6 +25,7 @@ use crate::clients::{Doing, Presence, Told};
 use crate::config::PoolMode;
 use crate::ids::{Moment, Tick};
 use crate::net::stream::Stream;
+use crate::net::watched::Watched;
 use crate::pool::database::Pool;
 use crate::pool::lease::Lease;
 use crate::pool::ledger::Need;
@@ -40,7 +41,7 @@ pub struct Session {
     pub(super) front: Front,
     pub(super) presence: Presence,
     pub(super) pool: Arc<Pool>,
-    pub(super) stream: Stream,
+    pub(super) stream: Watched,
     input: Flow,
     pub(super) state: Box<State>,
     /// For how long it keeps a server; as configured when it logged in.
@@ -90,7 +91,7 @@ impl Session {
             front,
             presence,
             pool,
-            stream,
+            stream: Watched::new(stream),
             input,
             state,
             mode,
@@ -122,7 +123,12 @@ impl Session {
                         Err(end) => break end,
                     }
                 }
-                if let Err(end) = Box::pin(self.turn(wish)).await {
+                let lived = match wish {
+                    Wish::Request => Box::pin(self.transaction()).await,
+                    Wish::Move if Box::pin(self.departs()).await => Err(End::Moves),
+                    Wish::Move => Ok(()),
+                };
+                if let Err(end) = lived {
                     break end;
                 }
             };
@@ -154,14 +160,6 @@ impl Session {
         }
         if !matches!(end, End::Moves) {
             self.stream.close().await;
-        }
-    }
-
-    async fn turn(&mut self, wish: Wish) -> Life<()> {
-        match wish {
-            Wish::Request => self.transaction().await,
-            Wish::Move if self.departs().await => Err(End::Moves),
-            Wish::Move => Ok(()),
         }
     }
 
@@ -277,7 +275,7 @@ impl Session {
         if server.progress.broken() {
             return;
         }
-        match server.progress.boundary(&self.input, &server.flow) {
+        match server.progress.boundary(Some(&self.input), &server.flow) {
             Some(boundary) => lease.release(boundary, cancel_under_way, now),
             None => lease.abandon(!self.input.at_message_end()),
         }
@@ -385,6 +383,6 @@ mod tests {
             size_of::<F>()
         }
         let bytes = size(Session::run);
-        assert!(bytes <= 352, "{bytes} bytes");
+        assert!(bytes <= 368, "{bytes} bytes");
     }
 }

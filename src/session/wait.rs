@@ -14,7 +14,7 @@ use super::look::Look;
 use super::task::being_changed;
 use super::timer::Timer;
 use crate::clients::{Client, Doing, Told};
-use crate::net::stream::Stream;
+use crate::net::watched::Watched;
 use crate::pool::database::Pool;
 use crate::pool::gate::{Gate, Why};
 use crate::pool::lease::Lease;
@@ -52,7 +52,7 @@ pub(super) fn cancelled() -> Report {
 
 /// A waiting client. Its task listens to what it is told.
 pub(super) struct Waiting<'a> {
-    pub(super) stream: &'a mut Stream,
+    pub(super) stream: &'a mut Watched,
     pub(super) input: &'a mut Flow,
     pub(super) client: &'a Client,
     pub(super) pool: &'a Arc<Pool>,
@@ -105,7 +105,7 @@ impl Waiting<'_> {
         }
         // A client that went in the same moment as its turn came has not been served: its request must not start.
         match waited {
-            Waited::Go(lease, _) if self.heard && self.stream.read_closed() => {
+            Waited::Go(lease, _) if self.heard && self.stream.socket().read_closed() => {
                 wait.undo(lease);
                 Waited::Gone
             }
@@ -128,7 +128,7 @@ impl Waiting<'_> {
             None => {}
         }
         if let Poll::Ready(answer) = wait.poll_answer(cx) {
-            self.heard = self.stream.may_be_read();
+            self.heard = self.stream.socket().may_be_read();
             return Poll::Ready(match answer {
                 Answer::Go { lease, stall } => Waited::Go(lease, stall.unwrap_or_default()),
                 Answer::No(report) => Waited::Rejected(report),
@@ -194,7 +194,7 @@ impl Waiting<'_> {
                 Poll::Pending => return Poll::Pending,
             }
         }
-        look.poll(cx, self.stream)
+        look.poll(cx, self.stream.socket())
     }
 
     /// Ready when the client has waited too long for a server. Time behind a shut gate does not count. Tells it that it waits,

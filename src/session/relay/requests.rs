@@ -23,7 +23,7 @@ impl Relay<'_> {
     pub(super) fn requests(&mut self, cx: &mut Context<'_>, counts: &mut Counts) -> Result<bool, End> {
         let mut moved = false;
         let again = self.server.slots.replay.is_due();
-        let ready = self.leaving.is_none() && !again && self.input.pending().is_empty() && !self.owes_reading();
+        let ready = self.leaving.is_none() && !again && !self.input.has_pending() && !self.owes_reading();
         if ready && !self.input.unread().is_empty() {
             // What is in the buffer may have been stopped before; look again before more is read.
             moved |= self.walk_requests(counts)?;

@@ -26,7 +26,7 @@ impl Session {
         let asked = self.front.clock.tick();
         let (mut held, mut waited, mut at) = (Duration::ZERO, Duration::ZERO, asked);
         for _ in 0..DEAD_SERVERS {
-            if self.answered_at_the_gate(false).await? {
+            if self.pool.database.is_shut() && self.answered_at_the_gate(false).await? {
                 return Ok(None);
             }
             let lease = match self.pool.begin(self.presence.client(), need, at.moment()) {
