@@ -5,6 +5,7 @@
 //! waiting is cancelled, or it has to leave.
 
 mod registry;
+pub mod seat;
 mod statement;
 
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
@@ -12,10 +13,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 pub use registry::{Caps, Clients, Entry, Full, Local, Presence};
+use seat::Seat;
 pub use statement::Statement;
 
 use crate::ids::{Moment, SessionId};
 use crate::net::stream::Peer;
+use crate::pool::wait::Answer;
 use crate::prepared::hints::Hints;
 use crate::server::cancel::{Link, UnderWay};
 use crate::wire::reply::Report;
@@ -82,8 +85,8 @@ pub struct Client {
     pub statements: AtomicU64,
     keeps: AtomicU16,
     told: AtomicU8,
-    /// Of its task. Stays when it is used: a task that has given it once is woken at every word.
-    waker: Mutex<Option<Waker>>,
+    /// How its task is woken, and where it is told that it may begin.
+    pub(crate) seat: Seat<Answer>,
     farewell: Mutex<Option<Report>>,
 }
 
@@ -231,7 +234,7 @@ impl Client {
             (view.state, view.since) = (State::Active, now);
         }
         if let Some(text) = text {
-            view.statement = Statement::new(text);
+            view.statement.set(text);
         }
     }
 
@@ -327,18 +330,12 @@ impl Client {
     }
 
     fn wake(&self) {
-        let waker = lock(&self.waker).clone();
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        self.seat.wake();
     }
 
     /// For its own task, before it looks at what it is [told](Self::told): from now on this one is woken when there is something.
     pub fn listen(&self, waker: &Waker) {
-        let mut known = lock(&self.waker);
-        if !known.as_ref().is_some_and(|known| known.will_wake(waker)) {
-            *known = Some(waker.clone());
-        }
+        self.seat.listen(waker);
     }
 
     /// For its own task: what it is told, once, as far as it counts for what the task does.

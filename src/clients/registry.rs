@@ -9,6 +9,7 @@ use bytes::Bytes;
 use dashmap::DashMap;
 use subtle::ConstantTimeEq as _;
 
+use super::seat::Seat;
 use super::{Client, State, Statement, View};
 use crate::ids::{Moment, SessionId};
 use crate::net::stream::{Peer, Stream};
@@ -248,7 +249,7 @@ impl Entry {
             statements: AtomicU64::new(0),
             keeps: AtomicU16::new(0),
             told: AtomicU8::new(0),
-            waker: Mutex::default(),
+            seat: Seat::default(),
             farewell: Mutex::new(None),
         }
     }

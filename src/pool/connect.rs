@@ -197,8 +197,8 @@ impl Pool {
             _ => return,
         };
         let turned_away = self.database.books().turn_away(self.ix);
-        for ticket in turned_away {
-            let _ = ticket.answer.send(Answer::No(report.clone()));
+        for (waiter, ticket) in turned_away {
+            let _ = ticket.client.seat.answer(waiter, Answer::No(Box::new(report.clone())));
         }
     }
 }

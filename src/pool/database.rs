@@ -3,12 +3,12 @@
 //! The lock is held for a few plain operations and never across an await. Grants that the ledger makes are
 //! delivered outside the lock; a client that has gone in the meantime gives its server back, so none is lost.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{Notify, watch};
 
 use super::caps::SharerIx;
 use super::failing::Failing;
@@ -37,9 +37,8 @@ use crate::wire::reply::Report;
 /// What a waiting client leaves in the queue.
 #[derive(Debug)]
 pub struct Ticket {
-    pub(super) answer: oneshot::Sender<Answer>,
     pub(super) pool: Arc<Pool>,
-    /// Who waits; for `SHOW HELD`.
+    /// Who waits.
     pub client: Arc<Client>,
 }
 
@@ -82,6 +81,8 @@ pub struct Pool {
     /// The user whose clients share it.
     pub user: String,
     pub(super) shape: ArcSwap<Shape>,
+    /// Where its target is in memory; set before the shape is. A server with that very target leads where it should.
+    pub(super) target_at: AtomicUsize,
     /// Its counters.
     pub stats: Stats,
     /// Its servers.
@@ -230,10 +231,12 @@ impl Database {
         }
         let Plan { target, mode, size, limits } = make();
         let sharer = self.places.enter(&self.name, user, &limits);
+        let target = Arc::new(target);
         let pool = Arc::new(Pool {
             database: Arc::clone(self),
             user: user.to_owned(),
-            shape: ArcSwap::from_pointee(Shape { target: Arc::new(target), mode }),
+            target_at: AtomicUsize::new(Arc::as_ptr(&target).addr()),
+            shape: ArcSwap::from_pointee(Shape { target, mode }),
             stats: Stats::new(PoolMetrics::new(&self.recorder, &self.name, user)),
             roster: Arc::default(),
             ix: self.books().add_pool(size),
@@ -346,27 +349,24 @@ impl Pool {
     /// A client wants to begin a transaction.
     pub fn begin(self: &Arc<Self>, client: &Arc<Client>, need: Need, now: Moment) -> Begun {
         let database = &self.database;
-        let mut receiver = None;
         // Whether somebody waits at a shut gate, or for a server that may yet be opened.
         let (mut shut, mut full) = (false, true);
         let (begun, group) = {
             let (group, mut books) = database.group_and_books(client, true);
-            let begun = books.begin(self.ix, (group, need), now, || {
-                let (answer, asked) = oneshot::channel();
-                receiver = Some(asked);
-                Ticket { answer, pool: Arc::clone(self), client: Arc::clone(client) }
-            });
-            if matches!(begun, Begin::Wait(_)) {
+            let ticket = || Ticket { pool: Arc::clone(self), client: Arc::clone(client) };
+            let begun = books.begin(self.ix, (group, need), now, ticket);
+            if let Begin::Wait(id) = begun {
                 // Under the lock: a grant cannot overtake it.
+                client.seat.sit(id);
                 client.waits(now);
                 (shut, full) = (books.gate().is_shut(), books.is_full(self.ix, now));
             }
             (begun, group)
         };
-        match (begun, receiver) {
-            (Begin::Now(Some(server)), _) => Begun::Now(Some(Lease::new(Arc::clone(self), group, server))),
-            (Begin::Now(None), _) => Begun::Now(None),
-            (Begin::Wait(id), Some(receiver)) => {
+        match begun {
+            Begin::Now(Some(server)) => Begun::Now(Some(Lease::new(Arc::clone(self), group, server))),
+            Begin::Now(None) => Begun::Now(None),
+            Begin::Wait(id) => {
                 if shut {
                     database.news.notify_one();
                 }
@@ -374,9 +374,8 @@ impl Pool {
                     self.open_servers();
                     self.turn_away();
                 }
-                Begun::Wait(Wait::new(Arc::clone(self), (id, group), receiver))
+                Begun::Wait(Wait::new(Arc::clone(self), Arc::clone(client), (id, group)))
             }
-            (Begin::Wait(_), None) => unreachable!("the ledger makes a ticket for everybody who waits"),
         }
     }
 
@@ -461,20 +460,19 @@ impl Pool {
 /// Hands a grant to the client that waited. If that has gone, the next in line gets it.
 pub(super) fn deliver(grant: Grant<Rested, Ticket>) {
     let mut next = Some(grant);
-    while let Some(Grant { ticket: Ticket { answer, pool, client }, group, server, stall }) = next.take() {
-        drop(client);
+    while let Some(Grant { waiter, ticket: Ticket { pool, client }, group, server, stall }) = next.take() {
         if let Some(stall) = stall {
             pool.database.metrics.stall.record(stall);
             pool.database.news.notify_one();
         }
         let Some(server) = server else {
-            if answer.send(Answer::Go { lease: None, stall }).is_err() {
+            if client.seat.answer(waiter, Answer::Go { lease: None, stall }).is_err() {
                 pool.database.finish(group);
             }
             continue;
         };
         let lease = Some(Lease::new(pool, group, server));
-        if let Err(Answer::Go { lease: Some(lease), .. }) = answer.send(Answer::Go { lease, stall }) {
+        if let Err(Answer::Go { lease: Some(lease), .. }) = client.seat.answer(waiter, Answer::Go { lease, stall }) {
             next = lease.take_back();
         }
     }

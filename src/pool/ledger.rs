@@ -72,6 +72,8 @@ pub enum Begin<S> {
 /// A client that waited may begin now; its transaction counts as running from here on.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Grant<S, T> {
+    /// Under what number it waited.
+    pub waiter: WaiterId,
     /// What the client left when it began to wait.
     pub ticket: T,
     /// What its transaction counts as.
@@ -339,14 +341,14 @@ impl<S, T> Ledger<S, T> {
 
     /// Servers of this pool cannot be had: takes everybody out who waits for one, if there is no server at all and
     /// the gate is open. Those who are held go on being held.
-    pub fn turn_away(&mut self, pool: PoolIx) -> Vec<T> {
+    pub fn turn_away(&mut self, pool: PoolIx) -> Vec<(WaiterId, T)> {
         if self.gate.is_shut() || self.pool(pool).servers() > 0 {
             return Vec::new();
         }
         let queue = std::mem::take(&mut self.pool(pool).queue);
         let held = queue.iter().filter(|waiter| waiter.held.is_some()).count();
         (0..held).for_each(|_| self.tally.end(Why::Expired, None));
-        queue.into_iter().map(|waiter| waiter.ticket).collect()
+        queue.into_iter().map(|waiter| (waiter.id, waiter.ticket)).collect()
     }
 
     /// How much of `limit` a waiter has left to wait for a server; time behind a shut gate does not count.
@@ -435,7 +437,7 @@ impl<S, T> Ledger<S, T> {
         if stall.is_some() {
             self.tally.end(Why::Released, stall);
         }
-        Grant { ticket: waiter.ticket, group: waiter.group, server, stall }
+        Grant { waiter: waiter.id, ticket: waiter.ticket, group: waiter.group, server, stall }
     }
 
     /// Counts of a pool.

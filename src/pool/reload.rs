@@ -75,6 +75,8 @@ impl Pool {
         let moved = !now.leads_where(&target);
         let credential = target.keychain.get().or_else(|| now.keychain.get());
         let target = if moved || !now.names.as_patient_as(&target.names) { Arc::new(target) } else { now };
+        // Before: a server that comes back in between has its target compared, and one that has come back before is among the idle below.
+        self.target_at.store(Arc::as_ptr(&target).addr(), Ordering::Release);
         self.shape.store(Arc::new(Shape { target, mode }));
         // What a client has proved is worth as much as before, where the configuration says nothing.
         if let Some(credential) = credential {
@@ -114,11 +116,13 @@ impl Pool {
         if self.database.is_removed() {
             return Some("database removed");
         }
-        let current = self.shape.load();
-        if !Arc::ptr_eq(&current.target, target) && !current.target.leads_where(target) {
+        // As long as the server has it, no other target can be there.
+        let same = self.target_at.load(Ordering::Acquire) == Arc::as_ptr(target).addr();
+        let current = (!same).then(|| self.target()).filter(|current| !Arc::ptr_eq(current, target));
+        if current.as_ref().is_some_and(|current| !current.leads_where(target)) {
             return Some(MOVED);
         }
-        if !fresh && current.target.has_left(server.link.addr) {
+        if !fresh && current.as_ref().unwrap_or(target).has_left(server.link.addr) {
             return Some(MOVED);
         }
         if self.crowded.load(Ordering::Acquire) {

@@ -1,16 +1,13 @@
 //! A client in the queue. Whatever happens to it, its place is given up and no server is lost on the way.
 
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
-
-use futures_util::FutureExt as _;
-use tokio::sync::oneshot;
 
 use super::database::Pool;
 use super::gate::Why;
 use super::lease::Lease;
 use super::ledger::GroupIx;
+use crate::clients::Client;
 use crate::ids::WaiterId;
 use crate::wire::reply::Report;
 
@@ -34,38 +31,29 @@ pub enum Answer {
         stall: Option<Duration>,
     },
     /// There is no server to be had.
-    No(Report),
+    No(Box<Report>),
 }
 
 /// A place in the queue; given up on drop.
 #[derive(Debug)]
 pub struct Wait {
     pool: Arc<Pool>,
+    client: Arc<Client>,
     id: WaiterId,
     group: GroupIx,
-    answer: oneshot::Receiver<Answer>,
     over: bool,
 }
 
 impl Wait {
-    pub(super) const fn new(
-        pool: Arc<Pool>,
-        (id, group): (WaiterId, GroupIx),
-        answer: oneshot::Receiver<Answer>,
-    ) -> Self {
-        Self { pool, id, group, answer, over: false }
+    pub(super) const fn new(pool: Arc<Pool>, client: Arc<Client>, (id, group): (WaiterId, GroupIx)) -> Self {
+        Self { pool, client, id, group, over: false }
     }
 
-    /// The answer, when it has come. To be polled until then; not after.
-    pub fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Answer> {
-        match self.answer.poll_unpin(cx) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(answer) => {
-                self.over = true;
-                let closed = || Answer::No(Report::new("57P01", "pooler is shutting down"));
-                Poll::Ready(answer.unwrap_or_else(|_| closed()))
-            }
-        }
+    /// The answer, when it has come; once. The client's task is woken for it where it [listens](Client::listen).
+    pub fn answered(&mut self) -> Option<Answer> {
+        let answer = self.client.seat.answered();
+        self.over |= answer.is_some();
+        answer
     }
 
     /// How much of `limit` is left; time behind a shut gate does not count.
@@ -84,15 +72,11 @@ impl Wait {
         }
         let ticket = self.pool.database.books().leave(self.pool.ix, self.id, why);
         self.pool.database.news.notify_one();
-        if ticket.is_some() {
-            return true;
-        }
-        // The grant is on its way. Either it is here already, or its sender finds nobody and takes it back.
-        self.answer.close();
-        if let Ok(Answer::Go { lease, .. }) = self.answer.try_recv() {
+        // Where the grant is on its way, either it is here already, or who brings it finds nobody and takes it back.
+        if let Some(Answer::Go { lease, .. }) = self.client.seat.rise() {
             self.undo(lease);
         }
-        false
+        ticket.is_some()
     }
 }
 

@@ -127,11 +127,11 @@ impl Waiting<'_> {
             Some(Told::Leave(why)) => return Poll::Ready(Waited::Dismissed(why)),
             None => {}
         }
-        if let Poll::Ready(answer) = wait.poll_answer(cx) {
+        if let Some(answer) = wait.answered() {
             self.heard = self.stream.socket().may_be_read();
             return Poll::Ready(match answer {
                 Answer::Go { lease, stall } => Waited::Go(lease, stall.unwrap_or_default()),
-                Answer::No(report) => Waited::Rejected(report),
+                Answer::No(report) => Waited::Rejected(*report),
             });
         }
         if self.poll_client(cx, look).is_ready() {
