@@ -123,7 +123,7 @@ impl Lease {
     /// Looks whether the server is still there before a client's request goes to it: one that died while idle costs nobody an error.
     pub fn look(&mut self, now: Moment) -> Seen {
         let Held::Rested(rested) = &mut self.held else { return Seen::Good };
-        if rested.server().is_outdated() || !rested.still_fresh() {
+        if rested.server().is_outdated() || self.pool.leads_elsewhere(rested.server()) || !rested.still_fresh() {
             return Seen::Gone;
         }
         let idle = now.since(rested.server().used_at);

@@ -14,6 +14,7 @@ use super::settings::Settings;
 use crate::auth::credential::Credential;
 use crate::config::Config;
 use crate::server::conn::{Rested, Server};
+use crate::server::connect::Target;
 use crate::server::tls::Connector;
 
 /// Why a server is closed that leads elsewhere than the configuration, in PgBouncer's words.
@@ -75,7 +76,7 @@ impl Pool {
         let moved = !now.leads_where(&target);
         let credential = target.keychain.get().or_else(|| now.keychain.get());
         let target = if moved || !now.names.as_patient_as(&target.names) { Arc::new(target) } else { now };
-        // Before: a server that comes back in between has its target compared, and one that has come back before is among the idle below.
+        // Before the shape: whoever compares in between compares the targets themselves.
         self.target_at.store(Arc::as_ptr(&target).addr(), Ordering::Release);
         self.shape.store(Arc::new(Shape { target, mode }));
         // What a client has proved is worth as much as before, where the configuration says nothing.
@@ -116,9 +117,7 @@ impl Pool {
         if self.database.is_removed() {
             return Some("database removed");
         }
-        // As long as the server has it, no other target can be there.
-        let same = self.target_at.load(Ordering::Acquire) == Arc::as_ptr(target).addr();
-        let current = (!same).then(|| self.target()).filter(|current| !Arc::ptr_eq(current, target));
+        let current = self.other_target(server);
         if current.as_ref().is_some_and(|current| !current.leads_where(target)) {
             return Some(MOVED);
         }
@@ -131,6 +130,20 @@ impl Pool {
             return (surplus > 0).then_some("too many servers in the pool");
         }
         None
+    }
+
+    /// The configuration's target, where it is another one than this server's. One load where it is the same.
+    fn other_target(&self, server: &Server) -> Option<Arc<Target>> {
+        let target = &server.link.target;
+        // As long as the server has it, no other target can be there.
+        let same = self.target_at.load(Ordering::Acquire) == Arc::as_ptr(target).addr();
+        (!same).then(|| self.target()).filter(|current| !Arc::ptr_eq(current, target))
+    }
+
+    /// Whether a server leads elsewhere than the configuration says: one that came back just while that was changing may be among the
+    /// idle ones.
+    pub(super) fn leads_elsewhere(&self, server: &Server) -> bool {
+        self.other_target(server).is_some_and(|current| !current.leads_where(&server.link.target))
     }
 
     /// Closes servers that were taken out of the books.
