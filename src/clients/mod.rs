@@ -13,12 +13,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 pub use registry::{Caps, Clients, Entry, Full, Local, Presence};
-use seat::Seat;
+use seat::{Seat, Word};
 pub use statement::Statement;
 
 use crate::ids::{Moment, SessionId};
 use crate::net::stream::Peer;
-use crate::pool::wait::Answer;
 use crate::prepared::hints::Hints;
 use crate::server::cancel::{Link, UnderWay};
 use crate::wire::reply::Report;
@@ -86,7 +85,7 @@ pub struct Client {
     keeps: AtomicU16,
     told: AtomicU8,
     /// How its task is woken, and where it is told that it may begin.
-    pub(crate) seat: Seat<Answer>,
+    pub(crate) seat: Seat<Word>,
     farewell: Mutex<Option<Report>>,
 }
 

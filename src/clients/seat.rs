@@ -4,10 +4,27 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
+use std::time::Duration;
 
 use crate::ids::WaiterId;
+use crate::server::conn::Rested;
+use crate::wire::reply::Report;
 
-/// See the module's text. `A` is what a waiting client is told in the end.
+/// What a client that waits to begin a transaction is told in the end.
+#[derive(Debug)]
+pub enum Word {
+    /// Begin.
+    Go {
+        /// A server, if one was needed. It counts as lent.
+        server: Option<Rested>,
+        /// How long a shut gate kept the client, if one did.
+        stall: Option<Duration>,
+    },
+    /// There is no server to be had.
+    No(Box<Report>),
+}
+
+/// See the module's text. `A` is what is told: a [`Word`].
 #[derive(Debug)]
 pub struct Seat<A> {
     /// The number of the waiting that is to be answered; [`NOBODY`] where none is.

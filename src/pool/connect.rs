@@ -9,8 +9,8 @@ use bytes::Bytes;
 use super::database::{Pool, Welcome};
 use super::failing::{self, Failing};
 use super::places::Place;
-use super::wait::Answer;
 use crate::auth::credential::Credential;
+use crate::clients::seat::Word;
 use crate::ids::{Moment, millis};
 use crate::server::conn::{Failure, Rested};
 use crate::server::connect;
@@ -198,7 +198,7 @@ impl Pool {
         };
         let turned_away = self.database.books().turn_away(self.ix);
         for (waiter, ticket) in turned_away {
-            let _ = ticket.client.seat.answer(waiter, Answer::No(Box::new(report.clone())));
+            let _ = ticket.client.seat.answer(waiter, Word::No(Box::new(report.clone())));
         }
     }
 }

@@ -21,8 +21,9 @@ use super::places::{Asked, Places};
 use super::schema::Schema;
 use super::settings::{Kept, Often, Settings};
 use super::stats::Stats;
-use super::wait::{Answer, Begun, Wait};
+use super::wait::{Begun, Wait};
 use crate::clients::Client;
+use crate::clients::seat::Word;
 use crate::clock::Clock;
 use crate::config::{PoolLimits, PoolMode};
 use crate::ids::{Epoch, Moment, ServerId, millis};
@@ -367,6 +368,8 @@ impl Pool {
             Begin::Now(Some(server)) => Begun::Now(Some(Lease::new(Arc::clone(self), group, server))),
             Begin::Now(None) => Begun::Now(None),
             Begin::Wait(id) => {
+                // First of all: from here on nothing that it is told can be lost.
+                let wait = Wait::new(Arc::clone(self), Arc::clone(client), (id, group));
                 if shut {
                     database.news.notify_one();
                 }
@@ -374,7 +377,7 @@ impl Pool {
                     self.open_servers();
                     self.turn_away();
                 }
-                Begun::Wait(Wait::new(Arc::clone(self), Arc::clone(client), (id, group)))
+                Begun::Wait(wait)
             }
         }
     }
@@ -465,15 +468,11 @@ pub(super) fn deliver(grant: Grant<Rested, Ticket>) {
             pool.database.metrics.stall.record(stall);
             pool.database.news.notify_one();
         }
-        let Some(server) = server else {
-            if client.seat.answer(waiter, Answer::Go { lease: None, stall }).is_err() {
-                pool.database.finish(group);
+        if let Err(Word::Go { server, .. }) = client.seat.answer(waiter, Word::Go { server, stall }) {
+            match server {
+                Some(server) => next = Lease::new(pool, group, server).take_back(),
+                None => pool.database.finish(group),
             }
-            continue;
-        };
-        let lease = Some(Lease::new(pool, group, server));
-        if let Err(Answer::Go { lease: Some(lease), .. }) = client.seat.answer(waiter, Answer::Go { lease, stall }) {
-            next = lease.take_back();
         }
     }
 }

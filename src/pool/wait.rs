@@ -8,7 +8,9 @@ use super::gate::Why;
 use super::lease::Lease;
 use super::ledger::GroupIx;
 use crate::clients::Client;
+use crate::clients::seat::Word;
 use crate::ids::WaiterId;
+use crate::server::conn::Rested;
 use crate::wire::reply::Report;
 
 /// The answer to a wish to begin a transaction.
@@ -31,7 +33,7 @@ pub enum Answer {
         stall: Option<Duration>,
     },
     /// There is no server to be had.
-    No(Box<Report>),
+    No(Report),
 }
 
 /// A place in the queue; given up on drop.
@@ -51,9 +53,16 @@ impl Wait {
 
     /// The answer, when it has come; once. The client's task is woken for it where it [listens](Client::listen).
     pub fn answered(&mut self) -> Option<Answer> {
-        let answer = self.client.seat.answered();
-        self.over |= answer.is_some();
-        answer
+        let word = self.client.seat.answered()?;
+        self.over = true;
+        Some(match word {
+            Word::Go { server, stall } => Answer::Go { lease: self.lease(server), stall },
+            Word::No(report) => Answer::No(*report),
+        })
+    }
+
+    fn lease(&self, server: Option<Rested>) -> Option<Lease> {
+        server.map(|server| Lease::new(Arc::clone(&self.pool), self.group, server))
     }
 
     /// How much of `limit` is left; time behind a shut gate does not count.
@@ -73,8 +82,8 @@ impl Wait {
         let ticket = self.pool.database.books().leave(self.pool.ix, self.id, why);
         self.pool.database.news.notify_one();
         // Where the grant is on its way, either it is here already, or who brings it finds nobody and takes it back.
-        if let Some(Answer::Go { lease, .. }) = self.client.seat.rise() {
-            self.undo(lease);
+        if let Some(Word::Go { server, .. }) = self.client.seat.rise() {
+            self.undo(self.lease(server));
         }
         ticket.is_some()
     }

@@ -131,7 +131,7 @@ impl Waiting<'_> {
             self.heard = self.stream.socket().may_be_read();
             return Poll::Ready(match answer {
                 Answer::Go { lease, stall } => Waited::Go(lease, stall.unwrap_or_default()),
-                Answer::No(report) => Waited::Rejected(*report),
+                Answer::No(report) => Waited::Rejected(report),
             });
         }
         if self.poll_client(cx, look).is_ready() {
