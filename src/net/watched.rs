@@ -104,7 +104,7 @@ impl Watched {
         ready
     }
 
-    /// As [`Stream::poll_read_into`].
+    /// As [`Stream::read_into`]; where there is nothing, the task is woken when there is something.
     ///
     /// # Errors
     /// If the socket is dead.
