@@ -8,6 +8,8 @@ DEMO ?=
 # Figures of the benchmark, by the names of benches/README.md (none is all), and its options: BENCH='--also old=PATH'
 ONLY ?=
 BENCH ?=
+# 1: the package and the benchmark take what build-pgo makes.
+PGO ?=
 # What `make deny` looks at; advisories need the network.
 DENY ?= advisories bans licenses sources
 # Tests at once: most of a test's time is a server's or a timer's, so that few cores have time for more of them.
@@ -29,11 +31,11 @@ deps: ## Install what is missing (PostgreSQL's programs, a C compiler), or name 
 build: deps ## The program, as it is shipped: target/release/pglull
 	$(CARGO) build --release --locked
 
-build-pgo: deps ## The same, arranged after a run of the demo: target/pgo (a quarter of an hour; needs rustup component add llvm-tools)
+build-pgo: deps ## The same for production, arranged after a run of the demo: target/pgo/pglull (two builds; needs rustup component add llvm-tools)
 	./deploy/build-pgo.sh
 
-deb: deps ## The Debian package: target/debian (needs cargo-deb: cargo install --locked cargo-deb)
-	./deploy/build-deb.sh
+deb: deps ## The Debian package: target/debian; PGO=1 packs what build-pgo makes (needs cargo-deb: cargo install --locked cargo-deb)
+	PGO=$(PGO) ./deploy/build-deb.sh
 
 test-deb: deps ## The package in a clean Debian 12 tree: install, run, upgrade, remove, purge (needs root, mmdebstrap, cargo-deb)
 	./deploy/test-deb.sh
@@ -75,9 +77,10 @@ screenshots: deps ## Pictures of the status page in headless Chromium, to be loo
 	$(BUILD_TESTED)
 	PGLULL=$(TARGET)/debug/pglull ./tests/screenshots.sh $(TARGET)/screenshots
 
-bench: deps ## pglull beside PgBouncer and a blind forwarder, as ratios; at most 25 minutes (ONLY='null window', SAVE=1)
+bench: deps ## pglull beside PgBouncer and a blind forwarder, as ratios; at most 25 minutes (ONLY='null window', SAVE=1, PGO=1)
 	@./benches/install-pgbouncer.sh || true
-	$(CARGO) bench --locked --bench compare -- $(ONLY) $(BENCH) $(if $(filter 1,$(SAVE)),--save)
+	$(if $(filter 1,$(PGO)),./deploy/build-pgo.sh)
+	$(CARGO) bench --locked --bench compare -- $(ONLY) $(BENCH) $(if $(filter 1,$(PGO)),--pglull $(TARGET)/pgo/pglull) $(if $(filter 1,$(SAVE)),--save)
 
 bench-quick: BENCH += --quick
 bench-quick: bench ## The same with fewer, shorter rounds; at most 5 minutes

@@ -4,8 +4,8 @@
 # and stands together, everything else apart. Two whole builds: a quarter of an hour on two cores, or half of one. What it
 # brings is in benches/NOTES.md.
 #
-# Needs what `make build` needs, and an llvm-profdata that reads this compiler's profiles: that of `rustup component add
-# llvm-tools`, the newest on the PATH (Debian: llvm-19), or what LLVM_PROFDATA names.
+# Needs what `make build` needs, and an llvm-profdata that reads this compiler's profiles: rustup's (component llvm-tools), one
+# of LLVM 19 or newer on the PATH, or what LLVM_PROFDATA names. If there is none, rustup or apt is asked for it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -20,9 +20,13 @@ profdata() {
         printf '%s\n' "$LLVM_PROFDATA"
         return
     fi
-    compgen -c llvm-profdata | sort -uV || true
+    compgen -c llvm-profdata- | sort -V | awk -F- '$3 >= 19' || true
     find "$(rustc --print sysroot)" -name llvm-profdata -type f
 }
+
+fetch_profdata() {
+    timeout 120 rustup component add llvm-tools || apt-get install -y --no-install-recommends llvm-19
+} >/dev/null 2>&1 </dev/null
 
 # With a target named, only what ends up in the program counts, not what builds it. Both builds are of one Cargo profile: its
 # settings are in the names of all functions, and what was counted is of no use to those of other names.
@@ -36,6 +40,9 @@ names() {
 }
 
 PROFDATA=$(profdata | tail -n 1)
+if [ -z "$PROFDATA" ] && fetch_profdata; then
+    PROFDATA=$(profdata | tail -n 1)
+fi
 if [ -z "$PROFDATA" ]; then
     echo "missing: llvm-profdata. Install it: rustup component add llvm-tools" >&2
     exit 1
