@@ -28,14 +28,14 @@ help: ## Say what there is
 deps: ## Install what is missing (PostgreSQL's programs, a C compiler), or name it
 	@./deploy/install-deps.sh
 
-build: deps ## The program, as it is shipped: target/release/pglull
+build: deps ## The program, in one build: target/release/pglull
 	$(CARGO) build --release --locked
 
-build-pgo: deps ## The same for production, arranged after a run of the demo: target/pgo/pglull (two builds; needs rustup component add llvm-tools)
+build-pgo: deps ## The same for production, arranged after a run of the demo: target/pgo/pglull (two builds; fetches llvm-profdata where it can)
 	./deploy/build-pgo.sh
 
 deb: deps ## The Debian package: target/debian; PGO=1 packs what build-pgo makes (needs cargo-deb: cargo install --locked cargo-deb)
-	PGO=$(PGO) ./deploy/build-deb.sh
+	./deploy/build-deb.sh
 
 test-deb: deps ## The package in a clean Debian 12 tree: install, run, upgrade, remove, purge (needs root, mmdebstrap, cargo-deb)
 	./deploy/test-deb.sh

@@ -44,7 +44,7 @@ if [ -z "$PROFDATA" ] && fetch_profdata; then
     PROFDATA=$(profdata | tail -n 1)
 fi
 if [ -z "$PROFDATA" ]; then
-    echo "missing: llvm-profdata. Install it: rustup component add llvm-tools" >&2
+    echo "missing: llvm-profdata. Install it (rustup component add llvm-tools) or name it in LLVM_PROFDATA" >&2
     exit 1
 fi
 rm -rf "$PROFILES"
