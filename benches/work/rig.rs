@@ -95,7 +95,8 @@ impl Rig {
         Ok(Self { runtime, clients, request: talk.request.clone() })
     }
 
-    /// Each client makes so many requests; all ask before any has its answer.
+    /// Each client makes so many requests; all ask before any has its answer, each time another first: with fewer servers than
+    /// clients, everyone has waited for one after as many rounds as there are clients, and has the timer that is kept from then on.
     pub(crate) fn run(&mut self, rounds: usize) -> Result<()> {
         let Self { runtime, clients, request } = self;
         runtime.block_on(async {
@@ -108,6 +109,7 @@ impl Rig {
                 for client in &mut *clients {
                     client.answered().await?;
                 }
+                clients.rotate_left(1);
             }
             Ok(())
         })
